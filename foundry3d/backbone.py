@@ -1,0 +1,272 @@
+"""Teacher and student: points in, a feature for each of the c tokens out.
+
+Shapes: B clouds, N points, c tokens, k points a group, s supertokens, d width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from foundry3d import config as configs
+from foundry3d.config import BackboneConfig, StudentConfig
+from foundry3d.errors import InputError
+from foundry3d.geometry import Groups, check_points, draw_start, group_points
+from foundry3d.supertokens import CAU, DSO, key_bias
+from foundry3d.tokenizer import Position, Tokenizer
+from foundry3d.vit import Encoder, initialise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Output of every model.
+
+    Attributes:
+        features: (B, c, d) one feature a token.
+        centers: (B, c, 3) where the tokens are.
+        assignment: (B, c) int64, the supertoken of each token; None for teachers.
+        tokens_used: (B,) int64, how many tokens entered the encoder.
+    """
+
+    features: Tensor
+    centers: Tensor
+    assignment: Tensor | None = None
+    tokens_used: Tensor
+
+    def pooled(self) -> Tensor:
+        """(B, 2d): maximum and mean over the tokens, the global feature of the protocols."""
+        return torch.cat([self.features.amax(dim=1), self.features.mean(dim=1)], dim=-1)
+
+
+class Grouped(nn.Module):
+    """What teacher and student share: grouping, tokens and positions."""
+
+    config: BackboneConfig | StudentConfig
+
+    def _build(self, backbone: BackboneConfig) -> None:
+        width = backbone.token_dim or backbone.dim
+        self.shape = backbone
+        self.tokenizer = Tokenizer(width, backbone.point_widths, bias=backbone.point_bias)
+        self.position = Position(width, backbone.position_dim)
+        bridged = width != backbone.dim
+        self.token_bridge = nn.Linear(width, backbone.dim) if bridged else nn.Identity()
+        self.position_bridge = nn.Linear(width, backbone.dim) if bridged else nn.Identity()
+        self.encoder = Encoder(
+            backbone.dim,
+            backbone.depth,
+            backbone.heads,
+            mlp_ratio=backbone.mlp_ratio,
+            qkv_bias=backbone.qkv_bias,
+            dropout=backbone.dropout,
+            attention_dropout=backbone.attention_dropout,
+            drop_path=backbone.drop_path,
+        )
+
+    def group(self, points: Tensor, *, generator: torch.Generator | None = None) -> Groups:
+        """Groups of points (B, N, 3); FPS starts at index 0, in training mode at a drawn one."""
+        start = None
+        if self.training:
+            check_points(points)
+            start = draw_start(*points.shape[:2], device=points.device, generator=generator)
+        shape = self.shape
+        return group_points(
+            points, shape.groups, shape.group_size, start=start, radius=shape.radius
+        )
+
+    def tokens(self, groups: Groups) -> tuple[Tensor, Tensor]:
+        """Tokens (B, c, d) and positions (B, c, d) of the groups, at the encoder's width."""
+        tokens = self.token_bridge(self.tokenizer(groups.neighborhoods))
+        return tokens, self.position_bridge(self.position(groups.centers))
+
+    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+        """Features of grouped points."""
+        raise NotImplementedError("teacher and student define it")
+
+    def forward(self, points: Tensor, *, generator: torch.Generator | None = None) -> Tokens:
+        """Features of points (B, N, 3), taken as they are.
+
+        Args:
+            points: (B, N, 3) floating point, N at least groups and group_size.
+            generator: of the draws in training mode; None = torch's default one.
+
+        Raises:
+            InputError: points that `geometry.check_points` refuses.
+        """
+        return self.encode(self.group(points, generator=generator), generator=generator)
+
+
+class Backbone(Grouped):
+    """A point-cloud transformer: the teacher, and what is pre-trained.
+
+    Args:
+        config: sizes; see `BackboneConfig`.
+        generator: of the initial weights; None = torch's default one.
+    """
+
+    def __init__(
+        self, config: BackboneConfig | None = None, *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config or BackboneConfig()
+        self._build(self.config)
+        initialise(self, generator=generator)
+
+    @classmethod
+    def preset(cls, name: str, **changes: object) -> Backbone:
+        """An untrained backbone in evaluation mode: `vit_t`, `vit_s` or `vit_b`.
+
+        Raises:
+            InputError: unknown name or field.
+        """
+        return cls(configs.preset(name, **changes)).eval()
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the returned features."""
+        return self.config.dim
+
+    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+        """Features of grouped points."""
+        tokens, positions = self.tokens(groups)
+        features = self.encoder(tokens, positions, generator=generator)
+        count = torch.full(features.shape[:1], features.shape[1], device=features.device)
+        return Tokens(features=features, centers=groups.centers, tokens_used=count)
+
+
+class Student(Grouped):
+    """A backbone whose encoder sees s supertokens instead of c tokens (the paper's Figure 1).
+
+    Args:
+        config: sizes; see `StudentConfig`.
+        generator: of the initial weights; None = torch's default one.
+    """
+
+    def __init__(self, config: StudentConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self._build(config.backbone)
+        dim = config.backbone.dim
+        self.dso = DSO(
+            dim,
+            config.supertokens,
+            soft=config.soft_assignment,
+            bias=config.dso_bias,
+            learned_positions=config.supertoken_positions,
+            temperature=config.temperature,
+        )
+        self.cau = CAU(dim, norm=config.cau_norm)
+        same = self.output_dim == dim
+        self.output = nn.Identity() if same else nn.Linear(dim, self.output_dim)
+        initialise(self, generator=generator)
+        nn.init.trunc_normal_(self.dso.supertokens, generator=generator)
+
+    @classmethod
+    def from_teacher(
+        cls,
+        teacher: Backbone,
+        *,
+        supertokens: int = 16,
+        dim: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        generator: torch.Generator | None = None,
+        **options: object,
+    ) -> Student:
+        """A student that starts from the teacher's weights.
+
+        Tokenizer and position are copied; the encoder too when its sizes match. `dim=192` makes
+        the paper's ViT-T student: tokens stay at the teacher's width, are brought to 192 for
+        DSO, encoder and CAU, and back at the end.
+
+        Args:
+            teacher: where weights and widths come from; not changed.
+            supertokens: s, 1 to c.
+            dim: encoder width; None = the teacher's.
+            depth: encoder blocks; None = the teacher's.
+            heads: attention heads; None = the teacher's head width kept.
+            generator: of the new weights; None = torch's default one.
+            options: further fields of `StudentConfig`.
+
+        Returns:
+            The student, in evaluation mode, on the teacher's device.
+
+        Raises:
+            InputError: sizes that `StudentConfig` refuses.
+        """
+        own = teacher.config
+        width = own.token_dim or own.dim
+        dim = dim or own.dim
+        shape = replace(
+            own,
+            dim=dim,
+            depth=depth or own.depth,
+            heads=heads or max(1, dim * own.heads // own.dim),
+            token_dim=None if width == dim else width,
+        )
+        values: dict[str, object] = {
+            "backbone": shape,
+            "supertokens": supertokens,
+            "output_dim": None if dim == own.dim else own.dim,
+        }
+        student = cls(configs.from_dict(StudentConfig, values | options), generator=generator)
+        parts = ["tokenizer", "position"]
+        if (shape.dim, shape.depth, shape.heads) == (own.dim, own.depth, own.heads):
+            parts += ["encoder", "token_bridge", "position_bridge"]
+        for part in parts:
+            getattr(student, part).load_state_dict(getattr(teacher, part).state_dict())
+        return student.to(next(teacher.parameters()).device).eval()
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the returned features: the teacher's."""
+        return self.config.output_dim or self.config.backbone.dim
+
+    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+        """Features of grouped points: compress, encode the supertokens, reconstruct."""
+        tokens, positions = self.tokens(groups)
+        packed = self.dso(tokens, positions, generator)
+        hidden = key_bias(packed.used, tokens.dtype)
+        encoded = self.encoder(
+            packed.supertokens, packed.positions, bias=hidden, generator=generator
+        )
+        features = self.output(self.cau(tokens, packed.cam, encoded))
+        return Tokens(
+            features=features,
+            centers=groups.centers,
+            assignment=packed.assignment,
+            tokens_used=packed.used.sum(dim=1),
+        )
+
+
+def untrained(model: Backbone, points: Tensor) -> Backbone:
+    """Sets the BatchNorm statistics of an untrained backbone from points (B, N, 3), in place.
+
+    Without them its evaluation mode would use zero mean and unit variance, which no network ever
+    trained has; the untrained row of a report is only fair with them.
+    """
+    groups = model.group(points)
+    norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None
+        norm.reset_running_stats()
+        norm.train()
+    with torch.no_grad():
+        model.tokenizer(groups.neighborhoods)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+    return model
+
+
+def require_teacher(model: object) -> Backbone:
+    """The model if it is a `Backbone`.
+
+    Raises:
+        InputError: it is something else, e.g. a student.
+    """
+    if not isinstance(model, Backbone):
+        raise InputError(f"a teacher is a backbone, got a {type(model).__name__}; load the teacher")
+    return model

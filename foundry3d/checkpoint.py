@@ -1,0 +1,122 @@
+"""The package's own checkpoints: a folder that says what it holds, loaded strictly.
+
+`config.json` (format, version, kind, sizes, provenance) beside `model.safetensors` (weights, no
+code). Both appear complete or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from foundry3d.backbone import Backbone, Student
+from foundry3d.config import BackboneConfig, StudentConfig, from_dict, to_dict
+from foundry3d.errors import InputError
+
+FORMAT, VERSION = "foundry3d", 1
+KINDS = {"backbone": (Backbone, BackboneConfig), "student": (Student, StudentConfig)}
+
+
+def save(model: Backbone | Student, folder: str | Path, *, provenance: dict[str, Any]) -> Path:
+    """Writes a model as a folder; an earlier one there is replaced only by a complete new one.
+
+    Args:
+        model: to save; its weights are written as they are.
+        folder: where to.
+        provenance: where it comes from (data, protocol, seed, scores); JSON values.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the folder exists and is not a checkpoint.
+        OSError: the disk refuses, e.g. it is full; nothing is left behind.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise InputError(f"{folder} exists and is not a checkpoint; choose another folder")
+    kind = "student" if isinstance(model, Student) else "backbone"
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "config": to_dict(model.config),
+        "provenance": provenance,
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        new = temporary / "new"
+        new.mkdir()
+        tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+        try:
+            save_file(tensors, new / "model.safetensors")
+        except SafetensorError as error:
+            raise OSError(f"could not write {folder}: {error}") from None
+        (new / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+        if folder.exists():
+            os.rename(folder, temporary / "old")
+        os.rename(new, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint's config.json, its header checked.
+
+    Raises:
+        InputError: not a folder of this format, or of a newer version.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder}: expected a checkpoint folder with config.json and model.safetensors"
+        )
+    try:
+        content = json.loads((folder / "config.json").read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{folder}/config.json is not readable JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{folder}/config.json was not written by {FORMAT}; nothing to load")
+    if content.get("version") != VERSION or content.get("kind") not in KINDS:
+        raise InputError(
+            f"{folder}: version {content.get('version')!r} of kind {content.get('kind')!r} is not "
+            f"known here (version {VERSION}: {', '.join(KINDS)}); update {FORMAT}"
+        )
+    return content
+
+
+def load(path: str | Path) -> Backbone | Student:
+    """The model of a checkpoint folder, in evaluation mode, on the CPU.
+
+    Raises:
+        InputError: not a checkpoint, truncated, or keys and shapes that do not fit its sizes.
+    """
+    content = read_config(path)
+    kind, config_kind = KINDS[content["kind"]]
+    model = kind(from_dict(config_kind, content["config"]))  # type: ignore[arg-type]
+    weights = Path(path) / "model.safetensors"
+    try:
+        tensors = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{weights} is truncated or not a safetensors file ({error}); copy it again"
+        ) from None
+    own = model.state_dict()
+    missing, surplus = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
+    if missing or surplus or shapes:
+        raise InputError(
+            f"{weights} does not fit its config.json: missing {missing[:3]}, unknown "
+            f"{surplus[:3]}, of another shape {sorted(shapes)[:3]}"
+        )
+    model.load_state_dict(tensors)
+    return model.eval()

@@ -1,0 +1,1 @@
+"""Point clouds: built in, from archives, from files."""

@@ -1,0 +1,127 @@
+"""From a data configuration to splits in memory, and from a split to batches.
+
+Shapes: B clouds of a batch, N points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foundry3d.config import DataConfig
+from foundry3d.data import procedural
+from foundry3d.data.archive import read_archive
+from foundry3d.data.clouds import Clouds
+from foundry3d.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Training, validation (held out of training) and test clouds; the last two may be None."""
+
+    train: Clouds
+    validation: Clouds | None
+    test: Clouds | None
+
+
+def _read(source: str, count: int, points: int, seed: int) -> Clouds:
+    if source == "procedural":
+        return procedural.generate(count, points=points, seed=seed)
+    clouds = read_archive(source)
+    if clouds.points.shape[1] < points:
+        raise InputError(
+            f"{source}: its clouds have {clouds.points.shape[1]} points, data.points asks for "
+            f"{points}; lower data.points"
+        )
+    return clouds
+
+
+def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (kept, held out) of labels (n,), the same share of every class, in order."""
+    generator = np.random.default_rng(seed)
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(round(share * len(members)), len(members) - 1)
+        held[generator.permutation(members)[:count]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
+    """Reads or generates what the configuration names.
+
+    Procedural test clouds come from another seed than the training ones. The held-out clouds are
+    drawn from training, never from test.
+
+    Raises:
+        InputError: a source that cannot be read, or clouds with fewer points than asked for.
+    """
+    train = _read(config.train, config.train_clouds, config.points, 2 * seed)
+    test = (
+        None
+        if config.test is None
+        else _read(config.test, config.test_clouds, config.points, 2 * seed + 1)
+    )
+    kept, held = hold_out(train.labels, config.validation, seed)
+    return Splits(
+        train=train.take(kept) if len(held) else train,
+        validation=train.take(held) if len(held) else None,
+        test=test,
+    )
+
+
+class Batches:
+    """Shuffled training batches of an in-memory split; the order depends on seed and epoch alone.
+
+    Iterating yields float32 points (B, N, 3) on the CPU; an incomplete last batch is dropped.
+
+    Args:
+        clouds: the split.
+        batch_size: B, of each process.
+        seed: of the shuffling.
+        rank: index of this process.
+        world: number of processes; each sees its own share of every epoch.
+
+    Raises:
+        InputError: fewer clouds than one batch of all processes.
+    """
+
+    def __init__(
+        self, clouds: Clouds, batch_size: int, *, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        if len(clouds) < batch_size * world:
+            raise InputError(
+                f"{clouds.name} has {len(clouds)} training clouds, one step takes "
+                f"{batch_size * world}; lower train.batch_size"
+            )
+        self.clouds, self.batch_size, self.seed = clouds, batch_size, seed
+        self.rank, self.world, self.epoch = rank, world, 0
+        self.sampler = self  # where Lightning looks for set_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the coming epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.clouds) // (self.batch_size * self.world)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.clouds))
+        step = self.batch_size * self.world
+        for first in range(0, len(self) * step, step):
+            index = order[first + self.rank : first + step : self.world]
+            yield torch.from_numpy(self.clouds.points[index].astype(np.float32))
+
+
+def in_order(clouds: Clouds, batch_size: int, points: int) -> Iterator[Tensor]:
+    """All clouds in order, for evaluation: float32 (B, points, 3), the first points of each.
+
+    Points of a cloud are in random order, so the first ones are a uniform subsample.
+    """
+    for first in range(0, len(clouds), batch_size):
+        batch = clouds.points[first : first + batch_size, :points]
+        yield torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))

@@ -1,0 +1,236 @@
+"""Sampling, neighbours, grouping and ordering of points: pure functions, one obvious form each.
+
+The torch form runs on any device and is the definition; on the CPU in float32 the compiled twins
+of `geometry_cpu` are taken instead and give the same indices, ties included. Distances are direct
+differences, never the matrix product, which returns wrong neighbours far from the origin.
+
+Shapes: B clouds, N points, M queries, c tokens (centers), k points a group.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from foundry3d import geometry_cpu
+from foundry3d.errors import InputError
+
+Backend = Literal["auto", "torch", "compiled"]
+
+
+class Groups(NamedTuple):
+    """Point groups of a batch, what a tokenizer reads.
+
+    Attributes:
+        centers: (B, c, 3) sampled centers.
+        neighborhoods: (B, c, k, 3) the k nearest points of each center, relative to it.
+    """
+
+    centers: Tensor
+    neighborhoods: Tensor
+
+
+def check_points(points: Tensor, *, at_least: int = 1) -> None:
+    """Refuses what no model here can read.
+
+    Raises:
+        InputError: not (B, N, 3), not floating point, empty, fewer than `at_least` points a cloud,
+            or NaN or infinite coordinates.
+    """
+    if points.ndim != 3 or points.shape[-1] != 3 or not points.is_floating_point():
+        raise InputError(
+            f"expected floating-point points of shape (B, N, 3), got {points.dtype} of shape "
+            f"{tuple(points.shape)}"
+        )
+    if points.shape[0] == 0 or points.shape[1] < max(at_least, 1):
+        raise InputError(
+            f"expected at least one cloud of at least {max(at_least, 1)} points, got "
+            f"{points.shape[0]} of {points.shape[1]}; add points or lower groups and group_size"
+        )
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(points).all()):
+        raise InputError("the points have NaN or infinite coordinates; remove those points first")
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distances (B, M, N) between a (B, M, 3) and b (B, N, 3), by direct differences."""
+    dx = a[:, :, None, 0] - b[:, None, :, 0]
+    dy = a[:, :, None, 1] - b[:, None, :, 1]
+    dz = a[:, :, None, 2] - b[:, None, :, 2]
+    return dx * dx + dy * dy + dz * dz
+
+
+def gather(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of values (B, N, C) at index (B, ...): (B, ..., C)."""
+    flat = index.reshape(index.shape[0], -1, 1).expand(-1, -1, values.shape[-1])
+    return values.gather(1, flat).reshape(*index.shape, values.shape[-1])
+
+
+def _compiled(points: Tensor, backend: Backend) -> bool:
+    if backend not in ("auto", "torch", "compiled"):
+        raise InputError(f"backend is one of auto, torch, compiled; got {backend!r}")
+    fits = points.device.type == "cpu" and points.dtype == torch.float32
+    if backend == "compiled" and not fits:
+        raise InputError(
+            f"the compiled backend takes float32 points on the CPU, got {points.dtype} on "
+            f"{points.device}; use backend='torch'"
+        )
+    return fits and backend != "torch" and not torch.compiler.is_compiling()
+
+
+def farthest_point_sample(
+    points: Tensor, count: int, *, start: Tensor | None = None, backend: Backend = "auto"
+) -> Tensor:
+    """Farthest point sampling: each new point is the one farthest from all chosen before.
+
+    Args:
+        points: (B, N, 3).
+        count: how many indices, 1 to N.
+        start: (B,) first index of each cloud; None = index 0 (inference).
+        backend: `auto` picks the compiled form where it applies.
+
+    Returns:
+        (B, count) int64 indices, in the order of choice; ties go to the lowest index.
+
+    Raises:
+        InputError: count outside 1..N.
+    """
+    batch, size, _ = points.shape
+    if not 1 <= count <= size:
+        raise InputError(f"cannot sample {count} of {size} points; ask for 1 to {size}")
+    if start is None:
+        start = torch.zeros(batch, dtype=torch.int64, device=points.device)
+    if _compiled(points, backend):
+        return geometry_cpu.farthest_point_sample(points.detach(), count, start)
+    x, y, z = points.detach().unbind(-1)
+    nearest = torch.full_like(x, float("inf"))
+    chosen = torch.empty(batch, count, dtype=torch.int64, device=points.device)
+    last = start[:, None]
+    for i in range(count):
+        chosen[:, i] = last[:, 0]
+        dx, dy, dz = (v - v.gather(1, last) for v in (x, y, z))
+        nearest = torch.minimum(nearest, dx * dx + dy * dy + dz * dz)
+        last = nearest.argmax(dim=1, keepdim=True)
+    return chosen
+
+
+def nearest_neighbors(
+    queries: Tensor, points: Tensor, k: int, *, backend: Backend = "auto"
+) -> Tensor:
+    """The k nearest points of each query, nearest first; ties go to the lowest index.
+
+    Args:
+        queries: (B, M, 3).
+        points: (B, N, 3).
+        k: 1 to N.
+        backend: as in `farthest_point_sample`.
+
+    Returns:
+        (B, M, k) int64 indices into points.
+
+    Raises:
+        InputError: k outside 1..N.
+    """
+    size = points.shape[1]
+    if not 1 <= k <= size:
+        raise InputError(f"cannot take the {k} nearest of {size} points; ask for 1 to {size}")
+    if _compiled(points, backend) and queries.dtype == torch.float32:
+        return geometry_cpu.nearest_neighbors(queries.detach(), points.detach(), k)
+    chunk = max(1, 2**26 // (size * points.shape[0]))
+    order = torch.arange(size, device=points.device)
+    found = []
+    for part in queries.detach().split(chunk, dim=1):
+        distance = squared_distances(part, points.detach()).float()
+        # Non-negative floats sort like their bits, so (bits, index) is one unique integer key.
+        key = (distance.view(torch.int32).to(torch.int64) << 32) | order
+        found.append(key.topk(k, dim=-1, largest=False, sorted=True).values & 0xFFFFFFFF)
+    return torch.cat(found, dim=1)
+
+
+def draw_start(
+    batch: int, size: int, *, device: torch.device, generator: torch.Generator | None
+) -> Tensor:
+    """(B,) random FPS start indices, each cloud its own (training)."""
+    return torch.randint(size, (batch,), device=device, generator=generator)
+
+
+def group_points(
+    points: Tensor,
+    groups: int,
+    group_size: int,
+    *,
+    start: Tensor | None = None,
+    radius: float | None = None,
+    backend: Backend = "auto",
+) -> Groups:
+    """FPS centers with their nearest points, relative to the center.
+
+    Args:
+        points: (B, N, 3).
+        groups: c, number of centers.
+        group_size: k, points a group; a center is its own nearest point.
+        start: (B,) FPS start indices; None = 0.
+        radius: divides the relative coordinates when given (radius scaling).
+        backend: as in `farthest_point_sample`.
+
+    Returns:
+        `Groups` with centers (B, c, 3) and neighborhoods (B, c, k, 3).
+
+    Raises:
+        InputError: points that `check_points` refuses, fewer points than groups or group_size, or
+            a radius that is not positive.
+    """
+    check_points(points, at_least=max(groups, group_size))
+    if radius is not None and not radius > 0:
+        raise InputError(f"radius must be positive, got {radius}")
+    chosen = farthest_point_sample(points, groups, start=start, backend=backend)
+    centers = gather(points, chosen)
+    index = nearest_neighbors(centers, points, group_size, backend=backend)
+    neighborhoods = gather(points, index) - centers[:, :, None]
+    return Groups(centers, neighborhoods if radius is None else neighborhoods / radius)
+
+
+def greedy_order(centers: Tensor, *, backend: Backend = "auto") -> Tensor:
+    """Nearest-neighbour chain from the center with the smallest coordinate sum (Point-JEPA).
+
+    Args:
+        centers: (B, c, 3).
+        backend: as in `farthest_point_sample`.
+
+    Returns:
+        (B, c) int64 permutation.
+    """
+    batch, count, _ = centers.shape
+    x, y, z = centers.unbind(-1)
+    first = (x + y + z).argmin(dim=1)
+    if _compiled(centers, backend):
+        return geometry_cpu.greedy_order(centers.detach(), first)
+    distance = squared_distances(centers, centers)
+    rows = torch.arange(batch, device=centers.device)
+    order = torch.empty(batch, count, dtype=torch.int64, device=centers.device)
+    last = first
+    for i in range(count):
+        order[:, i] = last
+        distance[rows, :, last] = float("inf")
+        last = distance[rows, last].argmin(dim=1)
+    return order
+
+
+def morton_order(centers: Tensor) -> Tensor:
+    """Order along the Z curve of the centers' own bounding box, 10 bits an axis.
+
+    Args:
+        centers: (B, c, 3).
+
+    Returns:
+        (B, c) int64 permutation; centers in one cell keep their order.
+    """
+    low, high = centers.amin(1, keepdim=True), centers.amax(1, keepdim=True)
+    scale = 1023 / (high - low).clamp_min(torch.finfo(centers.dtype).tiny)
+    cell = ((centers - low) * scale).long().clamp(0, 1023)
+    code = torch.zeros_like(cell[..., 0])
+    for bit in range(10):
+        for axis in range(3):
+            code |= ((cell[..., axis] >> bit) & 1) << (3 * bit + axis)
+    return code.argsort(dim=1, stable=True)

@@ -1,0 +1,263 @@
+"""The training engine: one Lightning trainer, one run folder, randomness that survives a restart.
+
+A run folder holds `config.yaml`, `command.txt`, `metrics/` and `tensorboard/` (one version a
+start), `checkpoints/last.ckpt` (everything to resume) and, at the end, `model/` (own format).
+
+Every random draw of a step comes from a generator seeded by (seed, step, process), and the order
+of an epoch from (seed, epoch). So a run resumed from the end of an epoch continues as if it had
+never stopped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import math
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor, nn
+
+from foundry3d.config import AugmentConfig, DataConfig, TrainConfig, to_dict
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.loading import Batches
+from foundry3d.errors import InputError
+from foundry3d.transforms import augment, subsample
+
+log = logging.getLogger("foundry3d")
+
+
+def rate(progress: float, config: TrainConfig) -> float:
+    """Learning rate after `progress` epochs: linear warm-up, then cosine to `final_lr`."""
+    warm = min(config.warmup_epochs, config.epochs)
+    if progress < warm:
+        return config.start_lr + (config.lr - config.start_lr) * progress / warm
+    left = (progress - warm) / max(config.epochs - warm, 1e-12)
+    return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * left))
+
+
+class Task(L.LightningModule):
+    """What the trainable tasks share: optimiser, schedule, augmentation, per-step randomness.
+
+    Args:
+        train: optimiser and schedule.
+        data: number of points and the up axis.
+        augmentation: drawn per cloud.
+    """
+
+    def __init__(
+        self, train: TrainConfig, data: DataConfig, augmentation: AugmentConfig
+    ) -> None:
+        super().__init__()
+        self.train_config, self.data_config, self.augmentation = train, data, augmentation
+
+    def step_generator(self) -> torch.Generator:
+        """The generator of this step and process, on the model's device."""
+        seed = (self.train_config.seed * 1_000_003 + self.global_step) * 4099 + self.global_rank
+        return torch.Generator(device=self.device).manual_seed(seed)
+
+    def prepared(self, points: Tensor, generator: torch.Generator) -> Tensor:
+        """Points (B, N, 3) taken from a batch and augmented."""
+        points = subsample(
+            points, self.data_config.points, how=self.data_config.subsample, generator=generator
+        )
+        return augment(points, self.augmentation, up=self.data_config.up, generator=generator)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW on everything that may train, with a schedule by step."""
+        config = self.train_config
+        steps = max(1, int(self.trainer.estimated_stepping_batches) // config.epochs)
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate(step / steps, config) / config.lr
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Progress(Callback):
+    """One line an epoch (and at most every half minute within one): loss, speed, time left."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock."""
+        self.began = self.told = time.monotonic()
+        self.first = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Speaks up in long epochs."""
+        if time.monotonic() - self.told > 30:
+            self._tell(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Speaks up after every epoch."""
+        self._tell(trainer)
+
+    def _tell(self, trainer: L.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.told = time.monotonic()
+        done = max(trainer.global_step - self.first, 1)
+        pace = (self.told - self.began) / done
+        left = round((int(trainer.estimated_stepping_batches) - trainer.global_step) * pace)
+        epochs = trainer.global_step / max(int(trainer.num_training_batches), 1)
+        numbers = trainer.callback_metrics
+        shown = ", ".join(f"{k} {float(v):.4f}" for k, v in numbers.items() if "epoch" not in k)
+        log.info(
+            "epoch %.1f/%s  %s  %.0f clouds/s  %d:%02d left",
+            epochs,
+            trainer.max_epochs,
+            shown,
+            self.batch_size * trainer.world_size / pace,
+            left // 60,
+            left % 60,
+        )
+
+
+def open_run(out: str | Path, config: Any, *, resume: bool) -> tuple[Path, Path | None]:
+    """Makes a run folder with its configuration and command, or finds the one to resume.
+
+    Args:
+        out: the folder.
+        config: the run's configuration record.
+        resume: continue what is there.
+
+    Returns:
+        The folder, and the checkpoint to resume from (None = from the start).
+
+    Raises:
+        InputError: the folder already holds a run and `resume` is off, or it holds a run of
+            another configuration.
+    """
+    out = Path(out)
+    written = out / "config.yaml"
+    values = to_dict(config)
+    values.pop("resume", None)
+    last = out / "checkpoints" / "last.ckpt"
+    if written.exists():
+        if not resume:
+            raise InputError(f"{out} already holds a run; choose another --out or add --resume")
+        before = yaml.safe_load(written.read_text())
+        changed = sorted(k for k in values | before if values.get(k) != before.get(k))
+        if changed:
+            raise InputError(
+                f"{out} holds a run with other settings of {', '.join(changed)}; resume with "
+                f"--config {written}"
+            )
+        return out, last if last.exists() else None
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "command.txt").write_text(shlex.join(sys.argv) + "\n")
+    written.write_text(yaml.safe_dump(values, sort_keys=False))
+    return out, None
+
+
+def _loggers(out: Path, config: TrainConfig) -> list[Logger]:
+    loggers: list[Logger] = [
+        CSVLogger(out, name="metrics"),
+        TensorBoardLogger(out, name="tensorboard"),
+    ]
+    if config.logger == "wandb":
+        from lightning.pytorch.loggers import WandbLogger
+
+        loggers.append(WandbLogger(save_dir=out, name=out.name))
+    elif config.logger == "mlflow":
+        from lightning.pytorch.loggers import MLFlowLogger
+
+        loggers.append(MLFlowLogger(save_dir=str(out / "mlflow")))
+    return loggers
+
+
+def fit(task: Task, train: Clouds, out: Path, *, resume_from: Path | None) -> dict[str, float]:
+    """Trains the task and leaves the run folder complete but for the final model.
+
+    Args:
+        task: what to train; changed in place.
+        train: training clouds.
+        out: the run folder.
+        resume_from: a checkpoint of the same run, or None.
+
+    Returns:
+        The last logged metrics.
+    """
+    config = task.train_config
+    retain_memory()
+    trainer = L.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        precision=config.precision,  # type: ignore[arg-type]
+        max_epochs=config.epochs,
+        gradient_clip_val=config.clip,
+        sync_batchnorm=True,
+        use_distributed_sampler=False,
+        logger=_loggers(out, config),
+        log_every_n_steps=10,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[
+            ModelCheckpoint(
+                out / "checkpoints",
+                filename="last",
+                every_n_epochs=config.checkpoint_every,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            ),
+            LearningRateMonitor("epoch"),
+            Progress(config.batch_size),
+        ],
+    )
+    task.train()
+    batches = Batches(
+        train,
+        config.batch_size,
+        seed=config.seed,
+        rank=trainer.global_rank,
+        world=trainer.world_size,
+    )
+    trainer.fit(task, train_dataloaders=batches, ckpt_path=resume_from, weights_only=True)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def retain_memory() -> None:
+    """Lets the allocator keep freed memory; without it a CPU step spends half its time on pages.
+
+    glibc only; elsewhere nothing happens.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        allocator.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def freeze(module: nn.Module, frozen: bool) -> None:
+    """Frozen means: no gradients and evaluation mode. Works in place."""
+    module.requires_grad_(not frozen)
+    module.train(not frozen)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of `work()` and how many seconds it took."""
+    began = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - began
+
+
+def append_result(path: Path, row: dict[str, Any]) -> None:
+    """Adds one JSON row to a results file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        file.write(json.dumps(row) + "\n")

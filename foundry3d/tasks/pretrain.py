@@ -1,0 +1,96 @@
+"""Pre-training: a backbone by masked reconstruction or by Point-JEPA."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foundry3d.backbone import Backbone, require_teacher
+from foundry3d.checkpoint import load, save
+from foundry3d.config import PretrainConfig
+from foundry3d.data.loading import load_splits
+from foundry3d.errors import InputError
+from foundry3d.jepa import Jepa
+from foundry3d.mae import MaskedReconstruction
+from foundry3d.tasks.engine import Task, fit, open_run
+
+
+class PretrainTask(Task):
+    """One step of either objective.
+
+    Args:
+        config: of the run.
+        backbone: trained in place.
+    """
+
+    def __init__(self, config: PretrainConfig, backbone: Backbone) -> None:
+        super().__init__(config.train, config.data, config.augment)
+        generator = torch.Generator().manual_seed(config.train.seed + 1)
+        self.backbone = backbone
+        self.objective: Jepa | MaskedReconstruction = (
+            Jepa(backbone, config.jepa, generator=generator)
+            if config.objective == "jepa"
+            else MaskedReconstruction(backbone, config.masked, generator=generator)
+        )
+
+    def training_step(self, points: Tensor, index: int) -> Tensor:
+        """The loss of a batch of points (B, N, 3)."""
+        generator = self.step_generator()
+        groups = self.backbone.group(self.prepared(points, generator), generator=generator)
+        if isinstance(self.objective, MaskedReconstruction):
+            loss = self.objective(groups, generator=generator)
+        else:
+            loss, monitors = self.objective(groups, generator=generator)
+            self.log_dict(monitors)
+        self.log("loss", loss)
+        return loss
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Moves the target encoder of Point-JEPA; the first two updates copy."""
+        if isinstance(self.objective, Jepa):
+            total = int(self.trainer.estimated_stepping_batches)
+            step = self.global_step
+            decay = self.objective.update_target(step / max(total, 1), copy_weights=step <= 2)
+            self.log("ema_decay", decay)
+
+
+def pretrain(config: PretrainConfig) -> Backbone:
+    """Pre-trains a teacher and saves it as `<out>/model`.
+
+    Returns:
+        The backbone, in evaluation mode.
+
+    Raises:
+        InputError: data, sizes or a run folder that cannot be used.
+    """
+    out, resume_from = open_run(config.out, config, resume=config.resume)
+    splits = load_splits(config.data, seed=config.train.seed)
+    generator = torch.Generator().manual_seed(config.train.seed)
+    if config.init is None:
+        backbone = Backbone(config.backbone, generator=generator)
+    else:
+        backbone = require_teacher(load(config.init))
+        if backbone.config != config.backbone:
+            raise InputError(
+                f"{config.init} has other sizes than this run's backbone settings; copy the "
+                "'config' of its config.json into 'backbone'"
+            )
+    task = PretrainTask(config, backbone)
+    metrics = fit(task, splits.train, out, resume_from=resume_from)
+    backbone = task.backbone.cpu().eval()
+    save(
+        backbone,
+        out / "model",
+        provenance={
+            "made_by": f"pretrain ({config.objective})",
+            "data": splits.train.name,
+            "clouds": len(splits.train),
+            "points": config.data.points,
+            "up": config.data.up,
+            "normalise": config.augment.center,
+            "epochs": config.train.epochs,
+            "seed": config.train.seed,
+            "metrics": metrics,
+        },
+    )
+    return backbone

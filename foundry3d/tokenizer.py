@@ -1,0 +1,67 @@
+"""Point groups to tokens (mini-PointNet) and centers to positions.
+
+Shapes: B clouds, c tokens, k points a group, d token width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PointConv(nn.Linear):
+    """A 1x1 convolution over points, channels last: (..., in) to (..., out)."""
+
+
+class GroupConv(PointConv):
+    """A 1x1 convolution over each point with its group's maximum concatenated in front.
+
+    The half of the weights that meets the maximum is applied once a group instead of once a
+    point; the function is that of the plain form.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, k, out) of groups x (R, k, in / 2)."""
+        half = x.shape[-1]
+        once = F.linear(x.amax(dim=1), self.weight[:, :half], self.bias)
+        return F.linear(x, self.weight[:, half:]) + once[:, None]
+
+
+class Tokenizer(nn.Module):
+    """Mini-PointNet of Point-BERT and Point-JEPA (method.md, first row of its table).
+
+    Per point 3 -> w1, BatchNorm, ReLU, w1 -> w2; the group's maximum concatenated in front;
+    2*w2 -> w3, BatchNorm, ReLU, w3 -> dim; maximum over the group.
+
+    Args:
+        dim: d, width of the tokens.
+        widths: (w1, w2, w3).
+        bias: biases on the convolutions that BatchNorm follows.
+    """
+
+    def __init__(self, dim: int, widths: tuple[int, int, int], *, bias: bool = False) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.lift = PointConv(3, first, bias=bias)
+        self.lift_norm = nn.BatchNorm1d(first)
+        self.widen = PointConv(first, second)
+        self.mix = GroupConv(2 * second, third, bias=bias)
+        self.mix_norm = nn.BatchNorm1d(third)
+        self.project = PointConv(third, dim)
+
+    def forward(self, neighborhoods: Tensor) -> Tensor:
+        """Tokens (B, c, d) of neighborhoods (B, c, k, 3)."""
+        batch, tokens, size, _ = neighborhoods.shape
+        x = neighborhoods.reshape(-1, 3)
+        x = self.widen(torch.relu(self.lift_norm(self.lift(x))))
+        x = self.mix(x.view(batch * tokens, size, -1)).flatten(0, 1)
+        x = self.project(torch.relu(self.mix_norm(x)))
+        return x.view(batch, tokens, size, -1).amax(dim=2)
+
+
+class Position(nn.Sequential):
+    """Position embeddings (B, c, d) of centers (B, c, 3): Linear, GELU, Linear."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__(nn.Linear(3, hidden), nn.GELU(), nn.Linear(hidden, dim))

@@ -1,0 +1,87 @@
+"""Normalisation and augmentation of batches: never in place, every cloud draws its own.
+
+Shapes: B clouds, N points.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from foundry3d.config import AugmentConfig
+from foundry3d.geometry import draw_start, farthest_point_sample, gather
+
+Axis = Literal["x", "y", "z"]
+
+
+def _uniform(
+    shape: tuple[int, ...], low: float, high: float, like: Tensor, g: torch.Generator | None
+) -> Tensor:
+    return torch.rand(shape, dtype=like.dtype, device=like.device, generator=g) * (high - low) + low
+
+
+def normalise(points: Tensor) -> Tensor:
+    """Points (B, N, 3) with their mean at the origin, scaled into the unit sphere.
+
+    A cloud of one repeated point stays at the origin.
+    """
+    centred = points - points.mean(dim=1, keepdim=True)
+    radius = centred.norm(dim=-1).amax(dim=1)[:, None, None]
+    return centred / torch.where(radius > 0, radius, torch.ones_like(radius))
+
+
+def subsample(
+    points: Tensor, count: int, *, how: Literal["random", "fps"], generator: torch.Generator | None
+) -> Tensor:
+    """`count` points of each cloud (B, N, 3), without replacement; all of them where N == count.
+
+    `fps` keeps a farthest point sample from a drawn start, `random` a uniform choice.
+    """
+    batch, size, _ = points.shape
+    if size == count:
+        return points
+    if how == "fps":
+        start = draw_start(batch, size, device=points.device, generator=generator)
+        return gather(points, farthest_point_sample(points, count, start=start))
+    keys = torch.rand(batch, size, device=points.device, generator=generator)
+    return gather(points, keys.topk(count, dim=1).indices)
+
+
+def rotate_about(points: Tensor, angle: Tensor, up: Axis) -> Tensor:
+    """Points (B, N, 3) rotated about the up axis by angle (B,) in radians."""
+    a, b = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[up]
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    turned = points.clone()
+    turned[..., a] = cos * points[..., a] - sin * points[..., b]
+    turned[..., b] = sin * points[..., a] + cos * points[..., b]
+    return turned
+
+
+def augment(
+    points: Tensor, config: AugmentConfig, *, up: Axis, generator: torch.Generator | None = None
+) -> Tensor:
+    """A randomly changed copy of points (B, N, 3), in the order of Point-JEPA.
+
+    Scale per axis, flip, centre and unit sphere, shift, rotation about `up`.
+    """
+    batch = points.shape[0]
+    low, high = config.scale
+    points = points * _uniform((batch, 1, 3), low, high, points, generator)
+    if config.flip:
+        mirrored = _uniform((batch, 1), 0.0, 1.0, points, generator) < 0.5
+        axis = {"x": 1, "y": 2, "z": 0}[up]
+        sign = torch.ones_like(points[:, :1])
+        sign[..., axis] = torch.where(mirrored, -1.0, 1.0)
+        points = points * sign
+    if config.center:
+        points = normalise(points)
+    if config.translate:
+        shift = config.translate
+        points = points + _uniform((batch, 1, 3), -shift, shift, points, generator)
+    if config.rotate:
+        angle = _uniform((batch,), -math.pi, math.pi, points, generator)
+        points = rotate_about(points, angle, up)
+    return points
