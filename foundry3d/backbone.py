@@ -135,6 +135,33 @@ class Backbone(Grouped):
         return Tokens(features=features, centers=groups.centers, tokens_used=count)
 
 
+def student_config(
+    teacher: BackboneConfig,
+    *,
+    supertokens: int = 16,
+    dim: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+    **options: object,
+) -> StudentConfig:
+    """Sizes of a student of a teacher; see `Student.from_teacher`."""
+    width = teacher.token_dim or teacher.dim
+    dim = dim or teacher.dim
+    shape = replace(
+        teacher,
+        dim=dim,
+        depth=depth or teacher.depth,
+        heads=heads or max(1, dim * teacher.heads // teacher.dim),
+        token_dim=None if width == dim else width,
+    )
+    values: dict[str, object] = {
+        "backbone": shape,
+        "supertokens": supertokens,
+        "output_dim": None if dim == teacher.dim else teacher.dim,
+    }
+    return configs.from_dict(StudentConfig, values | options)
+
+
 class Student(Grouped):
     """A backbone whose encoder sees s supertokens instead of c tokens (the paper's Figure 1).
 
@@ -195,22 +222,11 @@ class Student(Grouped):
         Raises:
             InputError: sizes that `StudentConfig` refuses.
         """
-        own = teacher.config
-        width = own.token_dim or own.dim
-        dim = dim or own.dim
-        shape = replace(
-            own,
-            dim=dim,
-            depth=depth or own.depth,
-            heads=heads or max(1, dim * own.heads // own.dim),
-            token_dim=None if width == dim else width,
+        sizes = student_config(
+            teacher.config, supertokens=supertokens, dim=dim, depth=depth, heads=heads, **options
         )
-        values: dict[str, object] = {
-            "backbone": shape,
-            "supertokens": supertokens,
-            "output_dim": None if dim == own.dim else own.dim,
-        }
-        student = cls(configs.from_dict(StudentConfig, values | options), generator=generator)
+        student = cls(sizes, generator=generator)
+        own, shape = teacher.config, sizes.backbone
         parts = ["tokenizer", "position"]
         if (shape.dim, shape.depth, shape.heads) == (own.dim, own.depth, own.heads):
             parts += ["encoder", "token_bridge", "position_bridge"]

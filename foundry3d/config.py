@@ -409,3 +409,69 @@ class DistillConfig:
             self.unfreeze_epoch is None or self.unfreeze_epoch >= 0,
             f"unfreeze_epoch must be >= 0 or null, got {self.unfreeze_epoch}",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """`foundry3d probe`: linear SVM and k-NN on frozen features; the untrained network is a row.
+
+    Attributes:
+        models: saved models (folders), in the order of the table.
+        random_tokens: for every teacher among them, also rows that encode this many random tokens.
+        out: JSON-lines file the rows are added to; null = only shown.
+        data: labelled clouds with a test part.
+        seed: of the untrained weights and the held-out clouds.
+    """
+
+    models: tuple[str, ...] = ()
+    random_tokens: tuple[int, ...] = ()
+    out: str | None = "results.jsonl"
+    data: DataConfig = field(default_factory=DataConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(len(self.models) > 0, "name at least one saved model with --models")
+        _require(
+            all(n > 0 for n in self.random_tokens),
+            f"random_tokens must be positive, got {self.random_tokens}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostConfig:
+    """`foundry3d cost`: MACs, FLOPs and parameters, counted on the real modules.
+
+    Attributes:
+        paper: our count beside every row of the paper's cost tables.
+        model: a saved model (folder) or a preset (vit_t, vit_s, vit_b) to account for.
+        supertokens: with a preset: its students of these many supertokens too.
+        clouds: clouds a forward pass.
+        json: also write the rows to this file.
+    """
+
+    paper: bool = False
+    model: str = "vit_s"
+    supertokens: tuple[int, ...] = (16, 8, 4, 2, 1)
+    clouds: int = 64
+    json: str | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "clouds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """`foundry3d demo`: the whole of Foundation Model Distillation on built-in shapes.
+
+    Attributes:
+        out: run folder.
+        seed: of data, weights and training.
+    """
+
+    out: str = "runs/demo"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """`foundry3d doctor`: what was found on this machine, and what was picked."""

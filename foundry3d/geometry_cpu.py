@@ -119,8 +119,7 @@ def _spread(kernel: Callable[..., None], *arrays: np.ndarray) -> None:
     edges = np.linspace(0, count, threads + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:
         parts = [
-            pool.submit(kernel, *(a[low:high] for a in arrays))
-            for low, high in pairwise(edges)
+            pool.submit(kernel, *(a[low:high] for a in arrays)) for low, high in pairwise(edges)
         ]
         for part in parts:
             part.result()

@@ -193,9 +193,7 @@ class Jepa(nn.Module):
         groups = Groups(gather(groups.centers, order), groups.neighborhoods[rows, order])
         tokens, positions = self.backbone.tokens(groups)
         batch, count, _ = tokens.shape
-        targets = target_masks(
-            batch, count, self.config, device=tokens.device, generator=generator
-        )
+        targets = target_masks(batch, count, self.config, device=tokens.device, generator=generator)
         seen, seen_real = padded(context_mask(targets, self.config, generator=generator))
         context = self.backbone.encoder(
             gather(tokens, seen),

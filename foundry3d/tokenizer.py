@@ -5,7 +5,6 @@ Shapes: B clouds, c tokens, k points a group, d token width.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,18 +44,20 @@ class Tokenizer(nn.Module):
         first, second, third = widths
         self.lift = PointConv(3, first, bias=bias)
         self.lift_norm = nn.BatchNorm1d(first)
+        self.lift_relu = nn.ReLU()
         self.widen = PointConv(first, second)
         self.mix = GroupConv(2 * second, third, bias=bias)
         self.mix_norm = nn.BatchNorm1d(third)
+        self.mix_relu = nn.ReLU()
         self.project = PointConv(third, dim)
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
         """Tokens (B, c, d) of neighborhoods (B, c, k, 3)."""
         batch, tokens, size, _ = neighborhoods.shape
         x = neighborhoods.reshape(-1, 3)
-        x = self.widen(torch.relu(self.lift_norm(self.lift(x))))
+        x = self.widen(self.lift_relu(self.lift_norm(self.lift(x))))
         x = self.mix(x.view(batch * tokens, size, -1)).flatten(0, 1)
-        x = self.project(torch.relu(self.mix_norm(x)))
+        x = self.project(self.mix_relu(self.mix_norm(x)))
         return x.view(batch, tokens, size, -1).amax(dim=2)
 
 

@@ -197,20 +197,29 @@ class Encoder(nn.Module):
 
 
 def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -> None:
-    """Truncated-normal weights (std 0.02), zero biases; residual projections depth-scaled.
+    """Draws every weight of a module anew, from one generator.
 
-    As GPT-2 and the paper's teacher: each `attn.proj` and `fc2` of an encoder of L blocks is
-    divided by sqrt(2 L).
+    Linear layers of encoders: truncated normal of std 0.02, zero biases, and `attn.proj` and
+    `fc2` of an encoder of L blocks divided by sqrt(2 L) (GPT-2, the paper's teacher). All other
+    linear layers: uniform within 1 / sqrt(inputs), torch's default.
     """
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.trunc_normal_(part.weight, std=0.02, generator=generator)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-    for part in module.modules():
-        if isinstance(part, Encoder):
-            shrink = (2 * len(part.blocks)) ** -0.5
-            for block in part.blocks:
-                with torch.no_grad():
-                    block.attn.proj.weight.mul_(shrink)
-                    block.fc2.weight.mul_(shrink)
+    inside = {
+        id(part): len(encoder.blocks)
+        for encoder in module.modules()
+        if isinstance(encoder, Encoder)
+        for part in encoder.modules()
+    }
+    for name, part in module.named_modules():
+        if not isinstance(part, nn.Linear):
+            continue
+        bound = part.in_features**-0.5
+        if id(part) in inside:
+            deep = name.endswith(("attn.proj", "fc2"))
+            std = 0.02 * ((2 * inside[id(part)]) ** -0.5 if deep else 1.0)
+            nn.init.trunc_normal_(part.weight, std=std, a=-2.0, b=2.0, generator=generator)
+        else:
+            nn.init.uniform_(part.weight, -bound, bound, generator=generator)
+        if part.bias is not None and id(part) in inside:
+            nn.init.zeros_(part.bias)
+        elif part.bias is not None:
+            nn.init.uniform_(part.bias, -bound, bound, generator=generator)

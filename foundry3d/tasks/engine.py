@@ -56,9 +56,7 @@ class Task(L.LightningModule):
         augmentation: drawn per cloud.
     """
 
-    def __init__(
-        self, train: TrainConfig, data: DataConfig, augmentation: AugmentConfig
-    ) -> None:
+    def __init__(self, train: TrainConfig, data: DataConfig, augmentation: AugmentConfig) -> None:
         super().__init__()
         self.train_config, self.data_config, self.augmentation = train, data, augmentation
 

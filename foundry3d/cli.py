@@ -1,0 +1,145 @@
+"""The command line: typed options from the configuration records, one line for every error.
+
+Nothing heavy is imported before a command's options are read, so help is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from foundry3d import config as configs
+from foundry3d.errors import InputError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+COMMANDS: dict[str, tuple[type, str, str]] = {
+    "demo": (configs.DemoConfig, "foundry3d.demo:demo", "the main job on built-in shapes"),
+    "pretrain": (
+        configs.PretrainConfig,
+        "foundry3d.tasks.pretrain:pretrain",
+        "pre-train a teacher without labels",
+    ),
+    "distill": (
+        configs.DistillConfig,
+        "foundry3d.tasks.distill:distill",
+        "distil a student from a frozen teacher",
+    ),
+    "probe": (
+        configs.ProbeConfig,
+        "foundry3d.report:probe_models",
+        "linear SVM and k-NN on frozen features",
+    ),
+    "cost": (configs.CostConfig, "foundry3d.report:show_cost", "MACs, FLOPs and parameters"),
+    "doctor": (configs.DoctorConfig, "foundry3d.report:doctor", "what was found and picked"),
+}
+
+
+def usage() -> str:
+    """The text of `foundry3d --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {text}" for name, (_, _, text) in COMMANDS.items()]
+    recipes = sorted(str(p.relative_to(RECIPES)) for p in RECIPES.glob("*/*.yaml"))
+    return "\n".join(
+        [
+            "usage: foundry3d COMMAND [--config RECIPE] [--option value] [--group.option value]",
+            "",
+            "Distils a large self-supervised 3D point-cloud model into a small general one.",
+            "",
+            *lines,
+            "",
+            "foundry3d COMMAND --help lists the options; --print_config shows what would run.",
+            "recipes for --config (or a file of yours): " + ", ".join(recipes),
+        ]
+    )
+
+
+def fail(message: str) -> NoReturn:
+    """Ends with one line on standard error and status 2."""
+    print(f"foundry3d: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def find_recipes(arguments: list[str]) -> list[str]:
+    """Arguments with the recipes named after --config replaced by their files.
+
+    A file of that name in the current folder goes first, then the recipes of the package.
+    """
+    found = list(arguments)
+    for i, argument in enumerate(arguments):
+        name = argument.removeprefix("--config=")
+        if i and arguments[i - 1] == "--config":
+            prefix = ""
+        elif name != argument:
+            prefix = "--config="
+        else:
+            continue
+        if not Path(name).is_file():
+            packaged = RECIPES / (name if name.endswith(".yaml") else name + ".yaml")
+            if not packaged.is_file():
+                fail(f"no recipe {name!r}: neither a file nor one of the package's (--help)")
+            found[i] = f"{prefix}{packaged}"
+    return found
+
+
+def read_options(command: str, arguments: list[str]) -> Any:
+    """The command's configuration record from its arguments; ends the program on bad ones."""
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+            fail(f"{command}: {message}")
+
+    kind, _, text = COMMANDS[command]
+    parser = Parser(prog=f"foundry3d {command}", description=text, allow_abbrev=False)
+    parser.add_class_arguments(kind, as_group=False)
+    parser.add_argument("--config", action="config", help="a recipe (YAML)")
+    options = parser.parse_args(find_recipes(arguments))
+    made = parser.instantiate_classes(options)
+    return kind(**{k: v for k, v in vars(made).items() if k != "config"})
+
+
+def talk() -> None:
+    """Sends the package's progress lines to standard error and quiets the trainer's own."""
+    log = logging.getLogger("foundry3d")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs `foundry3d`; exits with 2 after one line when the input cannot be used."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return
+    if arguments[0] == "--version":
+        from foundry3d.results import code_version
+
+        print(code_version())
+        return
+    if arguments[0] not in COMMANDS:
+        fail(f"unknown command {arguments[0]!r}; known are {', '.join(COMMANDS)}")
+    try:
+        options = read_options(arguments[0], arguments[1:])
+        talk()
+        module, name = COMMANDS[arguments[0]][1].split(":")
+        getattr(importlib.import_module(module), name)(options)
+    except InputError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error}; what was complete before is kept")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

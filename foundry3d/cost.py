@@ -1,0 +1,232 @@
+"""What a model costs: multiply-accumulates, operations and parameters, counted on real modules.
+
+The conventions are those of the paper's tables (the `calflops` library). MACs: every linear layer
+and 1x1 convolution, no attention or assignment products. FLOPs: two a MAC, plus one an output for
+convolution biases, 2 an element for BatchNorm, 5 for LayerNorm, 1 for ReLU, GELU and sigmoid.
+Counting runs on shapes alone (no arithmetic), so a million points cost nothing to account for.
+
+Shapes: B clouds, c tokens, k points a group, s supertokens, d width.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foundry3d.backbone import Backbone, Student, student_config
+from foundry3d.config import BackboneConfig
+from foundry3d.errors import InputError
+from foundry3d.geometry import Groups
+from foundry3d.tokenizer import PointConv
+from foundry3d.vit import Reduce, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Parameters, MACs and FLOPs of one forward pass (not in millions or billions)."""
+
+    params: int
+    macs: int
+    flops: int
+
+
+class _Counter:
+    """Adds up what the leaf modules of a model (a copy of its own) do while it runs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.macs = self.flops = 0
+        for part in model.modules():
+            if not list(part.children()):
+                part.register_forward_hook(self.count)
+
+    def count(self, part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        elements = output.numel()
+        match part:
+            case nn.Linear():
+                macs = elements * part.in_features
+                self.macs += macs
+                self.flops += 2 * macs
+                if isinstance(part, PointConv) and part.bias is not None:
+                    self.flops += elements
+            case nn.BatchNorm1d():
+                self.flops += 2 * elements
+            case nn.LayerNorm():
+                self.flops += 5 * elements
+            case nn.ReLU() | nn.GELU() | nn.Sigmoid():
+                self.flops += elements
+
+
+def keep_schedule(tokens: Sequence[int]) -> Reduce:
+    """A reduce hook that leaves tokens[i] tokens after the attention of block i.
+
+    It costs what any merging of that schedule costs in these conventions, which leave the
+    matching out; blocks beyond the schedule keep what is left.
+    """
+
+    def reduce(layer: int, state: State, keys: Tensor) -> State:
+        if layer >= len(tokens):
+            return state
+        left = tokens[layer]
+        return State(tokens=state.tokens[:, :left], positions=state.positions[:, :left])
+
+    return reduce
+
+
+def count(
+    model: Backbone | Student,
+    *,
+    clouds: int = 1,
+    tokens: int | None = None,
+    reduce: Reduce | None = None,
+) -> Cost:
+    """Cost of tokenising and encoding `clouds` clouds; grouping is not counted.
+
+    Args:
+        model: counted as it is; not changed.
+        clouds: B.
+        tokens: c; None = the model's own.
+        reduce: a token reducer inside the encoder (backbones only).
+
+    Raises:
+        InputError: a reducer given for a student.
+    """
+    if reduce is not None and not isinstance(model, Backbone):
+        raise InputError("a reducer works inside the encoder of a backbone, not of a student")
+    shapes = copy.deepcopy(model).to("meta").eval()
+    with torch.device("meta"):
+        count, size = tokens or model.shape.groups, model.shape.group_size
+        groups = Groups(torch.empty(clouds, count, 3), torch.empty(clouds, count, size, 3))
+        counter = _Counter(shapes)
+        if reduce is None:
+            shapes.encode(groups)
+        else:
+            shapes.encoder(*shapes.tokens(groups), reduce=reduce)
+    parameters = sum(p.numel() for p in shapes.parameters())
+    return Cost(params=parameters, macs=counter.macs, flops=counter.flops)
+
+
+def encoder_cost(model: Backbone | Student, *, clouds: int, tokens: int) -> Cost:
+    """Cost of the encoder alone on `tokens` tokens of each cloud; parameters are left at 0."""
+    encoder = copy.deepcopy(model.encoder).to("meta").eval()
+    counter = _Counter(encoder)
+    x = torch.empty(clouds, tokens, model.shape.dim, device="meta")
+    encoder(x, x)
+    return Cost(params=0, macs=counter.macs, flops=counter.flops)
+
+
+def gate_cost(student: Student, *, clouds: int, merged: int, used: int) -> Cost:
+    """Closed form of a gated student (Table 14), the gate being Linear(d,128), GELU, Linear(128,1).
+
+    The gate reads all c tokens; K, V and the CAU run on merged tokens alone; unused supertokens
+    are dropped before the encoder, which sees `used + c - merged` tokens.
+
+    Args:
+        student: the gateless student it extends.
+        clouds: B.
+        merged: tokens of each cloud that are merged, 0 to c.
+        used: supertokens of each cloud that some token chose.
+    """
+    d, c = student.shape.dim, student.shape.groups
+    base = count(student, clouds=clouds)
+    before = encoder_cost(student, clouds=clouds, tokens=student.config.supertokens)
+    after = encoder_cost(student, clouds=clouds, tokens=used + c - merged)
+    gate, rows, skipped = d * 128 + 128, clouds * c, clouds * (c - merged)
+    macs = base.macs - before.macs + after.macs + rows * gate - skipped * 4 * d * d
+    flops = base.flops - before.flops + after.flops + rows * (2 * gate + 128 + 1)
+    flops -= skipped * (8 * d * d + d + 5 * d)
+    return Cost(params=base.params + gate + 128 + 1, macs=macs, flops=flops)
+
+
+TOME_SCHEDULES = {
+    "tome_16": (32, 16),
+    "tome_8": (32, 16, 8),
+    "tome_4": (32, 16, 8, 4),
+    "tome_2": (32, 16, 8, 4, 2),
+    "tome_1": (32, 16, 8, 4, 2, 1),
+}
+GATE_ROWS = {
+    "foundry_gate_cpu": (64, 16),
+    "foundry_gate_gpu": (64, 15),
+    "foundry_gate_r0.9": (0, 0),
+}
+
+
+def _row_cost(method: str, supertokens: int | None, clouds: int, tokens: int) -> Cost:
+    teacher = BackboneConfig()
+    if method in TOME_SCHEDULES or method == "baseline":
+        schedule = keep_schedule(TOME_SCHEDULES.get(method, ()))
+        return count(_meta(teacher), clouds=clouds, tokens=tokens, reduce=schedule)
+    dim = 192 if method == "foundry_vit_t" else None
+    sizes = student_config(teacher, supertokens=supertokens or 16, dim=dim)
+    with torch.device("meta"):
+        student = Student(sizes).eval()
+    if method in GATE_ROWS:
+        merged, used = GATE_ROWS[method]
+        return gate_cost(student, clouds=clouds, merged=merged, used=used)
+    return count(student, clouds=clouds, tokens=tokens)
+
+
+def _meta(shape: BackboneConfig) -> Backbone:
+    with torch.device("meta"):
+        return Backbone(shape).eval()
+
+
+def paper_rows() -> list[dict[str, Any]]:
+    """Every cost row of Tables 6, 7 and 14, the paper's figures beside ours, in its order.
+
+    Returns:
+        Rows with `table, method, supertokens, token_budget` (None where the table has none),
+        `params_m, macs_g, flops_g` (ours, one encoder pass), `paper_params_m, paper_macs_g,
+        paper_flops_g`, `passes` (encoder passes the paper's figure counts), `macs_g_as_counted,
+        flops_g_as_counted` (ours with that many passes), `deviation` (the larger relative
+        difference of these two from the paper) and `note`.
+    """
+    rows = []
+    text = files("foundry3d").joinpath("paper_costs.csv").read_text()
+    for line in csv.DictReader(text.splitlines()):
+        supertokens = int(line["supertokens"]) if line["supertokens"] else None
+        clouds, passes = int(line["clouds"]), int(line["encoder_passes_counted"])
+        cost = _row_cost(line["method"], supertokens, clouds, int(line["tokens"]))
+        macs, flops = cost.macs, cost.flops
+        if passes == 2:
+            tokenizer = tokenizer_cost(clouds)
+            macs, flops = 2 * macs - tokenizer.macs, 2 * flops - tokenizer.flops
+        paper_macs, paper_flops = float(line["macs_g"]), float(line["flops_g"])
+        macs_g, flops_g = macs / 1e9, flops / 1e9
+        rows.append(
+            {
+                "table": int(line["table"]),
+                "method": line["method"],
+                "supertokens": supertokens,
+                "token_budget": int(line["token_budget"]) if line["token_budget"] else None,
+                "params_m": cost.params / 1e6,
+                "macs_g": cost.macs / 1e9,
+                "flops_g": cost.flops / 1e9,
+                "paper_params_m": float(line["params_m"]),
+                "paper_macs_g": paper_macs,
+                "paper_flops_g": paper_flops,
+                "passes": passes,
+                "macs_g_as_counted": macs_g,
+                "flops_g_as_counted": flops_g,
+                "deviation": max(abs(macs_g / paper_macs - 1), abs(flops_g / paper_flops - 1)),
+                "note": line["note"],
+            }
+        )
+    return rows
+
+
+def tokenizer_cost(clouds: int) -> Cost:
+    """Cost of the ViT-S tokenizer and position alone, which the paper's double rows count once."""
+    teacher = _meta(BackboneConfig())
+    whole = count(teacher, clouds=clouds)
+    encoder = encoder_cost(teacher, clouds=clouds, tokens=teacher.config.groups)
+    return Cost(
+        params=whole.params, macs=whole.macs - encoder.macs, flops=whole.flops - encoder.flops
+    )

@@ -1,0 +1,253 @@
+"""The door for point clouds and meshes in files: any common format in, checked points out.
+
+Nothing in a file is executed, fetched or believed: sizes that a header declares are compared with
+the bytes that are there, and whatever is wrong ends in one `InputError` that names the file.
+
+Shape legend: N points, V vertices, F triangles, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from foundry3d.data.formats.arrays import read_npy, read_npz
+from foundry3d.data.formats.glb import read_glb
+from foundry3d.data.formats.las import read_las
+from foundry3d.data.formats.meshes import read_obj, read_off, read_stl
+from foundry3d.data.formats.pcd import read_pcd
+from foundry3d.data.formats.ply import read_ply
+from foundry3d.data.formats.raw import MAX_BYTES, Raw
+from foundry3d.data.formats.tables import read_table
+from foundry3d.errors import InputError
+
+_READERS: Final[dict[str, Callable[[bytes], Raw]]] = {
+    "ply": read_ply,
+    "pcd": read_pcd,
+    "obj": read_obj,
+    "off": read_off,
+    "stl": read_stl,
+    "glb": read_glb,
+    "xyz": read_table,
+    "txt": read_table,
+    "csv": read_table,
+    "pts": read_table,
+    "las": read_las,
+    "laz": read_las,
+    "npy": read_npy,
+    "npz": read_npz,
+}
+EXTENSIONS: Final = tuple(_READERS)
+"""Endings of the files that `read_points` and `read_clouds` understand."""
+
+_FAR: Final = 64.0
+"""Clouds further from zero than this many times their size are moved if float32 needs it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """One point cloud from a file.
+
+    Attributes:
+        points: (N, 3) float32, finite, N at least 1.
+        source: the file, and the number of the cloud where the file holds several.
+        origin: what to add to `points` for the file's own coordinates; zero unless the cloud
+            lies so far from zero that float32 would have rounded it visibly.
+        notices: what was left unread or changed, one sentence each.
+    """
+
+    points: np.ndarray
+    source: str
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    notices: tuple[str, ...] = ()
+
+
+def read_points(
+    path: str | Path, *, samples: int = 16384, seed: int = 0, drop_invalid: bool = False
+) -> Points:
+    """Read the one cloud of a file; a mesh gives points drawn evenly from its surface.
+
+    Args:
+        path: a file with one of `EXTENSIONS`.
+        samples: points drawn from a mesh; files without faces give all their points.
+        seed: of that draw.
+        drop_invalid: leave out points with NaN or infinite coordinates instead of refusing them.
+
+    Raises:
+        InputError: the file is missing, unknown, damaged or empty, or holds more than one cloud.
+    """
+    source = str(path)
+    raw = _load(path)
+    if raw.vertices.ndim == 3:
+        if len(raw.vertices) != 1:
+            raise InputError(
+                f"{source}: expected one cloud, got {len(raw.vertices)}; read them with read_clouds"
+            )
+        raw = replace(raw, vertices=raw.vertices[0])
+    return _points(raw, source, samples, seed, drop_invalid)
+
+
+def read_clouds(
+    path: str | Path, *, samples: int = 16384, seed: int = 0, drop_invalid: bool = False
+) -> Iterator[Points]:
+    """Read every cloud of a file, one after the other; most files hold one.
+
+    The file is read at once; the coordinates of each cloud are checked when its turn comes.
+
+    Args:
+        path: a file with one of `EXTENSIONS`; an npy or npz array (n, N, 3) is n clouds.
+        samples: points drawn from a mesh; files without faces give all their points.
+        seed: of that draw.
+        drop_invalid: leave out points with NaN or infinite coordinates instead of refusing them.
+
+    Returns:
+        An iterator over at least one cloud.
+
+    Raises:
+        InputError: the file is missing, unknown, damaged or empty.
+    """
+    source, raw = str(path), _load(path)
+    if raw.vertices.ndim == 2:
+        return iter([_points(raw, source, samples, seed, drop_invalid)])
+    return (
+        _points(replace(raw, vertices=cloud), f"{source}[{i}]", samples, seed, drop_invalid)
+        for i, cloud in enumerate(raw.vertices)
+    )
+
+
+def sample_surface(
+    vertices: np.ndarray, faces: np.ndarray, samples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Points drawn evenly by area from triangles.
+
+    Args:
+        vertices: (V, 3) finite coordinates.
+        faces: (F, 3) vertex numbers.
+        samples: how many points, S.
+        rng: where chance comes from.
+
+    Returns:
+        (S, 3) float64.
+
+    Raises:
+        InputError: the triangles have no area.
+    """
+    a, b, c = np.moveaxis(vertices.astype(np.float64)[faces], 1, 0)
+    ends = np.cumsum(np.linalg.norm(np.cross(b - a, c - a), axis=1))
+    if not (len(ends) and ends[-1] > 0):
+        raise InputError(
+            f"expected triangles with some area, got {len(ends)} without; "
+            "save the file without faces to use its vertices"
+        )
+    drawn = np.searchsorted(ends, rng.random(samples) * ends[-1], side="right")
+    drawn = np.minimum(drawn, len(ends) - 1)
+    u, v = np.sqrt(rng.random((samples, 1))), rng.random((samples, 1))
+    return (1 - u) * a[drawn] + u * (1 - v) * b[drawn] + u * v * c[drawn]
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Put the file's name before every complaint; strange numbers are checked, not warned about."""
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    except MemoryError as error:
+        raise InputError(
+            f"{source}: expected a file whose contents fit into memory, got too large ones; "
+            "cut it into parts"
+        ) from error
+
+
+def _load(path: str | Path) -> Raw:
+    """What the file holds, before any check of its coordinates."""
+    with _naming(str(path)):
+        path = Path(path)
+        ending = path.suffix.lower().removeprefix(".")
+        try:
+            _check_file(path)
+            if ending not in _READERS:
+                raise InputError(
+                    f"expected a file that ends in {', '.join(EXTENSIONS)}, got "
+                    f"{ending!a}; convert it to one of these"
+                )
+            raw = _READERS[ending](path.read_bytes())
+        except OSError as error:
+            raise InputError(
+                f"expected a file that can be read, got '{error.strerror}'; check its permissions"
+            ) from error
+        if raw.vertices.size == 0:
+            raise InputError("expected at least one point, got none; check how it was saved")
+        return raw
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file, or none of a sensible size."""
+    if path.is_dir():
+        raise InputError("expected a file, got a directory; name one file in it")
+    if not path.is_file():
+        raise InputError("expected a file, got nothing of that name; check the path")
+    size = path.stat().st_size
+    if not 0 < size <= MAX_BYTES:
+        raise InputError(
+            f"expected a file of 1 to {MAX_BYTES} bytes, got {size}; "
+            f"{'cut it into parts' if size else 'copy or export it again'}"
+        )
+
+
+def _points(raw: Raw, source: str, samples: int, seed: int, drop_invalid: bool) -> Points:
+    """Check, move close to zero, sample, and round to float32."""
+    with _naming(source):
+        if samples < 1 or seed < 0:
+            raise InputError(
+                f"expected samples of at least 1 and a seed of at least 0, got {samples} and {seed}"
+            )
+        raw = _checked(raw, drop_invalid)
+        notices, vertices, origin = raw.notices, raw.vertices, _origin(raw.vertices)
+        if any(origin):
+            vertices = vertices - np.array(origin)
+            notices += (f"moved by {origin}, its centre, so that float32 keeps its details",)
+        if raw.faces is not None and len(raw.faces):
+            vertices = sample_surface(vertices, raw.faces, samples, np.random.default_rng(seed))
+            notices += (f"{samples} points sampled from {len(raw.faces)} triangles",)
+        points = np.array(vertices, dtype=np.float32, order="C")
+    return Points(points=points, source=source, origin=origin, notices=notices)
+
+
+def _checked(raw: Raw, drop_invalid: bool) -> Raw:
+    """Finite coordinates and faces whose corners exist, or an error."""
+    vertices, faces = raw.vertices, raw.faces
+    if faces is not None and len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
+        raise InputError(
+            f"expected faces of vertices 0 to {len(vertices) - 1}, got {faces.min()} to "
+            f"{faces.max()}; export the file again"
+        )
+    valid = (np.abs(vertices) <= np.finfo(np.float32).max).all(axis=1)
+    bad = len(valid) - int(valid.sum())
+    if not bad:
+        return raw
+    if not drop_invalid or bad == len(valid):
+        raise InputError(
+            f"expected finite coordinates, got {bad} of {len(valid)} points with NaN or infinite "
+            "ones; remove them, or read with drop_invalid=True"
+        )
+    if faces is not None:
+        faces = (np.cumsum(valid) - 1)[faces[valid[faces].all(axis=1)]]
+    notices = (*raw.notices, f"{bad} points with NaN or infinite coordinates left out")
+    return Raw(vertices=vertices[valid], faces=faces, notices=notices)
+
+
+def _origin(vertices: np.ndarray) -> tuple[float, float, float]:
+    """The centre of a cloud that float32 cannot hold where it is; else zero."""
+    low, high = vertices.min(axis=0).astype(np.float64), vertices.max(axis=0).astype(np.float64)
+    far = np.maximum(np.abs(low), np.abs(high)).max() > _FAR * (high - low).max() > 0
+    if not far or (vertices.astype(np.float32) == vertices).all():
+        return (0.0, 0.0, 0.0)
+    x, y, z = ((low + high) / 2).tolist()
+    return (x, y, z)

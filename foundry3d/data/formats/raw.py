@@ -1,0 +1,132 @@
+"""What every reader hands over (`Raw`), and the little that readers share.
+
+Shape legend: N vertices, F triangles, P polygons, T tokens.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+import numpy as np
+
+from foundry3d.errors import InputError
+
+MAX_BYTES: Final = 4 * 2**30
+"""No file, and nothing unpacked from one, may be larger than this (4 GiB)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raw:
+    """Geometry as a file states it, not yet checked for finite coordinates or valid indices.
+
+    Attributes:
+        vertices: (N, 3) of any real type, or (n, N, 3) where the file holds n clouds.
+        faces: (F, 3) int64 corners of triangles, or None for a file without faces.
+        notices: what the file held and was not read, one sentence each.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray | None = None
+    notices: tuple[str, ...] = ()
+
+
+def numbers(text: bytes) -> np.ndarray:
+    """Every number of a white-space separated text, (T,) float64.
+
+    Raises:
+        InputError: something in the text is not a number.
+    """
+    text = text.strip()
+    if not text:
+        return np.zeros(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # numpy before 2.3 only warned
+            return np.fromstring(text, sep=" ")
+    except (ValueError, DeprecationWarning):
+        raise InputError(
+            "expected only numbers in the body of this text file, got something else; "
+            "export the file again"
+        ) from None
+
+
+def columns(
+    rows: Iterable[str] | BinaryIO,
+    separator: str | None = None,
+    chosen: tuple[int, ...] = (0, 1, 2),
+) -> np.ndarray:
+    """Three columns of a table of numbers.
+
+    Args:
+        rows: lines of text; empty ones are skipped.
+        separator: what stands between numbers; None: white space.
+        chosen: which columns, from 0.
+
+    Returns:
+        (N, 3) float64.
+
+    Raises:
+        InputError: no row, a row with too few columns, or something that is not a number.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # "input contained no data"
+            return np.loadtxt(
+                rows, delimiter=separator, usecols=chosen, ndmin=2, encoding="latin-1"
+            )
+    except (ValueError, UserWarning) as error:
+        raise InputError(
+            f"expected a number in each coordinate column, but {listing([str(error)], width=120)}; "
+            "remove or repair those rows"
+        ) from None
+
+
+def whole(values: np.ndarray, what: str) -> np.ndarray:
+    """Floating-point `values` that must be whole numbers, as int64 of the same shape.
+
+    Raises:
+        InputError: a value is no whole number, or too large to be held exactly.
+    """
+    if not ((np.abs(values) < 2**53) & (values == np.rint(values))).all():
+        raise InputError(
+            f"expected whole numbers as {what}, got something else; export the file again"
+        )
+    return values.astype(np.int64)
+
+
+def ramp(counts: np.ndarray) -> np.ndarray:
+    """0..c-1 for every c of `counts` (P,), one after the other, (sum of counts,) int64."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+
+
+def fans(counts: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Polygons cut into triangles around their first corner.
+
+    Args:
+        counts: (P,) int64 corners of each polygon; those with fewer than 3 give no triangle.
+        corners: (sum of counts,) int64 vertex numbers, polygon after polygon.
+
+    Returns:
+        (F, 3) int64.
+    """
+    triangles = np.maximum(counts - 2, 0)
+    first = np.repeat(np.cumsum(counts) - counts, triangles)
+    middle = first + 1 + ramp(triangles)
+    return np.stack([corners[first], corners[middle], corners[middle + 1]], axis=1)
+
+
+def listing(names: Iterable[str], most: int = 8, width: int = 40) -> str:
+    """Names that came out of a file, made safe to print: ASCII, cut, and not too many."""
+    known = list(names)
+    shown = [ascii(name)[1:-1][:width] for name in known[:most]]
+    return ", ".join(shown) + (f" and {len(known) - most} more" if len(known) > most else "")
+
+
+def ignored(what: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The notice that `names` were left unread; none when there is nothing to say."""
+    text = listing(names)
+    return (f"{what} {text} ignored",) if text else ()

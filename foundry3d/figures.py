@@ -1,0 +1,87 @@
+"""Pictures of arrays: token features as colours on the points they stand for.
+
+Shapes: B clouds, N points, c tokens, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def pca_basis(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and the first three principal directions (3, d) of features (..., d)."""
+    flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
+    mean = flat.mean(axis=0)
+    directions = np.linalg.svd(flat - mean, full_matrices=False)[2][:3]
+    return mean, directions
+
+
+def pca_colours(features: np.ndarray, mean: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """RGB in [0, 1] (..., 3): rank-scaled coordinates of features (..., d) in a PCA basis."""
+    coordinates = (features - mean) @ directions.T
+    low, high = np.percentile(coordinates.reshape(-1, 3), [2, 98], axis=0)
+    return np.clip((coordinates - low) / np.maximum(high - low, 1e-12), 0, 1)
+
+
+def spread_to_points(points: np.ndarray, centers: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values (N, v) at points (N, 3): those (c, v) at the three nearest centers (c, 3).
+
+    Weighted by inverse squared distance.
+    """
+    distance = np.square(points[:, None] - centers[None]).sum(-1)
+    nearest = np.argsort(distance, axis=1)[:, :3]
+    weight = 1 / np.maximum(np.take_along_axis(distance, nearest, axis=1), 1e-8)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return (values[nearest] * weight[..., None]).sum(axis=1)
+
+
+def draw_grid(
+    path: str | Path,
+    points: np.ndarray,
+    columns: Sequence[tuple[str, np.ndarray]],
+    *,
+    rows: Sequence[str],
+    title: str,
+) -> Path:
+    """Writes a PNG: a row a cloud, a column a model, each point in its colour.
+
+    Args:
+        path: of the PNG.
+        points: (B, N, 3), z up.
+        columns: heading and colours (B, N, 3) of each column.
+        rows: a name a cloud.
+        title: above everything.
+
+    Returns:
+        The path.
+    """
+    figure = Figure(figsize=(2.6 * len(columns) + 0.6, 2.5 * len(points) + 0.7), dpi=110)
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    for i, cloud in enumerate(points):
+        reach = 0.72 * np.abs(cloud - cloud.mean(axis=0)).max()
+        for j, (heading, colours) in enumerate(columns):
+            axes = figure.add_subplot(
+                len(points), len(columns), i * len(columns) + j + 1, projection="3d"
+            )
+            middle = (cloud.max(axis=0) + cloud.min(axis=0)) / 2
+            axes.scatter(*cloud.T, c=colours[i], s=5, linewidths=0, depthshade=False)
+            for axis, center in zip("xyz", middle, strict=True):
+                getattr(axes, f"set_{axis}lim")(center - reach, center + reach)
+            axes.set_box_aspect((1, 1, 1))
+            axes.view_init(elev=18, azim=-60)
+            axes.set_axis_off()
+            if i == 0:
+                axes.set_title(heading, fontsize=11)
+            if j == 0:
+                axes.text2D(-0.05, 0.5, rows[i], transform=axes.transAxes, rotation=90, va="center")
+    figure.subplots_adjust(left=0.04, right=1, bottom=0, top=0.9, wspace=0, hspace=0)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path

@@ -1,0 +1,213 @@
+"""Commands that read and show: probe, cost, doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foundry3d import config as configs
+from foundry3d.backbone import Backbone, Student, student_config
+from foundry3d.checkpoint import load
+from foundry3d.config import CostConfig, DataConfig, DoctorConfig, ProbeConfig
+from foundry3d.cost import count, paper_rows
+from foundry3d.data.loading import Splits, load_splits
+from foundry3d.errors import InputError
+from foundry3d.reduce import RandomSampling
+from foundry3d.results import append, code_version, table
+from foundry3d.tasks.engine import retain_memory
+from foundry3d.tasks.probe import describe, probe, untrained_like
+
+PROBE_COLUMNS = {
+    "model": "model",
+    "tokens": "tokens",
+    "encoded": "encoded",
+    "params_m": "params (M)",
+    "gmacs": "GMACs",
+    "svm": "SVM",
+    "knn": "20-NN",
+    "svm_c012": "SVM C=0.012",
+}
+
+
+def probe_row(
+    name: str, model: Any, splits: Splits, data: DataConfig, *, seed: int
+) -> dict[str, Any]:
+    """One result row of a model on labelled splits, with its protocol."""
+    began = time.monotonic()
+    scores = probe(model, splits, points=data.points)
+    row: dict[str, Any] = {"model": name} | describe(model)
+    if isinstance(model, Backbone | Student):
+        row["gmacs"] = round(count(model).macs / 1e9, 4)
+        row["encoded"] = row.get("supertokens", model.shape.groups)
+    elif isinstance(model, RandomSampling):
+        row |= {"tokens": model.backbone.shape.groups, "encoded": model.keep}
+    row |= {key: round(value, 2) for key, value in scores._asdict().items()}
+    assert splits.test is not None
+    assert splits.validation is not None
+    return row | {
+        "task": "linear probe",
+        "protocol": "svm: standardised, C chosen on held-out train; svm_c012: C 0.012, raw; "
+        "knn: 20 neighbours, standardised; nothing selected on test",
+        "data": f"{splits.train.name} / {splits.test.name}",
+        "sizes": [len(splits.train), len(splits.validation), len(splits.test)],
+        "points": data.points,
+        "seed": seed,
+        "code": code_version(),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
+    """Probes saved models and, first of all, their untrained network; prints the table.
+
+    Raises:
+        InputError: a model or data that cannot be used.
+    """
+    retain_memory()
+    loaded = [(name, load(name)) for name in config.models]
+    splits = load_splits(config.data, seed=config.seed)
+    first = loaded[0][1]
+    subjects: list[tuple[str, Any]] = [
+        ("untrained", untrained_like(first, splits, points=config.data.points, seed=config.seed))
+    ]
+    for name, model in loaded:
+        subjects.append((short_name(name), model))
+        if isinstance(model, Backbone):
+            subjects += [
+                (
+                    f"{short_name(name)}, {n} random tokens",
+                    RandomSampling(model, n, seed=config.seed),
+                )
+                for n in config.random_tokens
+            ]
+    rows = []
+    for name, model in subjects:
+        rows.append(probe_row(name, model, splits, config.data, seed=config.seed))
+        if config.out is not None:
+            append(config.out, rows[-1:])
+    print(table(rows, PROBE_COLUMNS))
+    return rows
+
+
+def short_name(path: str) -> str:
+    """What a table calls the model of a folder: the run's name rather than `model`."""
+    folder = Path(path)
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+COST_COLUMNS = {"model": "model", "params_m": "params (M)", "macs_g": "GMACs", "flops_g": "GFLOPs"}
+
+
+def _model_rows(config: CostConfig) -> list[dict[str, Any]]:
+    if config.model in configs.PRESETS:
+        sizes = configs.preset(config.model)
+        with torch.device("meta"):
+            models: list[tuple[str, Backbone | Student]] = [(config.model, Backbone(sizes))]
+            models += [
+                (f"{config.model}, s={s}", Student(student_config(sizes, supertokens=s)))
+                for s in config.supertokens
+            ]
+    elif Path(config.model).exists():
+        models = [(short_name(config.model), load(config.model))]
+    else:
+        raise InputError(
+            f"{config.model} is neither a saved model nor one of {', '.join(configs.PRESETS)}"
+        )
+    rows = []
+    for name, model in models:
+        cost = count(model, clouds=config.clouds)
+        figures = {"params_m": cost.params / 1e6, "macs_g": cost.macs / 1e9}
+        rows.append(
+            {"model": name, "clouds": config.clouds} | figures | {"flops_g": cost.flops / 1e9}
+        )
+    return rows
+
+
+def _digits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+
+
+def show_cost(config: CostConfig) -> list[dict[str, Any]]:
+    """Prints what models cost, or every cost row of the paper beside our count of it.
+
+    Raises:
+        InputError: an unknown model.
+    """
+    if config.paper:
+        rows = paper_rows()
+        shown = _digits(rows)
+        for row, source in zip(shown, rows, strict=True):
+            row["percent"] = f"{100 * source['deviation']:.5f}"
+        columns = {
+            "table": "table",
+            "method": "method",
+            "supertokens": "s",
+            "params_m": "params (M)",
+            "macs_g": "GMACs, one pass",
+            "passes": "passes in paper",
+            "macs_g_as_counted": "GMACs so counted",
+            "paper_macs_g": "paper",
+            "flops_g": "GFLOPs, one pass",
+            "flops_g_as_counted": "GFLOPs so counted",
+            "paper_flops_g": "paper",
+            "percent": "deviation %",
+        }
+        print(table(shown, columns))
+        print(
+            "\nThe paper's baseline and ToMe rows count the encoder twice; one pass is the truth, "
+            "so 16 supertokens save "
+            f"{rows[0]['macs_g'] / rows[6]['macs_g']:.2f}x in MACs, not "
+            f"{rows[0]['paper_macs_g'] / rows[6]['paper_macs_g']:.2f}x."
+        )
+        for row in rows:
+            if row["note"] and row["passes"] == 1:
+                print(f"Table {row['table']}, {row['method']}: {row['note']}.")
+    else:
+        rows = _model_rows(config)
+        print(table(_digits(rows), COST_COLUMNS | {"macs_g": f"GMACs, {config.clouds} clouds"}))
+    if config.json is not None:
+        target = Path(config.json)
+        partial = target.with_name(target.name + ".partial")
+        partial.write_text(json.dumps(rows, indent=2) + "\n")
+        os.replace(partial, target)
+    return rows
+
+
+def doctor(config: DoctorConfig) -> None:
+    """Prints versions, threads, devices and the backends that would be used."""
+    import lightning
+    import numba
+    import sklearn
+
+    from foundry3d import geometry
+
+    points = torch.rand(1, 2048, 3)
+    same = torch.equal(
+        geometry.farthest_point_sample(points, 64, backend="torch"),
+        geometry.farthest_point_sample(points, 64),
+    )
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    allocator = platform.libc_ver()[0] == "glibc"
+    facts = {
+        "foundry3d": code_version(),
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "torch": f"{torch.__version__}, lightning {lightning.__version__}, numba "
+        f"{numba.__version__}, scikit-learn {sklearn.__version__}",
+        "threads": f"{torch.get_num_threads()} (of {os.cpu_count()} processors); "
+        "OMP_NUM_THREADS changes it",
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "GPUs": ", ".join(gpus) or "none; training and inference run on the CPU",
+        "sampling and neighbours": "compiled on the CPU, torch on other devices; "
+        + ("both agree here" if same else "THEY DISAGREE HERE, please report it"),
+        "memory": "freed memory is kept (glibc)" if allocator else "the system's allocator",
+        "bf16 on the GPU": "yes" if gpus and torch.cuda.is_bf16_supported() else "no",
+    }
+    width = max(map(len, facts))
+    for name, text in facts.items():
+        print(f"{name.ljust(width)}  {text}")

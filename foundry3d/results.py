@@ -1,0 +1,61 @@
+"""Result rows: a number with its protocol, appended to JSON lines, shown as a table."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+def code_version() -> str:
+    """The package's version, with the commit where it runs from a git checkout."""
+    try:
+        number = version("foundry3d")
+    except PackageNotFoundError:
+        number = "unknown"
+    here = Path(__file__).parent
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=10"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return number
+    return f"{number} ({asked.stdout.strip()})" if asked.returncode == 0 else number
+
+
+def append(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Adds rows to a JSON-lines file, which is made where it is missing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
+    """A Markdown table of the named columns, aligned for reading as plain text.
+
+    Args:
+        rows: result rows; a missing value is shown as "-".
+        columns: heading by key.
+    """
+    cells = [list(columns.values())] + [[_cell(row.get(key)) for key in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
