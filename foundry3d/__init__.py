@@ -1,1 +1,46 @@
-"""foundry3d."""
+"""Foundry3D: distil a large self-supervised 3D point-cloud model into a small general-purpose one.
+
+    import foundry3d
+
+    teacher = foundry3d.load("runs/teacher/model")
+    student = foundry3d.Student.from_teacher(teacher, supertokens=16)
+    tokens = student(points)            # points (B, N, 3)
+    tokens.features                     # (B, c, d), tokens.centers (B, c, 3)
+
+Names are imported when they are first used, so that importing the package is free.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foundry3d.backbone import Backbone as Backbone
+    from foundry3d.backbone import Student as Student
+    from foundry3d.backbone import Tokens as Tokens
+    from foundry3d.checkpoint import load as load
+    from foundry3d.checkpoint import save as save
+    from foundry3d.config import BackboneConfig as BackboneConfig
+    from foundry3d.config import StudentConfig as StudentConfig
+    from foundry3d.errors import InputError as InputError
+
+_HOME = {
+    "Backbone": "backbone",
+    "Student": "backbone",
+    "Tokens": "backbone",
+    "load": "checkpoint",
+    "save": "checkpoint",
+    "BackboneConfig": "config",
+    "StudentConfig": "config",
+    "InputError": "errors",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'foundry3d' has no attribute {name!r}")
+    return getattr(import_module(f"foundry3d.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -43,7 +43,7 @@ class Tokens:
 class Grouped(nn.Module):
     """What teacher and student share: grouping, tokens and positions."""
 
-    config: BackboneConfig | StudentConfig
+    shape: BackboneConfig
 
     def _build(self, backbone: BackboneConfig) -> None:
         width = backbone.token_dim or backbone.dim
@@ -144,7 +144,7 @@ def student_config(
     heads: int | None = None,
     **options: object,
 ) -> StudentConfig:
-    """Sizes of a student of a teacher; see `Student.from_teacher`."""
+    """Sizes of a student of a teacher, without dropout; see `Student.from_teacher`."""
     width = teacher.token_dim or teacher.dim
     dim = dim or teacher.dim
     shape = replace(
@@ -153,6 +153,9 @@ def student_config(
         depth=depth or teacher.depth,
         heads=heads or max(1, dim * teacher.heads // teacher.dim),
         token_dim=None if width == dim else width,
+        dropout=0.0,
+        attention_dropout=0.0,
+        drop_path=0.0,
     )
     values: dict[str, object] = {
         "backbone": shape,

@@ -102,7 +102,7 @@ def load(path: str | Path) -> Backbone | Student:
     """
     content = read_config(path)
     kind, config_kind = KINDS[content["kind"]]
-    model = kind(from_dict(config_kind, content["config"]))  # type: ignore[arg-type]
+    model = kind(from_dict(config_kind, content["config"]))
     weights = Path(path) / "model.safetensors"
     try:
         tensors = load_file(weights)

@@ -6,15 +6,17 @@ Nothing heavy is imported before a command's options are read, so help is instan
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import sys
+from dataclasses import is_dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from foundry3d import config as configs
+from foundry3d.config import RECIPES
 from foundry3d.errors import InputError
-
-RECIPES = Path(__file__).parent / "recipes"
 
 COMMANDS: dict[str, tuple[type, str, str]] = {
     "demo": (configs.DemoConfig, "foundry3d.demo:demo", "the main job on built-in shapes"),
@@ -85,25 +87,60 @@ def find_recipes(arguments: list[str]) -> list[str]:
     return found
 
 
+def option_type(kind: type, name: str) -> Any:
+    """The annotation of a dotted option of a configuration record; None if there is none."""
+    hint: Any = kind
+    for part in name.split("."):
+        if not is_dataclass(hint):
+            return None
+        hint = get_type_hints(hint).get(part)
+    return hint
+
+
+def plain_words(kind: type, arguments: list[str]) -> list[str]:
+    """Arguments as the parser wants them: `--flag` becomes `--flag true`, lists become JSON.
+
+    So that `--resume`, `--models a b` and `--backbone.point_widths 32 64 128` can be typed.
+    """
+    words: list[str] = []
+    i = 0
+    while i < len(arguments):
+        word = arguments[i]
+        values = list(takewhile(lambda w: not w.startswith("--"), arguments[i + 1 :]))
+        hint = option_type(kind, word[2:]) if word.startswith("--") else None
+        words.append(word)
+        if hint is bool and not values:
+            words.append("true")
+        elif get_origin(hint) is tuple and values and not values[0].startswith("["):
+            items = [v if get_args(hint)[0] is not str else json.dumps(v) for v in values]
+            words.append(f"[{', '.join(items)}]")
+            i += len(values)
+        i += 1
+    return words
+
+
 def read_options(command: str, arguments: list[str]) -> Any:
     """The command's configuration record from its arguments; ends the program on bad ones."""
     from jsonargparse import ArgumentParser
 
     class Parser(ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             fail(f"{command}: {message}")
 
     kind, _, text = COMMANDS[command]
     parser = Parser(prog=f"foundry3d {command}", description=text, allow_abbrev=False)
     parser.add_class_arguments(kind, as_group=False)
     parser.add_argument("--config", action="config", help="a recipe (YAML)")
-    options = parser.parse_args(find_recipes(arguments))
+    options = parser.parse_args(plain_words(kind, find_recipes(arguments)))
     made = parser.instantiate_classes(options)
     return kind(**{k: v for k, v in vars(made).items() if k != "config"})
 
 
 def talk() -> None:
-    """Sends the package's progress lines to standard error and quiets the trainer's own."""
+    """Sends the package's progress lines to standard error; of warnings, all but one known.
+
+    The one is the trainer's use of a torch name that is on its way out.
+    """
     log = logging.getLogger("foundry3d")
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -111,8 +148,9 @@ def talk() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    warned = logging.getLogger("py.warnings")
+    warned.addFilter(lambda record: "LeafSpec" not in record.getMessage())
 
 
 def main(arguments: list[str] | None = None) -> None:

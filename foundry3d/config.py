@@ -7,7 +7,10 @@ line reads this file alone to print its help.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
+
+import yaml
 
 from foundry3d.errors import InputError
 
@@ -55,7 +58,7 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
     made: dict[str, Any] = {}
     for name, value in values.items():
         if is_dataclass(hints[name]) and isinstance(value, dict):
-            value = from_dict(hints[name], value)  # type: ignore[arg-type]
+            value = from_dict(hints[name], value)
         made[name] = tuple(value) if isinstance(value, list) else value
     try:
         return kind(**made)
@@ -475,3 +478,17 @@ class DemoConfig:
 @dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
     """`foundry3d doctor`: what was found on this machine, and what was picked."""
+
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def read_recipe(kind: type[T], name: str) -> T:
+    """The record of type `kind` that a recipe of the package (`cpu/pretrain`) describes.
+
+    Raises:
+        InputError: no such recipe, or one with keys that `kind` does not have.
+    """
+    path = RECIPES / f"{name}.yaml"
+    _require(path.is_file(), f"no recipe {name!r} in the package")
+    return from_dict(kind, yaml.safe_load(path.read_text()))

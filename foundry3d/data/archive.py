@@ -57,7 +57,7 @@ def read_archive(path: str | Path) -> Clouds:
 
 
 def write_archive(path: str | Path, clouds: Clouds) -> None:
-    """Writes clouds so that `read_archive` returns them; the file appears complete or not at all."""
+    """Writes clouds for `read_archive`; the file appears complete or not at all."""
     path = Path(path)
     arrays = {"points": clouds.points, "labels": clouds.labels.astype(np.int16)}
     if clouds.class_names:

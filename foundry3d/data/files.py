@@ -206,7 +206,8 @@ def _points(raw: Raw, source: str, samples: int, seed: int, drop_invalid: bool) 
     with _naming(source):
         if samples < 1 or seed < 0:
             raise InputError(
-                f"expected samples of at least 1 and a seed of at least 0, got {samples} and {seed}"
+                "expected samples of at least 1 and a seed of at least 0, got "
+                f"{samples} and {seed}; choose other numbers"
             )
         raw = _checked(raw, drop_invalid)
         notices, vertices, origin = raw.notices, raw.vertices, _origin(raw.vertices)

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundry3d.backbone import Backbone, Student, require_teacher
-from foundry3d.checkpoint import load, save
+from foundry3d.checkpoint import load
 from foundry3d.config import DistillConfig
 from foundry3d.data.loading import load_splits
-from foundry3d.tasks.engine import Task, fit, freeze, open_run
+from foundry3d.tasks.engine import Task, fit, freeze, keep, open_run
 
 
 class DistillTask(Task):
@@ -29,6 +29,8 @@ class DistillTask(Task):
         freeze(teacher, True)
         self._teacher = [teacher]  # in a list: neither a submodule, nor optimised, nor saved
         self.can_freeze = student.config.backbone.token_dim is None
+        if self.can_freeze and config.unfreeze_epoch is None:
+            freeze(student.encoder, True)
 
     def encoder_frozen(self) -> bool:
         """Whether the encoder is frozen in the current epoch."""
@@ -40,8 +42,18 @@ class DistillTask(Task):
         self._teacher[0].to(self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Freezes or unfreezes the encoder."""
-        freeze(self.student.encoder, self.encoder_frozen())
+        """A frozen encoder stays in evaluation mode."""
+        self.student.encoder.train(not self.encoder_frozen())
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Until it is unfrozen, the encoder takes no step.
+
+        Its gradients are dropped rather than switched off, because distributed training fixes at
+        the start which parameters it synchronises.
+        """
+        if self.encoder_frozen():
+            for parameter in self.student.encoder.parameters():
+                parameter.grad = None
 
     def training_step(self, points: Tensor, index: int) -> Tensor:
         """The reconstruction loss of a batch of points (B, N, 3), equation 1."""
@@ -90,20 +102,6 @@ def distill(config: DistillConfig) -> Student:
     task = DistillTask(config, teacher, student)
     metrics = fit(task, splits.train, out, resume_from=resume_from)
     student = task.student.cpu().eval().requires_grad_(True)
-    save(
-        student,
-        out / "model",
-        provenance={
-            "made_by": "distill",
-            "teacher": config.teacher,
-            "data": splits.train.name,
-            "clouds": len(splits.train),
-            "points": config.data.points,
-            "up": config.data.up,
-            "normalise": config.augment.center,
-            "epochs": config.train.epochs,
-            "seed": config.train.seed,
-            "metrics": metrics,
-        },
-    )
+    origin = {"made_by": "distill", "teacher": config.teacher}
+    keep(student, out, task, splits.train, origin | {"metrics": metrics})
     return student

@@ -11,14 +11,13 @@ never stopped.
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import math
+import os
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,13 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 
+from foundry3d.backbone import Backbone, Student
+from foundry3d.checkpoint import save
 from foundry3d.config import AugmentConfig, DataConfig, TrainConfig, to_dict
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Batches
 from foundry3d.errors import InputError
+from foundry3d.results import code_version
 from foundry3d.transforms import augment, subsample
 
 log = logging.getLogger("foundry3d")
@@ -114,7 +116,9 @@ class Progress(Callback):
         left = round((int(trainer.estimated_stepping_batches) - trainer.global_step) * pace)
         epochs = trainer.global_step / max(int(trainer.num_training_batches), 1)
         numbers = trainer.callback_metrics
-        shown = ", ".join(f"{k} {float(v):.4f}" for k, v in numbers.items() if "epoch" not in k)
+        shown = ", ".join(
+            f"{k} {float(v):.4f}" for k, v in numbers.items() if not k.startswith("lr")
+        )
         log.info(
             "epoch %.1f/%s  %s  %.0f clouds/s  %d:%02d left",
             epochs,
@@ -124,6 +128,12 @@ class Progress(Callback):
             left // 60,
             left % 60,
         )
+
+
+def _rank() -> int:
+    """This process's rank before the trainer exists, from what launchers set."""
+    named = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((int(value) for value in named if value is not None), 0)
 
 
 def open_run(out: str | Path, config: Any, *, resume: bool) -> tuple[Path, Path | None]:
@@ -142,10 +152,12 @@ def open_run(out: str | Path, config: Any, *, resume: bool) -> tuple[Path, Path 
             another configuration.
     """
     out = Path(out)
+    if _rank() != 0:  # the first process has prepared the folder
+        last = out / "checkpoints" / "last.ckpt"
+        return out, last if resume and last.exists() else None
     written = out / "config.yaml"
     values = to_dict(config)
     values.pop("resume", None)
-    last = out / "checkpoints" / "last.ckpt"
     if written.exists():
         if not resume:
             raise InputError(f"{out} already holds a run; choose another --out or add --resume")
@@ -156,9 +168,10 @@ def open_run(out: str | Path, config: Any, *, resume: bool) -> tuple[Path, Path 
                 f"{out} holds a run with other settings of {', '.join(changed)}; resume with "
                 f"--config {written}"
             )
+        last = out / "checkpoints" / "last.ckpt"
         return out, last if last.exists() else None
     out.mkdir(parents=True, exist_ok=True)
-    (out / "command.txt").write_text(shlex.join(sys.argv) + "\n")
+    (out / "command.txt").write_text(shlex.join(["foundry3d", *sys.argv[1:]]) + "\n")
     written.write_text(yaml.safe_dump(values, sort_keys=False))
     return out, None
 
@@ -193,6 +206,8 @@ def fit(task: Task, train: Clouds, out: Path, *, resume_from: Path | None) -> di
     """
     config = task.train_config
     retain_memory()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     trainer = L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -200,10 +215,10 @@ def fit(task: Task, train: Clouds, out: Path, *, resume_from: Path | None) -> di
         precision=config.precision,  # type: ignore[arg-type]
         max_epochs=config.epochs,
         gradient_clip_val=config.clip,
-        sync_batchnorm=True,
+        sync_batchnorm=torch.cuda.is_available() and config.accelerator != "cpu",
         use_distributed_sampler=False,
         logger=_loggers(out, config),
-        log_every_n_steps=10,
+        log_every_n_steps=1 if len(train) < 20 * config.batch_size else 10,
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[
@@ -230,6 +245,26 @@ def fit(task: Task, train: Clouds, out: Path, *, resume_from: Path | None) -> di
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
+def keep(
+    model: Backbone | Student, out: Path, task: Task, train: Clouds, origin: dict[str, Any]
+) -> None:
+    """Saves a trained model as `<out>/model` with what its training was, on the first process."""
+    if not task.trainer.is_global_zero:
+        return
+    protocol = {
+        "data": train.name,
+        "clouds": len(train),
+        "points": task.data_config.points,
+        "up": task.data_config.up,
+        "normalise": task.augmentation.center,
+        "epochs": task.train_config.epochs,
+        "batch_size": task.train_config.batch_size,
+        "seed": task.train_config.seed,
+        "code": code_version(),
+    }
+    save(model, out / "model", provenance=origin | protocol)
+
+
 def retain_memory() -> None:
     """Lets the allocator keep freed memory; without it a CPU step spends half its time on pages.
 
@@ -245,17 +280,3 @@ def freeze(module: nn.Module, frozen: bool) -> None:
     """Frozen means: no gradients and evaluation mode. Works in place."""
     module.requires_grad_(not frozen)
     module.train(not frozen)
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of `work()` and how many seconds it took."""
-    began = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - began
-
-
-def append_result(path: Path, row: dict[str, Any]) -> None:
-    """Adds one JSON row to a results file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        file.write(json.dumps(row) + "\n")

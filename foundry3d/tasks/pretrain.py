@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from foundry3d.backbone import Backbone, require_teacher
-from foundry3d.checkpoint import load, save
+from foundry3d.checkpoint import load
 from foundry3d.config import PretrainConfig
 from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
 from foundry3d.jepa import Jepa
 from foundry3d.mae import MaskedReconstruction
-from foundry3d.tasks.engine import Task, fit, open_run
+from foundry3d.tasks.engine import Task, fit, keep, open_run
 
 
 class PretrainTask(Task):
@@ -78,19 +78,6 @@ def pretrain(config: PretrainConfig) -> Backbone:
     task = PretrainTask(config, backbone)
     metrics = fit(task, splits.train, out, resume_from=resume_from)
     backbone = task.backbone.cpu().eval()
-    save(
-        backbone,
-        out / "model",
-        provenance={
-            "made_by": f"pretrain ({config.objective})",
-            "data": splits.train.name,
-            "clouds": len(splits.train),
-            "points": config.data.points,
-            "up": config.data.up,
-            "normalise": config.augment.center,
-            "epochs": config.train.epochs,
-            "seed": config.train.seed,
-            "metrics": metrics,
-        },
-    )
+    origin = {"made_by": f"pretrain ({config.objective})", "init": config.init}
+    keep(backbone, out, task, splits.train, origin | {"metrics": metrics})
     return backbone

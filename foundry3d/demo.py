@@ -1,0 +1,140 @@
+"""The demonstration: pre-train, distil, probe and draw on built-in shapes, in a few minutes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from foundry3d.backbone import Backbone, Student
+from foundry3d.config import DemoConfig, DistillConfig, PretrainConfig, read_recipe
+from foundry3d.data.loading import Splits, in_order, load_splits
+from foundry3d.errors import InputError
+from foundry3d.figures import draw_grid, pca_basis, pca_colours, spread_to_points
+from foundry3d.reduce import RandomSampling
+from foundry3d.report import PROBE_COLUMNS, probe_row
+from foundry3d.results import append, table
+from foundry3d.tasks.distill import distill
+from foundry3d.tasks.pretrain import pretrain
+from foundry3d.tasks.probe import untrained_like
+from foundry3d.transforms import normalise
+
+log = logging.getLogger("foundry3d")
+
+SUPERTOKENS = (16, 4, 1)
+SHOWN = 5
+
+
+NEXT = """
+{minutes:.1f} minutes. Accuracies in percent: linear probes on clouds nobody trained on.
+picture  {picture}
+rows     {out}/results.jsonl
+next     foundry3d cost --model {out}/s4/model --clouds 1
+         foundry3d pretrain --config cpu/pretrain --data.train YOUR.npz --out runs/teacher
+         foundry3d distill --config cpu/distill --teacher runs/teacher/model \\
+             --data.train YOUR.npz --supertokens 4 --out runs/s4"""
+
+
+def plan(config: DemoConfig) -> tuple[PretrainConfig, list[DistillConfig]]:
+    """The runs of a demonstration: one teacher and a student for each of `SUPERTOKENS`."""
+    out = Path(config.out)
+    teacher = read_recipe(PretrainConfig, "cpu/demo-teacher")
+    student = read_recipe(DistillConfig, "cpu/demo-student")
+    return (
+        replace(teacher, out=str(out / "teacher"), train=replace(teacher.train, seed=config.seed)),
+        [
+            replace(
+                student,
+                teacher=str(out / "teacher" / "model"),
+                out=str(out / f"s{s}"),
+                supertokens=s,
+                train=replace(student.train, seed=config.seed),
+            )
+            for s in SUPERTOKENS
+        ],
+    )
+
+
+def draw(
+    path: Path, teacher: Backbone, students: dict[str, Student], splits: Splits, points: int
+) -> Path:
+    """The picture: one test cloud of some classes a row, a model a column.
+
+    All columns use the principal directions of the teacher's features, so equal colours mean
+    equal features; the teacher sets the colour scale of each column by rank.
+    """
+    test = splits.test
+    assert test is not None
+    firsts = [int(np.flatnonzero(test.labels == label)[0]) for label in range(SHOWN)]
+    clouds = normalise(next(in_order(test.take(np.array(firsts)), SHOWN, points)))
+    with torch.inference_mode():
+        outputs = {"teacher": teacher(clouds)} | {n: s(clouds) for n, s in students.items()}
+    mean, directions = pca_basis(outputs["teacher"].features.numpy())
+    height = clouds[..., 2:].numpy()
+    grey = np.repeat(0.3 + 0.5 * (height - height.min()) / np.ptp(height), 3, axis=-1)
+    columns = [("points", grey)]
+    for name, output in outputs.items():
+        colours = pca_colours(output.features.numpy(), mean, directions)
+        spread = [
+            spread_to_points(cloud, centers, values)
+            for cloud, centers, values in zip(
+                clouds.numpy(), output.centers.numpy(), colours, strict=True
+            )
+        ]
+        columns.append((name, np.stack(spread)))
+    return draw_grid(
+        path,
+        clouds.numpy(),
+        columns,
+        rows=[test.class_names[test.labels[i]] for i in firsts],
+        title="Token features, PCA as colour (directions of the teacher)",
+    )
+
+
+def demo(config: DemoConfig) -> list[dict[str, Any]]:
+    """Runs the demonstration; prints a table and leaves `results.jsonl` and `features.png`.
+
+    Returns:
+        The rows of the table.
+
+    Raises:
+        InputError: the folder already holds a demonstration.
+    """
+    out = Path(config.out)
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; choose another --out or remove it")
+    began = time.monotonic()
+    first, others = plan(config)
+    log.info("1/4  pre-training a teacher on built-in shapes (masked reconstruction, no labels)")
+    teacher = pretrain(first)
+    students = {}
+    for settings in others:
+        s = settings.supertokens
+        log.info(
+            "2/4  distilling a student with %d supertokens of %d tokens", s, teacher.shape.groups
+        )
+        students[f"student s={s}"] = distill(settings)
+    log.info("3/4  probing: linear SVM and k-NN on frozen features")
+    data = first.data
+    splits = load_splits(data, seed=config.seed)
+    subjects: list[tuple[str, Any]] = [
+        ("untrained", untrained_like(teacher, splits, points=data.points, seed=config.seed)),
+        ("teacher", teacher),
+        *students.items(),
+        *((f"teacher, {s} random tokens", RandomSampling(teacher, s)) for s in SUPERTOKENS),
+    ]
+    rows = []
+    for name, model in subjects:
+        rows.append(probe_row(name, model, splits, data, seed=config.seed))
+        append(out / "results.jsonl", rows[-1:])
+    log.info("4/4  drawing")
+    picture = draw(out / "features.png", teacher, students, splits, data.points)
+    print(table(rows, PROBE_COLUMNS))
+    minutes = (time.monotonic() - began) / 60
+    print(NEXT.format(minutes=minutes, picture=picture, out=out))
+    return rows

@@ -1,0 +1,145 @@
+import pytest
+import torch
+
+from foundry3d import geometry
+from foundry3d.errors import InputError
+
+
+def clouds(kind: str) -> torch.Tensor:
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(5, 300, 3, generator=g)
+    return {
+        "random": x,
+        "clustered": x * 0.01 + torch.randint(0, 3, (5, 300, 1), generator=g),
+        "collinear": x[..., :1] * torch.tensor([1.0, 2.0, -1.0]),
+        "duplicated": (x * 1.5).round() / 1.5,
+        "one point": torch.zeros(5, 300, 3) + 0.3,
+        "far": x + 1000.0,
+    }[kind]
+
+
+KINDS = ["random", "clustered", "collinear", "duplicated", "one point", "far"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_sampling_equals_the_definition(kind: str) -> None:
+    x = clouds(kind)
+    start = torch.tensor([0, 5, 299, 17, 100])
+    for begin in (None, start):
+        slow = geometry.farthest_point_sample(x, 64, start=begin, backend="torch")
+        fast = geometry.farthest_point_sample(x, 64, start=begin, backend="compiled")
+        assert torch.equal(slow, fast)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [1, 16, 300])
+def test_compiled_neighbours_equal_the_definition(kind: str, k: int) -> None:
+    x = clouds(kind)
+    slow = geometry.nearest_neighbors(x[:, :40], x, k, backend="torch")
+    assert torch.equal(slow, geometry.nearest_neighbors(x[:, :40], x, k, backend="compiled"))
+    one = geometry.nearest_neighbors(x[:1, :40], x[:1], k, backend="compiled")
+    assert torch.equal(slow[:1], one)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_neighbours_are_the_nearest(kind: str) -> None:
+    x = clouds(kind).double()
+    index = geometry.nearest_neighbors(x[:, :9].float(), x.float(), 12)
+    distance = (x[:, :9, None] - x[:, None]).square().sum(-1)
+    nearest = distance.sort(dim=-1).values[..., :12]
+    torch.testing.assert_close(distance.gather(-1, index), nearest, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_orders_are_permutations_and_agree(kind: str) -> None:
+    x = clouds(kind)[:, :50]
+    slow = geometry.greedy_order(x, backend="torch")
+    assert torch.equal(slow, geometry.greedy_order(x, backend="compiled"))
+    for order in (slow, geometry.morton_order(x)):
+        assert torch.equal(order.sort(dim=1).values, torch.arange(50).expand(5, 50))
+
+
+def test_morton_order_keeps_near_points_near() -> None:
+    x = clouds("random")
+    ordered = geometry.gather(x, geometry.morton_order(x))
+    step = (ordered[:, 1:] - ordered[:, :-1]).norm(dim=-1).mean()
+    assert step < 0.5 * (x[:, 1:] - x[:, :-1]).norm(dim=-1).mean()
+
+
+def test_sampling_covers_better_than_chance() -> None:
+    x = clouds("random")
+    chosen = geometry.gather(x, geometry.farthest_point_sample(x, 32))
+    reach = geometry.squared_distances(x, chosen).amin(-1).amax(-1)
+    chance = geometry.squared_distances(x, x[:, :32]).amin(-1).amax(-1)
+    assert (reach < chance).all()
+
+
+def test_groups_hold_their_center_and_ignore_translation() -> None:
+    x = clouds("random")
+    groups = geometry.group_points(x, 20, 8)
+    assert torch.equal(groups.neighborhoods[:, :, 0], torch.zeros(5, 20, 3))
+    moved = geometry.group_points(x + 4.0, 20, 8)  # 4 is exact to about 1e-6 here
+    torch.testing.assert_close(moved.neighborhoods, groups.neighborhoods, atol=2e-6, rtol=0)
+    scaled = geometry.group_points(x, 20, 8, radius=0.5)
+    assert torch.equal(scaled.neighborhoods, groups.neighborhoods / 0.5)
+
+
+def test_distances_hold_far_from_the_origin() -> None:
+    x = clouds("random")
+    index = geometry.nearest_neighbors(x, x, 2)
+    far = ((x * 1024).round() / 1024) + 512.0  # exact in float32
+    near = (x * 1024).round() / 1024
+    assert torch.equal(
+        geometry.nearest_neighbors(far, far, 2), geometry.nearest_neighbors(near, near, 2)
+    )
+    assert torch.equal(index[..., 0], torch.arange(300).expand(5, 300))
+
+
+def test_gradients_reach_the_points() -> None:
+    x = clouds("random").requires_grad_()
+    groups = geometry.group_points(x, 20, 8)
+    groups.neighborhoods.square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    torch.testing.assert_close(x.grad.sum(1), torch.zeros(5, 3), atol=1e-3, rtol=0)
+
+
+def test_greedy_order_equals_the_reference(shared) -> None:
+    import numpy as np
+
+    found = np.load(shared / "parity" / "sequencer.npz")
+    order = geometry.greedy_order(torch.from_numpy(found["centers"]))
+    assert (order.numpy() == found["greedy_min_start_order"]).all()
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (torch.zeros(4, 3), "shape"),
+        (torch.zeros(1, 50, 4), "shape"),
+        (torch.zeros(1, 50, 3, dtype=torch.int64), "floating"),
+        (torch.zeros(0, 50, 3), "at least one cloud"),
+        (torch.zeros(1, 10, 3), "at least 20 points"),
+        (torch.full((1, 50, 3), float("nan")), "NaN"),
+        (torch.full((1, 50, 3), float("inf")), "NaN"),
+    ],
+)
+def test_bad_points_are_one_sentence(bad: torch.Tensor, says: str) -> None:
+    if not bad.is_floating_point() or bad.numel() and bool(bad.isfinite().all()):
+        bad = bad.clone()
+    with pytest.raises(InputError, match=says):
+        geometry.group_points(bad, 20, 8)
+
+
+def test_bad_counts_are_refused() -> None:
+    x = torch.rand(1, 10, 3)
+    for call in (
+        lambda: geometry.farthest_point_sample(x, 11),
+        lambda: geometry.farthest_point_sample(x, 0),
+        lambda: geometry.nearest_neighbors(x, x, 11),
+        lambda: geometry.group_points(x, 2, 2, radius=0.0),
+        lambda: geometry.farthest_point_sample(x.double(), 2, backend="compiled"),
+        lambda: geometry.farthest_point_sample(x, 2, backend="fast"),
+    ):
+        with pytest.raises(InputError):
+            call()
