@@ -48,7 +48,12 @@ class Grouped(nn.Module):
     def _build(self, backbone: BackboneConfig) -> None:
         width = backbone.token_dim or backbone.dim
         self.shape = backbone
-        self.tokenizer = Tokenizer(width, backbone.point_widths, bias=backbone.point_bias)
+        self.tokenizer = Tokenizer(
+            width,
+            backbone.point_widths,
+            bias=backbone.point_bias,
+            inner_dim=backbone.tokenizer_dim,
+        )
         self.position = Position(width, backbone.position_dim)
         bridged = width != backbone.dim
         self.token_bridge = nn.Linear(width, backbone.dim) if bridged else nn.Identity()
@@ -112,6 +117,12 @@ class Backbone(Grouped):
         self.config = config or BackboneConfig()
         self._build(self.config)
         initialise(self, generator=generator)
+        self.class_token = self.class_position = None
+        if self.config.class_token:
+            self.class_token = nn.Parameter(torch.empty(self.config.dim))
+            self.class_position = nn.Parameter(torch.empty(self.config.dim))
+            nn.init.trunc_normal_(self.class_token, std=0.02, generator=generator)
+            nn.init.trunc_normal_(self.class_position, std=0.02, generator=generator)
 
     @classmethod
     def preset(cls, name: str, **changes: object) -> Backbone:
@@ -129,10 +140,19 @@ class Backbone(Grouped):
 
     def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
         """Features of grouped points."""
-        tokens, positions = self.tokens(groups)
+        tokens, positions = self.with_class(*self.tokens(groups))
         features = self.encoder(tokens, positions, generator=generator)
         count = torch.full(features.shape[:1], features.shape[1], device=features.device)
+        features = features[:, -groups.centers.shape[1] :]
         return Tokens(features=features, centers=groups.centers, tokens_used=count)
+
+    def with_class(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and positions (B, n, d) with the class token in front, if there is one."""
+        if self.class_token is None or self.class_position is None:
+            return tokens, positions
+        first = self.class_token.to(tokens.dtype).expand(len(tokens), 1, -1)
+        place = self.class_position.to(positions.dtype).expand(len(tokens), 1, -1)
+        return torch.cat([first, tokens], dim=1), torch.cat([place, positions], dim=1)
 
 
 def student_config(
@@ -153,6 +173,7 @@ def student_config(
         depth=depth or teacher.depth,
         heads=heads or max(1, dim * teacher.heads // teacher.dim),
         token_dim=None if width == dim else width,
+        class_token=False,
         dropout=0.0,
         attention_dropout=0.0,
         drop_path=0.0,

@@ -76,9 +76,13 @@ class BackboneConfig:
         radius: divides group coordinates when given.
         point_widths: the three hidden widths of the tokenizer.
         point_bias: biases on the tokenizer convolutions that BatchNorm follows.
+        tokenizer_dim: width the tokenizer works to before a Linear brings its tokens to
+            token_dim (Point-BERT); None = no such Linear.
         token_dim: width of tokens and positions; None = dim. When it differs from dim a Linear
             each brings tokens and positions to dim (ViT-T students of wider teachers).
         position_dim: hidden width of the position MLP.
+        class_token: a learned token and its position join the encoder's input; its own feature
+            is not returned (Point-BERT). Backbones only: a student has none.
         dim: d, encoder width.
         depth: number of blocks.
         heads: attention heads, a divisor of dim.
@@ -94,8 +98,10 @@ class BackboneConfig:
     radius: float | None = None
     point_widths: tuple[int, int, int] = (128, 256, 512)
     point_bias: bool = False
+    tokenizer_dim: int | None = None
     token_dim: int | None = None
     position_dim: int = 128
+    class_token: bool = False
     dim: int = 384
     depth: int = 12
     heads: int = 6
@@ -113,10 +119,9 @@ class BackboneConfig:
             len(self.point_widths) == 3 and min(self.point_widths) > 0,
             f"point_widths are three positive widths, got {self.point_widths}",
         )
-        _require(
-            self.token_dim is None or self.token_dim > 0,
-            f"token_dim must be positive or null, got {self.token_dim}",
-        )
+        for name in ("tokenizer_dim", "token_dim"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"{name} must be positive or null, got {value}")
         _require(
             self.dim % self.heads == 0, f"heads must divide dim, got {self.heads} and {self.dim}"
         )
@@ -166,6 +171,7 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "temperature")
+        _require(not self.backbone.class_token, "a student has no class token, got class_token")
         _require(
             1 <= self.supertokens <= self.backbone.groups,
             f"supertokens must lie in 1..{self.backbone.groups} (the tokens), "

@@ -37,9 +37,18 @@ class Tokenizer(nn.Module):
         dim: d, width of the tokens.
         widths: (w1, w2, w3).
         bias: biases on the convolutions that BatchNorm follows.
+        inner_dim: width after the maximum, brought to dim by a Linear (Point-BERT); None = dim
+            itself and no such Linear.
     """
 
-    def __init__(self, dim: int, widths: tuple[int, int, int], *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        widths: tuple[int, int, int],
+        *,
+        bias: bool = False,
+        inner_dim: int | None = None,
+    ) -> None:
         super().__init__()
         first, second, third = widths
         self.lift = PointConv(3, first, bias=bias)
@@ -49,7 +58,8 @@ class Tokenizer(nn.Module):
         self.mix = GroupConv(2 * second, third, bias=bias)
         self.mix_norm = nn.BatchNorm1d(third)
         self.mix_relu = nn.ReLU()
-        self.project = PointConv(third, dim)
+        self.project = PointConv(third, inner_dim or dim)
+        self.bridge = nn.Linear(inner_dim, dim) if inner_dim else nn.Identity()
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
         """Tokens (B, c, d) of neighborhoods (B, c, k, 3)."""
@@ -58,7 +68,7 @@ class Tokenizer(nn.Module):
         x = self.widen(self.lift_relu(self.lift_norm(self.lift(x))))
         x = self.mix(x.view(batch * tokens, size, -1)).flatten(0, 1)
         x = self.project(self.mix_relu(self.mix_norm(x)))
-        return x.view(batch, tokens, size, -1).amax(dim=2)
+        return self.bridge(x.view(batch, tokens, size, -1).amax(dim=2))
 
 
 class Position(nn.Sequential):

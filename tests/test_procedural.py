@@ -9,26 +9,14 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from foundry3d.data import procedural
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.primitives import (
-    Patches,
-    X,
-    Y,
-    Z,
-    ball,
-    box,
-    either,
-    join,
-    lathe,
-    move,
-    ring,
-    rod,
-    sample,
-    turn,
-    where,
-)
 from foundry3d.data.procedural import CATEGORIES, PART_NAMES, category_parts, generate
+from foundry3d.data.procedural.categories import SHAPES
+from foundry3d.data.procedural.draw import Draw
+from foundry3d.data.procedural.generation import _gaussian
+from foundry3d.data.procedural.patches import Patches, X, Y, Z, either, join, move, turn, where
+from foundry3d.data.procedural.primitives import ball, box, lathe, ring, rod
+from foundry3d.data.procedural.sampling import sample
 from foundry3d.errors import InputError
 
 TAU = 2 * np.pi
@@ -151,8 +139,8 @@ def test_optional_parts_come_and_go(clouds: Clouds):
 
 
 def test_builders_give_exactly_the_named_parts():
-    draw = procedural.Draw(3, np.random.default_rng(0))
-    for build, names in procedural._SHAPES.values():
+    draw = Draw(3, np.random.default_rng(0))
+    for build, names in SHAPES.values():
         assert set(build(draw)) == set(names)
 
 
@@ -303,7 +291,7 @@ def test_first_points_are_a_uniform_subsample(clouds: Clouds):
 
 
 def test_fast_gaussian_agrees_with_the_law():
-    values = procedural._gaussian((3, 5, 6667), np.random.default_rng(0)).ravel()
+    values = _gaussian((3, 5, 6667), np.random.default_rng(0)).ravel()
     assert values.dtype == np.float32 and values.size == 3 * 5 * 6667
     moments = [np.mean(values.astype(np.float64) ** k) for k in (1, 2, 3, 4)]
     np.testing.assert_allclose(moments, [0, 1, 0, 3], atol=0.06)

@@ -1,0 +1,11 @@
+"""Built-in shapes of everyday things with part labels: no download, made as fast as read.
+
+In reading order: `patches` (what surfaces are made of), `primitives` (boxes, rods, lathes),
+`draw` (random proportions), `furniture`, `vessels`, `vehicles`, `things` (one function per
+category), `categories` (their table), `sampling` (points on patches), `generation` (clouds).
+"""
+
+from foundry3d.data.procedural.categories import CATEGORIES, PART_NAMES, category_parts
+from foundry3d.data.procedural.generation import generate
+
+__all__ = ["CATEGORIES", "PART_NAMES", "category_parts", "generate"]
