@@ -117,7 +117,8 @@ class Backbone(Grouped):
         self.config = config or BackboneConfig()
         self._build(self.config)
         initialise(self, generator=generator)
-        self.class_token = self.class_position = None
+        self.class_token: nn.Parameter | None = None
+        self.class_position: nn.Parameter | None = None
         if self.config.class_token:
             self.class_token = nn.Parameter(torch.empty(self.config.dim))
             self.class_position = nn.Parameter(torch.empty(self.config.dim))

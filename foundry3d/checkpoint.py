@@ -1,4 +1,4 @@
-"""The package's own checkpoints: a folder that says what it holds, loaded strictly.
+"""Checkpoints: the package's own are folders that say what they hold, loaded strictly.
 
 `config.json` (format, version, kind, sizes, provenance) beside `model.safetensors` (weights, no
 code). Both appear complete or not at all.
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from foundry3d.backbone import Backbone, Student
 from foundry3d.config import BackboneConfig, StudentConfig, from_dict, to_dict
 from foundry3d.errors import InputError
+from foundry3d.foreign import load_foreign
 
 FORMAT, VERSION = "foundry3d", 1
 KINDS = {"backbone": (Backbone, BackboneConfig), "student": (Student, StudentConfig)}
@@ -94,12 +96,23 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return content
 
 
-def load(path: str | Path) -> Backbone | Student:
-    """The model of a checkpoint folder, in evaluation mode, on the CPU.
+def load(path: str | Path, **options: Any) -> Backbone | Student:
+    """The model of a checkpoint, in evaluation mode, on the CPU.
+
+    Args:
+        path: a folder that `save` wrote, or a file of another project (see `load_foreign`).
+        options: of `load_foreign`, for files alone. Its notices become warnings here.
 
     Raises:
         InputError: not a checkpoint, truncated, or keys and shapes that do not fit its sizes.
     """
+    if Path(path).is_file():
+        backbone, provenance = load_foreign(path, **options)
+        for notice in provenance["notices"]:
+            warnings.warn(f"{path}: {notice}", stacklevel=2)
+        return backbone
+    if options:
+        raise InputError(f"{path} is not a file; {', '.join(options)} are for foreign files alone")
     content = read_config(path)
     kind, config_kind = KINDS[content["kind"]]
     model = kind(from_dict(config_kind, content["config"]))

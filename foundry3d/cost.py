@@ -14,6 +14,7 @@ import copy
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -63,6 +64,10 @@ class _Counter:
                 self.flops += elements
 
 
+def _shape(*sizes: int) -> Tensor:
+    return torch.empty(sizes, device="meta")
+
+
 def keep_schedule(tokens: Sequence[int]) -> Reduce:
     """A reduce hook that leaves tokens[i] tokens after the attention of block i.
 
@@ -100,14 +105,14 @@ def count(
     if reduce is not None and not isinstance(model, Backbone):
         raise InputError("a reducer works inside the encoder of a backbone, not of a student")
     shapes = copy.deepcopy(model).to("meta").eval()
-    with torch.device("meta"):
-        count, size = tokens or model.shape.groups, model.shape.group_size
-        groups = Groups(torch.empty(clouds, count, 3), torch.empty(clouds, count, size, 3))
-        counter = _Counter(shapes)
+    rows, size = tokens or model.shape.groups, model.shape.group_size
+    groups = Groups(_shape(clouds, rows, 3), _shape(clouds, rows, size, 3))
+    counter = _Counter(shapes)
+    with torch.no_grad():
         if reduce is None:
             shapes.encode(groups)
-        else:
-            shapes.encoder(*shapes.tokens(groups), reduce=reduce)
+        elif isinstance(shapes, Backbone):
+            shapes.encoder(*shapes.with_class(*shapes.tokens(groups)), reduce=reduce)
     parameters = sum(p.numel() for p in shapes.parameters())
     return Cost(params=parameters, macs=counter.macs, flops=counter.flops)
 
@@ -116,8 +121,9 @@ def encoder_cost(model: Backbone | Student, *, clouds: int, tokens: int) -> Cost
     """Cost of the encoder alone on `tokens` tokens of each cloud; parameters are left at 0."""
     encoder = copy.deepcopy(model.encoder).to("meta").eval()
     counter = _Counter(encoder)
-    x = torch.empty(clouds, tokens, model.shape.dim, device="meta")
-    encoder(x, x)
+    x = _shape(clouds, tokens, model.shape.dim)
+    with torch.no_grad():
+        encoder(x, x)
     return Cost(params=0, macs=counter.macs, flops=counter.flops)
 
 
@@ -222,6 +228,7 @@ def paper_rows() -> list[dict[str, Any]]:
     return rows
 
 
+@cache
 def tokenizer_cost(clouds: int) -> Cost:
     """Cost of the ViT-S tokenizer and position alone, which the paper's double rows count once."""
     teacher = _meta(BackboneConfig())

@@ -51,6 +51,7 @@ class RandomSampling(nn.Module):
             generator=generator,
         )
         tokens, positions = self.backbone.tokens(groups)
-        features = self.backbone.encoder(gather(tokens, chosen), gather(positions, chosen))
+        kept = self.backbone.with_class(gather(tokens, chosen), gather(positions, chosen))
+        features = self.backbone.encoder(*kept)[:, -self.keep :]
         count = torch.full(features.shape[:1], self.keep, device=points.device)
         return Tokens(features=features, centers=gather(groups.centers, chosen), tokens_used=count)

@@ -210,7 +210,7 @@ def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -
         for part in encoder.modules()
     }
     for name, part in module.named_modules():
-        if not isinstance(part, nn.Linear):
+        if not isinstance(part, nn.Linear) or part.weight.is_meta:
             continue
         bound = part.in_features**-0.5
         if id(part) in inside:

@@ -27,7 +27,7 @@ def read_archive(path: str | Path) -> Clouds:
     if not path.is_file():
         raise InputError(f"{path}: no such archive; expected an .npz file with an array 'points'")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         raise InputError(
@@ -36,6 +36,8 @@ def read_archive(path: str | Path) -> Clouds:
     if "points" not in found:
         raise InputError(f"{path}: expected an array 'points', found {sorted(found)}")
     points = found["points"]
+    if points.dtype.kind not in "fiu":
+        raise InputError(f"{path}: 'points' must be numbers, found {points.dtype}")
     if points.dtype not in (np.float16, np.float32):
         points = points.astype(np.float32)
     names = tuple(str(name) for name in found.get("names", ()))

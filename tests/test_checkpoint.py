@@ -1,0 +1,119 @@
+import json
+import os
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import foundry3d
+from foundry3d.backbone import Backbone, Student
+from foundry3d.checkpoint import load, save
+from foundry3d.errors import InputError
+
+
+@pytest.mark.parametrize("options", [None, {}, {"dim": 12, "heads": 2}, {"cau_norm": True}])
+def test_round_trip_to_the_bit(teacher: Backbone, points, tmp_path: Path, options) -> None:
+    model = teacher if options is None else Student.from_teacher(teacher, supertokens=4, **options)
+    save(model, tmp_path / "m", provenance={"seed": 3})
+    again = foundry3d.load(tmp_path / "m")
+    assert type(again) is type(model)
+    assert again.config == model.config
+    assert not again.training
+    assert torch.equal(again(points).features, model(points).features)
+    content = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert content["provenance"] == {"seed": 3}
+    assert sorted(os.listdir(tmp_path)) == ["m"]
+
+
+def test_saving_again_replaces(teacher: Backbone, points, tmp_path: Path) -> None:
+    save(teacher, tmp_path / "m", provenance={})
+    student = Student.from_teacher(teacher, supertokens=4)
+    save(student, tmp_path / "m", provenance={})
+    assert isinstance(load(tmp_path / "m"), Student)
+    assert sorted(os.listdir(tmp_path)) == ["m"]
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(InputError, match="not a checkpoint"):
+        save(student, tmp_path / "notes", provenance={})
+
+
+def test_a_full_disk_leaves_the_old_one(teacher: Backbone, points, tmp_path: Path) -> None:
+    save(teacher, tmp_path / "m", provenance={})
+    before = teacher(points).features
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            save(Backbone(teacher.config), tmp_path / "m", provenance={})
+        with pytest.raises(OSError):
+            save(Backbone(teacher.config), tmp_path / "new", provenance={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert torch.equal(load(tmp_path / "m")(points).features, before)
+    assert sorted(os.listdir(tmp_path)) == ["m"]
+
+
+def _broken(folder: Path, how: str) -> None:
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    content = json.loads(config.read_text())
+    match how:
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-100])
+        case "header":
+            weights.write_bytes(b"\xff" * 64)
+        case "no weights":
+            weights.unlink()
+        case "not json":
+            config.write_text("{")
+        case "foreign":
+            config.write_text('{"model_type": "bert"}')
+        case "newer":
+            config.write_text(json.dumps(content | {"version": 2}))
+        case "unknown key":
+            content["config"]["colour"] = 1
+            config.write_text(json.dumps(content))
+        case "bad value":
+            content["config"]["heads"] = 7
+            config.write_text(json.dumps(content))
+        case "missing tensor" | "surplus tensor" | "other shape":
+            tensors = load_file(weights)
+            if how == "missing tensor":
+                del tensors["encoder.norm.weight"]
+            elif how == "surplus tensor":
+                tensors["extra"] = torch.zeros(1)
+            else:
+                tensors["encoder.norm.weight"] = torch.zeros(3)
+            save_file(tensors, weights)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("truncated", "truncated"),
+        ("header", "truncated or not"),
+        ("no weights", "safetensors"),
+        ("not json", "JSON"),
+        ("foreign", "not written by"),
+        ("newer", "update"),
+        ("unknown key", "colour"),
+        ("bad value", "heads must divide"),
+        ("missing tensor", "encoder.norm.weight"),
+        ("surplus tensor", "extra"),
+        ("other shape", "encoder.norm.weight"),
+    ],
+)
+def test_broken_checkpoints_are_one_sentence(teacher, tmp_path: Path, how: str, says: str) -> None:
+    save(teacher, tmp_path / "m", provenance={})
+    _broken(tmp_path / "m", how)
+    with pytest.raises(InputError, match=says):
+        load(tmp_path / "m")
+
+
+def test_missing_folder_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a checkpoint folder"):
+        load(tmp_path / "nothing")

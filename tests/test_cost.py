@@ -1,0 +1,73 @@
+import json
+
+import pytest
+import torch
+from conftest import TINY
+
+from foundry3d.backbone import Backbone, Student, student_config
+from foundry3d.config import BackboneConfig
+from foundry3d.cost import count, encoder_cost, gate_cost, keep_schedule, paper_rows
+from foundry3d.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    return paper_rows()
+
+
+def test_every_published_row_is_met(rows: list[dict]) -> None:
+    assert len(rows) == 21
+    for row in rows:
+        assert row["deviation"] < 1e-5, row
+        assert round(row["params_m"], 2) == row["paper_params_m"], row
+    json.dumps(rows)
+
+
+def test_one_pass_truth(rows: list[dict]) -> None:
+    found = {(r["table"], r["method"], r["supertokens"]): r for r in rows}
+    baseline = found[6, "baseline", None]
+    assert round(baseline["macs_g"], 3) == 151.651
+    assert round(baseline["flops_g"], 3) == 303.910
+    assert round(found[6, "tome_16", None]["macs_g"], 4) == 90.0449
+    assert round(found[6, "tome_1", None]["flops_g"], 3) == 150.107
+    assert round(baseline["macs_g"] / found[6, "foundry_vit_s", 16]["macs_g"], 2) == 1.70
+
+
+def test_count_by_hand(teacher: Backbone) -> None:
+    """The tiny teacher counted by hand: 12 tokens of 8 points, widths 8-16-32, d 24, L 3."""
+    points, tokens, d = 96, 12, 24
+    macs = points * (3 * 8 + 8 * 16 + 32 * 32 + 32 * d) + tokens * (3 * 16 + 16 * d)
+    macs += 3 * tokens * (3 * d * d + d * d + 2 * 4 * d * d)
+    flops = 2 * macs + points * (16 + d) + 3 * points * (8 + 32)  # biases; BatchNorm and ReLU
+    flops += tokens * 16 + 3 * tokens * (2 * 5 * d + 4 * d) + 5 * tokens * d  # GELU, LayerNorm
+    cost = count(teacher, clouds=3)
+    assert (cost.macs, cost.flops) == (3 * macs, 3 * flops)
+    assert cost.params == sum(p.numel() for p in teacher.parameters())
+
+
+def test_costs_scale_and_leave_the_model_alone(teacher: Backbone, points: torch.Tensor) -> None:
+    before = teacher(points).features
+    assert count(teacher, clouds=10).macs == 10 * count(teacher).macs
+    assert torch.equal(before, teacher(points).features)
+    assert not teacher.encoder.norm._forward_hooks
+    whole = count(teacher, reduce=keep_schedule(()))
+    assert whole == count(teacher)
+    assert count(teacher, reduce=keep_schedule((6, 3))).macs < whole.macs
+    with pytest.raises(InputError):
+        count(Student.from_teacher(teacher, supertokens=2), reduce=keep_schedule((6,)))
+
+
+def test_gate_that_merges_everything_costs_a_student_and_the_gate() -> None:
+    student = Student(student_config(TINY, supertokens=4))
+    cost, plain = gate_cost(student, clouds=2, merged=12, used=4), count(student, clouds=2)
+    assert cost.macs - plain.macs == 2 * 12 * (24 * 128 + 128)
+    fewer = gate_cost(student, clouds=2, merged=12, used=3)
+    saved = encoder_cost(student, clouds=2, tokens=1)
+    assert cost.macs - fewer.macs == saved.macs
+
+
+def test_student_pays_little_beside_the_tokenizer() -> None:
+    with torch.device("meta"):
+        one = Student(student_config(BackboneConfig(), supertokens=1))
+    encoder = encoder_cost(one, clouds=1, tokens=1).macs
+    assert encoder / count(one).macs < 0.06
