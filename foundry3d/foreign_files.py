@@ -86,8 +86,10 @@ def read_torch(path: str | Path) -> Any:
             with safe_globals(stand_ins):
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # damaged bytes fail in every way there is
-        reason = str(error).split("Unpickler error: ")[-1].split("\n")[0] or type(error).__name__
-        raise InputError(f"{path} cannot be read as a checkpoint: {reason[:200]}") from None
+        reason = str(error).split("Unpickler error: ")[-1].strip().split("\n")[0][:200]
+        raise InputError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason})"
+        ) from None
     raise InputError(f"{path} would run {hostile[0]} when loaded plainly; nothing of it was read")
 
 

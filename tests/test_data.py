@@ -69,8 +69,10 @@ def _spoil(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    ["empty", "nan", "infinite", "flat", "label high", "label low", "label count"]
-    + ["no points", "objects", "text", "truncated", "not a zip", "missing"],
+    [
+        *("empty", "nan", "infinite", "flat", "label high", "label low", "label count"),
+        *("no points", "objects", "text", "truncated", "not a zip", "missing"),
+    ],
 )
 def test_bad_archives_are_one_sentence(tmp_path: Path, how: str) -> None:
     path = tmp_path / "bad.npz"

@@ -12,7 +12,7 @@ FLOORS = [
     {"geometry", "geometry_cpu", "transforms"},
     {"data"},
     {"tokenizer", "vit", "supertokens", "backbone", "reduce", "jepa", "mae"},
-    {"foreign", "foreign_tables", "checkpoint", "results"},
+    {"foreign", "foreign_files", "foreign_tables", "checkpoint", "results"},
     {"tasks"},
     {"cost", "figures", "report", "embed"},
     {"demo"},

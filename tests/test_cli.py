@@ -1,0 +1,159 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY
+
+from foundry3d import cli
+from foundry3d.backbone import Backbone
+from foundry3d.checkpoint import save
+from foundry3d.config import (
+    RECIPES,
+    BackboneConfig,
+    DistillConfig,
+    PretrainConfig,
+    from_dict,
+    read_recipe,
+    to_dict,
+)
+from foundry3d.errors import InputError
+
+
+def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
+    try:
+        cli.main(list(arguments))
+        status = 0
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nonsense"], "known are demo"),
+        (["pretrain", "--nonsense", "3"], "--nonsense"),
+        (["pretrain", "--train.epoch", "3"], "--train.epoch"),
+        (["pretrain", "--train.epochs", "many"], "train.epochs"),
+        (["pretrain", "--train.epochs", "0"], "epochs must be positive"),
+        (["pretrain", "--train.precision", "int4"], "precision is one of"),
+        (["pretrain", "--objective", "magic"], "objective"),
+        (["pretrain", "--backbone.heads", "5"], "heads must divide dim"),
+        (["pretrain", "--config", "no/such"], "no recipe"),
+        (["pretrain", "--data.train", "no/such.npz", "--out", "OUT"], "no such archive"),
+        (["distill", "--teacher", "no/such"], "expected a checkpoint folder"),
+        (["distill", "--supertokens", "-1"], "supertokens must be positive"),
+        (["probe"], "at least one saved model"),
+        (["probe", "--models", "no/such"], "expected a checkpoint folder"),
+        (["cost", "--model", "vit_x"], "vit_s"),
+        (["cost", "--clouds", "0"], "clouds must be positive"),
+    ],
+)
+def test_bad_input_is_one_sentence(capsys, tmp_path: Path, arguments: list[str], says: str) -> None:
+    arguments = [str(tmp_path / "out") if a == "OUT" else a for a in arguments]
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    assert says in err
+    assert err.startswith("foundry3d: error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["train: {epoch: 3}", "nonsense: 1", "train: [1", "3", ""])
+def test_bad_recipes_are_one_sentence(capsys, tmp_path: Path, text: str) -> None:
+    recipe = tmp_path / "bad.yaml"
+    recipe.write_text(text)
+    more = ["--print_config"] if not text else []
+    status, _, err = run(capsys, "pretrain", "--config", str(recipe), *more)
+    assert (status, err) == (0, "") if not text else (status == 2 and err.count("\n") == 1)
+
+
+def test_every_recipe_is_valid() -> None:
+    found = sorted(RECIPES.glob("*/*.yaml"))
+    assert len(found) >= 8
+    for path in found:
+        name = str(path.relative_to(RECIPES).with_suffix(""))
+        kind = DistillConfig if "distill" in name or "student" in name else PretrainConfig
+        read_recipe(kind, name)
+
+
+def test_the_paper_recipes_hold_the_published_values() -> None:
+    teacher = read_recipe(PretrainConfig, "paper/pretrain")
+    assert teacher.objective == "jepa"
+    assert (teacher.train.epochs, teacher.train.batch_size, teacher.train.lr) == (500, 512, 1e-3)
+    assert (teacher.backbone.dim, teacher.backbone.depth, teacher.backbone.groups) == (384, 12, 64)
+    student = read_recipe(DistillConfig, "paper/distill")
+    assert (student.train.epochs, student.train.warmup_epochs, student.unfreeze_epoch) == (
+        150,
+        15,
+        50,
+    )
+    assert read_recipe(DistillConfig, "paper/distill-frozen").unfreeze_epoch is None
+    assert read_recipe(DistillConfig, "paper/distill-vit_t").student_dim == 192
+
+
+def test_print_config_can_be_read_back(capsys, tmp_path: Path) -> None:
+    status, out, _ = run(
+        capsys, "pretrain", "--config", "cpu/pretrain", "--train.epochs", "7",
+        "--backbone.point_widths", "8", "16", "32", "--resume", "--print_config",
+    )  # fmt: skip
+    assert status == 0
+    values = yaml.safe_load(out)
+    assert values["train"]["epochs"] == 7
+    assert values["backbone"]["point_widths"] == [8, 16, 32]
+    assert values["resume"] is True
+    config = from_dict(PretrainConfig, values)
+    assert config.masked.decoder_depth == 2
+    assert to_dict(config) == values
+
+
+def test_records_round_trip_and_refuse_unknown_keys() -> None:
+    assert from_dict(BackboneConfig, to_dict(TINY)) == TINY
+    with pytest.raises(InputError, match=r"colour.*known are"):
+        from_dict(BackboneConfig, {"colour": 1})
+
+
+def test_help_is_there(capsys) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        status, out, _ = run(capsys, *arguments)
+        assert status == 0
+        assert all(name in out for name in cli.COMMANDS)
+    for name in cli.COMMANDS:
+        status, out, _ = run(capsys, name, "--help")
+        assert status == 0
+        assert "--config" in out
+    assert run(capsys, "--version")[1].strip()
+
+
+def test_cost_writes_its_rows(capsys, tmp_path: Path, teacher: Backbone) -> None:
+    save(teacher, tmp_path / "run" / "model", provenance={})
+    target = tmp_path / "rows.json"
+    status, out, _ = run(
+        capsys, "cost", "--model", str(tmp_path / "run" / "model"), "--json", str(target)
+    )
+    assert status == 0
+    assert "run" in out
+    (row,) = json.loads(target.read_text())
+    assert row["clouds"] == 64
+    assert row["params_m"] == sum(p.numel() for p in teacher.parameters()) / 1e6
+
+
+def test_doctor_says_what_was_picked(capsys) -> None:
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    assert "both agree here" in out
+    assert "threads" in out
+
+
+def test_the_installed_command_ends_with_two() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "foundry3d.cli", "probe", "--models", "no/such"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,148 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+from foundry3d import demo as demonstration
+from foundry3d.backbone import Backbone, Tokens
+from foundry3d.config import DataConfig, DemoConfig
+from foundry3d.data.loading import load_splits
+from foundry3d.errors import InputError
+from foundry3d.figures import draw_grid, pca_basis, pca_colours, spread_to_points
+from foundry3d.results import append, table
+from foundry3d.tasks.probe import C_GRID, choose_c, extract, probe, score, untrained_like
+
+
+def blobs(n: int, apart: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    g = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    return (g.normal(size=(n, 6)) + apart * np.eye(6)[labels]).astype(np.float32), labels
+
+
+def test_scores_tell_separable_from_noise() -> None:
+    for apart, low, high in ((20.0, 100.0, 100.0), (0.0, 0.0, 60.0)):
+        parts = [blobs(n, apart, seed) for n, seed in ((90, 0), (30, 1), (90, 2))]
+        scores = score(*(a for pair in parts for a in pair))
+        for value in (scores.svm, scores.svm_c012, scores.knn):
+            assert low <= value <= high
+        assert scores.c in C_GRID
+
+
+def test_c_is_chosen_on_the_held_out_clouds_alone() -> None:
+    train, labels = blobs(60, 1.0, 0)
+    held, held_labels = blobs(60, 1.0, 1)
+    from sklearn.svm import SVC
+
+    best = max(
+        C_GRID,
+        key=lambda c: (SVC(C=c, kernel="linear").fit(train, labels).score(held, held_labels), -c),
+    )
+    assert choose_c(train, labels, held, held_labels) == best
+
+
+def test_features_do_not_depend_on_the_batch(teacher: Backbone) -> None:
+    splits = load_splits(DataConfig(train_clouds=20, test=None, points=64))
+    a = extract(teacher, splits.train, points=64, batch_size=7)
+    b = extract(teacher, splits.train, points=64, batch_size=20)
+    assert a.shape == (len(splits.train), 48)
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_probe_takes_any_callable_with_tokens() -> None:
+    def heights(points: torch.Tensor) -> Tokens:
+        spread = torch.cat([points.std(1), points.abs().mean(1)], dim=-1)[:, None]
+        return Tokens(features=spread, centers=points[:, :1], tokens_used=torch.ones(len(points)))
+
+    splits = load_splits(DataConfig(train_clouds=400, test_clouds=200, points=64, validation=0.2))
+    scores = probe(heights, splits, points=64)
+    assert 100 / 26 * 2 < scores.svm < 90
+    with pytest.raises(InputError, match="validation"):
+        probe(heights, replace(splits, validation=None), points=64)
+    assert splits.test is not None
+    unlabelled = replace(splits.test, labels=np.full(200, -1))
+    with pytest.raises(InputError, match="class label"):
+        probe(heights, replace(splits, test=unlabelled), points=64)
+
+
+def test_untrained_network_is_of_the_same_sizes(teacher: Backbone) -> None:
+    splits = load_splits(DataConfig(train_clouds=60, test=None, points=64))
+    fresh = untrained_like(teacher, splits, points=64, seed=0)
+    assert fresh.config == teacher.config
+    assert not torch.equal(fresh.encoder.norm.bias, teacher.encoder.norm.bias)
+    assert not fresh.training
+
+
+def test_pca_colours_follow_the_features() -> None:
+    g = np.random.default_rng(0)
+    features = g.normal(size=(2, 50, 8)) * np.array([9, 5, 3, 1, 1, 1, 1, 1.0])
+    mean, directions = pca_basis(features)
+    np.testing.assert_allclose(directions @ directions.T, np.eye(3), atol=1e-9)
+    assert abs(directions[0, 0]) > 0.9
+    colours = pca_colours(features, mean, directions)
+    assert colours.shape == (2, 50, 3)
+    assert colours.min() == 0
+    assert colours.max() == 1
+
+
+def test_values_spread_from_the_nearest_centers() -> None:
+    centers = np.eye(3) * 5
+    values = np.arange(3.0)[:, None]
+    at_centers = spread_to_points(centers, centers, values)
+    np.testing.assert_allclose(at_centers, values, atol=1e-6)
+    middle = spread_to_points(np.zeros((1, 3)), centers, values)
+    np.testing.assert_allclose(middle, [[1.0]])
+
+
+def test_pictures_are_written(tmp_path: Path) -> None:
+    g = np.random.default_rng(0)
+    points, colours = g.normal(size=(2, 40, 3)), g.random((2, 40, 3))
+    path = draw_grid(
+        tmp_path / "p.png", points, [("a", colours), ("b", colours)], rows=["x", "y"], title="t"
+    )
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.stat().st_size > 5000
+
+
+def test_tables_and_rows(tmp_path: Path) -> None:
+    rows = [{"a": "x", "b": 1.25}, {"a": "longer", "b": None}]
+    text = table(rows, {"a": "name", "b": "score"})
+    assert text.splitlines()[2] == "| x      | 1.2   |"
+    assert text.splitlines()[3] == "| longer | -     |"
+    append(tmp_path / "deep" / "r.jsonl", rows)
+    append(tmp_path / "deep" / "r.jsonl", rows[:1])
+    assert len((tmp_path / "deep" / "r.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_small_demonstration(tmp_path: Path, monkeypatch, capsys) -> None:
+    whole = demonstration.plan
+
+    def small(config: DemoConfig):
+        teacher, students = whole(config)
+        data = replace(teacher.data, train_clouds=300, test_clouds=130, points=96, validation=0.3)
+        backbone = replace(TINY, groups=16)
+        masked = replace(teacher.masked, decoder_depth=1, decoder_heads=3)
+        train = replace(teacher.train, epochs=1, warmup_epochs=0)
+        return (
+            replace(teacher, data=data, backbone=backbone, masked=masked, train=train),
+            [replace(s, data=data, train=replace(s.train, epochs=1)) for s in students],
+        )
+
+    monkeypatch.setattr(demonstration, "plan", small)
+    rows = demonstration.demo(DemoConfig(out=str(tmp_path / "demo")))
+    assert [r["model"] for r in rows][:5] == [
+        "untrained",
+        "teacher",
+        "student s=16",
+        "student s=4",
+        "student s=1",
+    ]
+    assert len(rows) == 8
+    assert all(0 <= r["svm"] <= 100 and r["protocol"] and r["seed"] == 0 for r in rows)
+    assert (tmp_path / "demo" / "features.png").stat().st_size > 5000
+    assert len((tmp_path / "demo" / "results.jsonl").read_text().splitlines()) == 8
+    assert "foundry3d distill" in capsys.readouterr().out
+    with pytest.raises(InputError, match="not empty"):
+        demonstration.demo(DemoConfig(out=str(tmp_path / "demo")))

@@ -1,0 +1,244 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+from foundry3d.backbone import Backbone, Student
+from foundry3d.checkpoint import load, save
+from foundry3d.config import (
+    AugmentConfig,
+    DataConfig,
+    DistillConfig,
+    JepaConfig,
+    MaskedConfig,
+    PretrainConfig,
+    TrainConfig,
+)
+from foundry3d.data.clouds import Clouds
+from foundry3d.errors import InputError
+from foundry3d.tasks.distill import DistillTask, distill
+from foundry3d.tasks.engine import rate
+from foundry3d.tasks.pretrain import pretrain
+
+DATA = DataConfig(train_clouds=48, test=None, points=64, validation=0.0)
+TRAIN = TrainConfig(epochs=2, batch_size=16, warmup_epochs=1, accelerator="cpu")
+MASKED = PretrainConfig(
+    backbone=replace(TINY, drop_path=0.2, dropout=0.1, attention_dropout=0.1),
+    masked=MaskedConfig(decoder_depth=1, decoder_heads=3),
+    jepa=JepaConfig(predictor_dim=12, predictor_depth=1, predictor_heads=3),
+    data=DATA,
+    train=TRAIN,
+)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    x, y = a.state_dict(), b.state_dict()
+    return all(torch.equal(x[k], y[k]) for k in x)
+
+
+def metrics(out: Path) -> list[dict]:
+    text = (out / "metrics" / "version_0" / "metrics.csv").read_text()
+    return list(csv.DictReader(text.splitlines()))
+
+
+@pytest.mark.parametrize("objective", ["masked", "jepa"])
+def test_a_run_leaves_everything(tmp_path: Path, objective: str) -> None:
+    out = tmp_path / "run"
+    model = pretrain(replace(MASKED, out=str(out), objective=objective))
+    assert {p.name for p in out.iterdir()} == {
+        "config.yaml",
+        "command.txt",
+        "metrics",
+        "tensorboard",
+        "checkpoints",
+        "model",
+    }
+    assert same(load(out / "model"), model)
+    names = set(metrics(out)[0])
+    assert "loss" in names
+    monitors = {"prediction_std", "target_std", "ema_decay"}
+    assert names & monitors == (monitors if objective == "jepa" else set())
+    with pytest.raises(InputError, match="already holds a run"):
+        pretrain(replace(MASKED, out=str(out), objective=objective))
+    with pytest.raises(InputError, match="other settings of train"):
+        other = replace(TRAIN, epochs=3)
+        pretrain(replace(MASKED, out=str(out), objective=objective, train=other, resume=True))
+
+
+def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
+    short = replace(TRAIN, epochs=1)
+    runs = [
+        pretrain(replace(MASKED, out=str(tmp_path / f"{i}"), train=replace(short, seed=seed)))
+        for i, seed in enumerate((5, 5, 6))
+    ]
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """kill -9 in the middle of an epoch; the resumed run ends with the same weights."""
+    whole = replace(
+        MASKED,
+        out=str(tmp_path / "whole"),
+        train=replace(TRAIN, epochs=12),
+        data=replace(DATA, train_clouds=96),
+    )
+    expected = pretrain(whole)
+    broken = tmp_path / "broken"
+    config = (tmp_path / "whole" / "config.yaml").read_text()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(config.replace(str(tmp_path / "whole"), str(broken)))
+    command = [sys.executable, "-m", "foundry3d.cli", "pretrain", "--config", str(recipe)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    last = broken / "checkpoints" / "last.ckpt"
+    limit = time.monotonic() + 240
+    while not last.exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (broken / "model").exists()
+    resumed = pretrain(replace(whole, out=str(broken), resume=True))
+    assert same(resumed, expected)
+    assert len(list((broken / "metrics").iterdir())) == 2  # the first part's metrics are kept
+
+
+def test_schedule_warms_up_then_falls() -> None:
+    config = TrainConfig(epochs=150, warmup_epochs=15, lr=1e-3, start_lr=1e-6, final_lr=1e-6)
+    rates = [rate(e, config) for e in np.linspace(0, 150, 301)]
+    assert rates[0] == pytest.approx(1e-6)
+    assert max(rates) == pytest.approx(1e-3)
+    assert int(np.argmax(rates)) == 30
+    assert rates[-1] == pytest.approx(1e-6)
+    assert rate(82.5, config) == pytest.approx((1e-3 + 1e-6) / 2)
+    assert all(np.diff(rates[:31]) > 0) and all(np.diff(rates[30:]) < 0)
+
+
+@pytest.fixture
+def saved(teacher: Backbone, tmp_path: Path) -> Path:
+    return save(teacher, tmp_path / "teacher", provenance={})
+
+
+def test_distilling_lowers_the_loss_and_freezes(saved: Path, tmp_path: Path) -> None:
+    base = DistillConfig(
+        teacher=str(saved),
+        supertokens=4,
+        data=DATA,
+        train=replace(TRAIN, epochs=12, lr=3e-3),
+        unfreeze_epoch=None,
+    )
+    teacher = load(saved)
+    frozen = distill(replace(base, out=str(tmp_path / "frozen")))
+    assert same(frozen.encoder, teacher.encoder)
+    assert not same(frozen.tokenizer, teacher.tokenizer)
+    assert same(load(saved), teacher)
+    losses = [float(r["loss"]) for r in metrics(tmp_path / "frozen") if r["loss"]]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    used = [float(r["supertokens_used"]) for r in metrics(tmp_path / "frozen") if r["loss"]]
+    assert 0 < min(used) <= max(used) <= 1
+    late = replace(base, unfreeze_epoch=1, train=replace(TRAIN, epochs=1))
+    assert same(distill(replace(late, out=str(tmp_path / "late"))).encoder, teacher.encoder)
+    free = replace(base, unfreeze_epoch=0, train=replace(TRAIN, epochs=1))
+    thawed = distill(replace(free, out=str(tmp_path / "free"), loss="mse"))
+    assert not same(thawed.encoder, teacher.encoder)
+
+
+def test_narrow_students_train_their_encoder_at_once(saved: Path, tmp_path: Path) -> None:
+    config = DistillConfig(
+        teacher=str(saved), out=str(tmp_path / "t"), supertokens=4, student_dim=12,
+        student_heads=2, unfreeze_epoch=None, data=DATA, train=replace(TRAIN, epochs=1),
+    )  # fmt: skip
+    student = distill(config)
+    assert student.output_dim == 24
+    assert student.config.backbone.dim == 12
+    assert all(p.requires_grad for p in student.parameters())
+
+
+def test_teacher_and_student_read_the_same_groups(
+    teacher: Backbone, points: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = Student.from_teacher(teacher, supertokens=12, cau_norm=False)
+    config = DistillConfig(supertokens=12, train=TRAIN, data=replace(DATA, points=96))
+    task = DistillTask(config, teacher, student)
+    seen = []
+    for model in (teacher, student):
+        original = model.encode
+        monkeypatch.setattr(
+            model,
+            "encode",
+            lambda groups, original=original, **k: seen.append(groups) or original(groups),
+        )
+    monkeypatch.setattr(task, "log", lambda *a, **k: None)
+    monkeypatch.setattr(DistillTask, "step_generator", lambda self: torch.Generator())
+    task.train()
+    loss = task.training_step(points, 0)
+    assert seen[0] is seen[1]
+    assert loss.requires_grad
+    assert not teacher.training
+
+
+def test_jepa_can_start_from_reconstruction(tmp_path: Path) -> None:
+    one = replace(TRAIN, epochs=1)
+    first = pretrain(replace(MASKED, out=str(tmp_path / "a"), train=one))
+    cold = replace(one, lr=1e-12, start_lr=1e-12, final_lr=1e-12)
+    second = replace(
+        MASKED, out=str(tmp_path / "b"), train=cold, objective="jepa",
+        init=str(tmp_path / "a" / "model"),
+    )  # fmt: skip
+    torch.testing.assert_close(
+        pretrain(second).encoder.norm.weight, first.encoder.norm.weight, atol=1e-6, rtol=0
+    )
+    wider = replace(second, out=str(tmp_path / "c"), backbone=replace(TINY, depth=4))
+    with pytest.raises(InputError, match="other sizes"):
+        pretrain(wider)
+
+
+def test_a_student_is_no_teacher(saved: Path, teacher: Backbone, tmp_path: Path) -> None:
+    save(Student.from_teacher(teacher, supertokens=2), tmp_path / "s", provenance={})
+    with pytest.raises(InputError, match="a teacher is a backbone"):
+        distill(DistillConfig(teacher=str(tmp_path / "s"), out=str(tmp_path / "x")))
+    assert not (tmp_path / "x").exists()
+
+
+def test_one_process_of_two_reads_half(tmp_path: Path) -> None:
+    """Two processes on the CPU: one model, as if one had read both halves."""
+    recipe = tmp_path / "recipe.yaml"
+    pretrain(replace(MASKED, out=str(tmp_path / "one"), train=replace(TRAIN, epochs=1)))
+    text = (tmp_path / "one" / "config.yaml").read_text()
+    recipe.write_text(
+        text.replace(str(tmp_path / "one"), str(tmp_path / "two")).replace(
+            "devices: auto", "devices: 2"
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "foundry3d.cli", "pretrain", "--config", str(recipe)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert load(tmp_path / "two" / "model").shape == MASKED.backbone
+
+
+def test_clouds_survive_training(tmp_path: Path) -> None:
+    g = np.random.default_rng(0)
+    clouds = Clouds(points=g.normal(size=(32, 64, 3)).astype(np.float32), labels=np.full(32, -1))
+    before = clouds.points.copy()
+    from foundry3d.tasks.engine import fit, open_run
+    from foundry3d.tasks.pretrain import PretrainTask
+
+    config = replace(
+        MASKED, train=replace(TRAIN, epochs=1), augment=AugmentConfig(flip=True, translate=0.1)
+    )
+    out, _ = open_run(tmp_path / "r", config, resume=False)
+    fit(PretrainTask(config, Backbone(MASKED.backbone)), clouds, out, resume_from=None)
+    assert np.array_equal(before, clouds.points)
