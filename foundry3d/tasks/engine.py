@@ -24,7 +24,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 
@@ -85,6 +85,23 @@ class Task(L.LightningModule):
             optimizer, lambda step: rate(step / steps, config) / config.lr
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class KeepLast(Checkpoint):
+    """Writes everything a resumed run needs at the end of epochs, over the one before."""
+
+    def __init__(self, path: Path, *, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Every `every` epochs, and after the last one; a file appears complete or not at all."""
+        done = trainer.current_epoch + 1
+        if done % self.every and done != trainer.max_epochs:
+            return
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            os.replace(partial, self.path)
 
 
 class Progress(Callback):
@@ -222,13 +239,7 @@ def fit(task: Task, train: Clouds, out: Path, *, resume_from: Path | None) -> di
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[
-            ModelCheckpoint(
-                out / "checkpoints",
-                filename="last",
-                every_n_epochs=config.checkpoint_every,
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            ),
+            KeepLast(out / "checkpoints" / "last.ckpt", every=config.checkpoint_every),
             LearningRateMonitor("epoch"),
             Progress(config.batch_size),
         ],
