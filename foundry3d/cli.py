@@ -132,7 +132,7 @@ def read_options(command: str, arguments: list[str]) -> Any:
     parser.add_class_arguments(kind, as_group=False)
     parser.add_argument("--config", action="config", help="a recipe (YAML)")
     options = parser.parse_args(plain_words(kind, find_recipes(arguments)))
-    made = parser.instantiate_classes(options)
+    made = parser.instantiate(options)
     return kind(**{k: v for k, v in vars(made).items() if k != "config"})
 
 

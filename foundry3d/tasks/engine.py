@@ -99,9 +99,13 @@ class KeepLast(Checkpoint):
         if done % self.every and done != trainer.max_epochs:
             return
         partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            os.replace(partial, self.path)
+        try:
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                os.replace(partial, self.path)
+        finally:
+            if trainer.is_global_zero:
+                partial.unlink(missing_ok=True)
 
 
 class Progress(Callback):
