@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foundry3d.backbone import Backbone as Backbone
     from foundry3d.backbone import Student as Student
+    from foundry3d.backbone import Teacher as Teacher
     from foundry3d.backbone import Tokens as Tokens
     from foundry3d.checkpoint import load as load
     from foundry3d.checkpoint import save as save
     from foundry3d.config import BackboneConfig as BackboneConfig
     from foundry3d.config import StudentConfig as StudentConfig
     from foundry3d.errors import InputError as InputError
+    from foundry3d.foreign import load_foreign as load_foreign
+    from foundry3d.hub import from_pretrained as from_pretrained
+    from foundry3d.hub import save_pretrained as save_pretrained
 
 _HOME = {
     "Backbone": "backbone",
@@ -32,6 +36,10 @@ _HOME = {
     "BackboneConfig": "config",
     "StudentConfig": "config",
     "InputError": "errors",
+    "Teacher": "backbone",
+    "from_pretrained": "hub",
+    "load_foreign": "foreign",
+    "save_pretrained": "hub",
 }
 __all__ = sorted(_HOME)
 

@@ -6,6 +6,7 @@ Shapes: B clouds, N points, c tokens, k points a group, s supertokens, d width.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,31 @@ class Tokens:
     def pooled(self) -> Tensor:
         """(B, 2d): maximum and mean over the tokens, the global feature of the protocols."""
         return torch.cat([self.features.amax(dim=1), self.features.mean(dim=1)], dim=-1)
+
+
+class TokenFeatures(Protocol):
+    """What a teacher returns: `features` (B, c, d) and `centers` (B, c, 3) of the c tokens."""
+
+    @property
+    def features(self) -> Tensor:
+        """(B, c, d) one feature a token."""
+        ...
+
+    @property
+    def centers(self) -> Tensor:
+        """(B, c, 3) where the tokens are, in the coordinates of the points."""
+        ...
+
+
+class Teacher(Protocol):
+    """Anything that can be distilled: points (B, N, 3) in, token features out.
+
+    A module of one's own satisfies it as it is, without inheriting from anything here.
+    """
+
+    def __call__(self, points: Tensor, /) -> TokenFeatures:
+        """Token features of points (B, N, 3)."""
+        ...
 
 
 class Grouped(nn.Module):

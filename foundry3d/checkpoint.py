@@ -26,13 +26,20 @@ FORMAT, VERSION = "foundry3d", 1
 KINDS = {"backbone": (Backbone, BackboneConfig), "student": (Student, StudentConfig)}
 
 
-def save(model: Backbone | Student, folder: str | Path, *, provenance: dict[str, Any]) -> Path:
+def save(
+    model: Backbone | Student,
+    folder: str | Path,
+    *,
+    provenance: dict[str, Any],
+    files: dict[str, str] | None = None,
+) -> Path:
     """Writes a model as a folder; an earlier one there is replaced only by a complete new one.
 
     Args:
         model: to save; its weights are written as they are.
         folder: where to.
         provenance: where it comes from (data, protocol, seed, scores); JSON values.
+        files: further text files of the folder by name, e.g. a model card.
 
     Returns:
         The folder.
@@ -62,6 +69,8 @@ def save(model: Backbone | Student, folder: str | Path, *, provenance: dict[str,
             save_file(tensors, new / "model.safetensors")
         except SafetensorError as error:
             raise OSError(f"could not write {folder}: {error}") from None
+        for name, text in (files or {}).items():
+            (new / name).write_text(text)
         (new / "config.json").write_text(json.dumps(content, indent=2) + "\n")
         if folder.exists():
             os.rename(folder, temporary / "old")

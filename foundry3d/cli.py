@@ -9,7 +9,7 @@ import importlib
 import json
 import logging
 import sys
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
@@ -34,6 +34,11 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
         configs.ProbeConfig,
         "foundry3d.report:probe_models",
         "linear SVM and k-NN on frozen features",
+    ),
+    "convert": (
+        configs.ConvertConfig,
+        "foundry3d.hub:convert",
+        "another project's checkpoint, or ours, as a folder to share",
     ),
     "cost": (configs.CostConfig, "foundry3d.report:show_cost", "MACs, FLOPs and parameters"),
     "doctor": (configs.DoctorConfig, "foundry3d.report:doctor", "what was found and picked"),
@@ -100,8 +105,11 @@ def option_type(kind: type, name: str) -> Any:
 def plain_words(kind: type, arguments: list[str]) -> list[str]:
     """Arguments as the parser wants them: `--flag` becomes `--flag true`, lists become JSON.
 
-    So that `--resume`, `--models a b` and `--backbone.point_widths 32 64 128` can be typed.
+    So that `--resume`, `--models a b` and `--backbone.point_widths 32 64 128` can be typed. Words
+    in front of all options are the record's first field: `foundry3d convert PATH`.
     """
+    if arguments and not arguments[0].startswith("-"):
+        arguments = [f"--{fields(kind)[0].name}", *arguments]
     words: list[str] = []
     i = 0
     while i < len(arguments):

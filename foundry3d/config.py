@@ -482,6 +482,32 @@ class DemoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """`foundry3d convert`: any checkpoint as a folder of our own, with a model card.
+
+    Attributes:
+        path: a Point-JEPA, point2vec, Point-MAE or Point-BERT file, or a checkpoint folder.
+        out: the folder to write.
+        num_heads: attention heads, where the file does not store them.
+        num_groups: tokens of a cloud, likewise.
+        group_size: points of a token, likewise.
+        weights: online, or the exponential moving average where the file holds one.
+        license: of the weights, for the card.
+    """
+
+    path: str = ""
+    out: str = "model"
+    num_heads: int | None = None
+    num_groups: int | None = None
+    group_size: int | None = None
+    weights: Literal["online", "ema"] = "online"
+    license: str = "other"
+
+    def __post_init__(self) -> None:
+        _require(bool(self.path), "name the checkpoint to convert: foundry3d convert PATH")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
     """`foundry3d doctor`: what was found on this machine, and what was picked."""
 

@@ -182,10 +182,35 @@ def group_points(
             a radius that is not positive.
     """
     check_points(points, at_least=max(groups, group_size))
+    chosen = farthest_point_sample(points, groups, start=start, backend=backend)
+    return group_at(points, gather(points, chosen), group_size, radius=radius, backend=backend)
+
+
+def group_at(
+    points: Tensor,
+    centers: Tensor,
+    group_size: int,
+    *,
+    radius: float | None = None,
+    backend: Backend = "auto",
+) -> Groups:
+    """The points nearest to given centers, relative to them.
+
+    Args:
+        points: (B, N, 3).
+        centers: (B, c, 3), points of the clouds or not.
+        group_size: k, points a group.
+        radius: divides the relative coordinates when given (radius scaling).
+        backend: as in `farthest_point_sample`.
+
+    Returns:
+        `Groups` with centers (B, c, 3) and neighborhoods (B, c, k, 3).
+
+    Raises:
+        InputError: fewer points than group_size, or a radius that is not positive.
+    """
     if radius is not None and not radius > 0:
         raise InputError(f"radius must be positive, got {radius}")
-    chosen = farthest_point_sample(points, groups, start=start, backend=backend)
-    centers = gather(points, chosen)
     index = nearest_neighbors(centers, points, group_size, backend=backend)
     neighborhoods = gather(points, index) - centers[:, :, None]
     return Groups(centers, neighborhoods if radius is None else neighborhoods / radius)

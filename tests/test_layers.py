@@ -14,7 +14,7 @@ FLOORS = [
     {"tokenizer", "vit", "supertokens", "backbone", "reduce", "jepa", "mae"},
     {"foreign", "foreign_files", "foreign_tables", "checkpoint", "results"},
     {"tasks"},
-    {"cost", "figures", "report", "embed"},
+    {"cost", "figures", "report", "embed", "hub"},
     {"demo"},
     {"cli"},
 ]

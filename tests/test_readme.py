@@ -32,6 +32,6 @@ def test_readme_commands_parse(capsys: pytest.CaptureFixture) -> None:
 def test_examples_run_and_stay_short(path: Path, capsys: pytest.CaptureFixture) -> None:
     assert len(path.read_text().splitlines()) < 60
     module = runpy.run_path(str(path))
-    small = {"epochs": 1, "clouds": 64} if path.stem == "02_distill" else {}
+    small = {} if path.stem == "01_features" else {"epochs": 1, "clouds": 64}
     module["main"](**small)
     assert capsys.readouterr().out.strip()

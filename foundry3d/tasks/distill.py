@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Student, require_teacher
+from foundry3d.backbone import Backbone, Student, Teacher, require_teacher
 from foundry3d.checkpoint import load
 from foundry3d.config import DistillConfig
 from foundry3d.data.loading import load_splits
+from foundry3d.errors import InputError
+from foundry3d.geometry import Groups, group_at
 from foundry3d.tasks.engine import Task, fit, freeze, keep, open_run
 
 
@@ -18,17 +20,21 @@ class DistillTask(Task):
 
     Args:
         config: of the run.
-        teacher: frozen, not saved with the run's checkpoints.
+        teacher: frozen, not saved with the run's checkpoints; a `Backbone`, or any `Teacher`,
+            whose centers the student's groups are then made at.
         student: trained in place.
     """
 
-    def __init__(self, config: DistillConfig, teacher: Backbone, student: Student) -> None:
+    def __init__(self, config: DistillConfig, teacher: Teacher, student: Student) -> None:
         super().__init__(config.train, config.data, config.augment)
         self.config = config
         self.student = student
-        freeze(teacher, True)
+        if isinstance(teacher, nn.Module):
+            freeze(teacher, True)
         self._teacher = [teacher]  # in a list: neither a submodule, nor optimised, nor saved
-        self.can_freeze = student.config.backbone.token_dim is None
+        self.can_freeze = (
+            isinstance(teacher, Backbone) and student.config.backbone.token_dim is None
+        )
         if self.can_freeze and config.unfreeze_epoch is None:
             freeze(student.encoder, True)
 
@@ -39,7 +45,8 @@ class DistillTask(Task):
 
     def on_fit_start(self) -> None:
         """Brings the teacher to the student's device."""
-        self._teacher[0].to(self.device)
+        if isinstance(self._teacher[0], nn.Module):
+            self._teacher[0].to(self.device)
 
     def on_train_epoch_start(self) -> None:
         """A frozen encoder stays in evaluation mode."""
@@ -55,36 +62,57 @@ class DistillTask(Task):
             for parameter in self.student.encoder.parameters():
                 parameter.grad = None
 
+    def goal(self, points: Tensor, generator: torch.Generator) -> tuple[Groups, Tensor]:
+        """The groups that both read, and the teacher's features (B, c, d) of them.
+
+        Raises:
+            InputError: a teacher of one's own returned what a teacher does not return.
+        """
+        teacher, student = self._teacher[0], self.student
+        with torch.no_grad():
+            if isinstance(teacher, Backbone):
+                groups = student.group(points, generator=generator)
+                return groups, teacher.encode(groups).features.float()
+            found = teacher(points)
+        features, centers = found.features.float(), found.centers.to(points.dtype)
+        batch, count, width = features.shape
+        if centers.shape != (batch, count, 3) or width != student.output_dim:
+            raise InputError(
+                f"expected teacher features (B, c, {student.output_dim}) and centers (B, c, 3), "
+                f"got {tuple(features.shape)} and {tuple(centers.shape)}"
+            )
+        shape = student.shape
+        return group_at(points, centers, shape.group_size, radius=shape.radius), features
+
     def training_step(self, points: Tensor, index: int) -> Tensor:
         """The reconstruction loss of a batch of points (B, N, 3), equation 1."""
         generator = self.step_generator()
-        groups = self.student.group(self.prepared(points, generator), generator=generator)
-        with torch.no_grad():
-            goal = self._teacher[0].encode(groups).features.float()
+        groups, goal = self.goal(self.prepared(points, generator), generator)
         output = self.student.encode(groups, generator=generator)
         features = output.features.float()
         loss = F.mse_loss(features, goal)
         if self.config.loss == "smooth_l1":
             loss = F.smooth_l1_loss(features, goal)
         assert output.assignment is not None
-        chosen = output.assignment.flatten().bincount(minlength=self.config.supertokens)
+        chosen = output.assignment.flatten().bincount(minlength=self.student.config.supertokens)
         self.log("loss", loss)
         self.log("supertokens_used", (chosen > 0).float().mean())
         self.log("used_per_cloud", output.tokens_used.float().mean())
         return loss
 
 
-def distill(config: DistillConfig) -> Student:
-    """Distils a student from a saved teacher and saves it as `<out>/model`.
-
-    Returns:
-        The student, in evaluation mode.
+def student_of(teacher: Teacher, config: DistillConfig) -> Student:
+    """A new student of a `Backbone`, as the configuration describes it.
 
     Raises:
-        InputError: teacher, data, sizes or a run folder that cannot be used.
+        InputError: a teacher of one's own, whose student cannot be derived.
     """
-    teacher = require_teacher(load(config.teacher))
-    student = Student.from_teacher(
+    if not isinstance(teacher, Backbone):
+        raise InputError(
+            "a teacher of your own needs a student: pass student=Student(StudentConfig("
+            "backbone=..., output_dim=the teacher's feature width))"
+        )
+    return Student.from_teacher(
         teacher,
         supertokens=config.supertokens,
         dim=config.student_dim,
@@ -97,6 +125,27 @@ def distill(config: DistillConfig) -> Student:
         supertoken_positions=config.supertoken_positions,
         temperature=config.temperature,
     )
+
+
+def distill(
+    config: DistillConfig, *, teacher: Teacher | None = None, student: Student | None = None
+) -> Student:
+    """Distils a student from a teacher and saves it as `<out>/model`.
+
+    Args:
+        config: of the run.
+        teacher: None = the saved one that the configuration names; else a `Backbone` or any
+            `Teacher` of one's own.
+        student: trained in place; None = `Student.from_teacher` of a `Backbone`.
+
+    Returns:
+        The student, in evaluation mode.
+
+    Raises:
+        InputError: teacher, data, sizes or a run folder that cannot be used.
+    """
+    teacher = require_teacher(load(config.teacher)) if teacher is None else teacher
+    student = student or student_of(teacher, config)
     out, resume_from = open_run(config.out, config, resume=config.resume)
     splits = load_splits(config.data, seed=config.train.seed)
     task = DistillTask(config, teacher, student)

@@ -257,7 +257,8 @@ def fit(task: Task, train: Clouds, out: Path, *, resume_from: Path | None) -> di
         world=trainer.world_size,
     )
     trainer.fit(task, train_dataloaders=batches, ckpt_path=resume_from, weights_only=True)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    found = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in found if not name.startswith("lr")}
 
 
 def keep(

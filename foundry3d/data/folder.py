@@ -1,0 +1,138 @@
+"""A folder of point-cloud and mesh files as a data set: `class/file`, or files without classes.
+
+Shape legend: n clouds, N points of each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.files import EXTENSIONS, read_points
+from foundry3d.data.progress import with_progress
+from foundry3d.errors import InputError
+
+log = logging.getLogger("foundry3d")
+
+
+def is_supported(path: Path) -> bool:
+    """Whether a path ends like a file that can be read, and is not hidden."""
+    ending = path.suffix.lower().removeprefix(".")
+    return ending in EXTENSIONS and not path.name.startswith(".")
+
+
+def find_files(folder: str | Path) -> list[Path]:
+    """Every file below a folder that can be read by its ending, sorted; hidden ones are left out.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = Path(folder)
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if is_supported(path)
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not found:
+        raise InputError(f"{folder}: no file ends in {', '.join(EXTENSIONS)}")
+    return found
+
+
+def read_folder(
+    folder: str | Path, *, points: int, seed: int = 0, class_names: tuple[str, ...] | None = None
+) -> Clouds:
+    """One labelled cloud of every file `folder/class/file`, or unlabelled ones of `folder/file`.
+
+    Points of a cloud are in random order. Every cloud gets as many as the smallest file has, at
+    most twice `points`; meshes are sampled evenly by area.
+
+    Args:
+        folder: its sub-folders, sorted, are the classes.
+        points: how many a cloud must have at the least.
+        seed: of sampling and order; every file draws its own.
+        class_names: classes by label that the sub-folders must be among; None = whatever they are.
+
+    Raises:
+        InputError: no files, another layout, an unknown class, or a file that cannot be read or
+            has too few points.
+    """
+    folder = Path(folder)
+    names, files = _layout(folder)
+    if class_names is not None and names:
+        unknown = sorted(set(names) - set(class_names))
+        if unknown:
+            raise InputError(
+                f"{folder}: no class {', '.join(unknown[:5])} in the training data, which has "
+                f"{', '.join(class_names[:20]) or 'none'}; rename or remove it"
+            )
+        names = class_names
+    label = {name: i for i, name in enumerate(names)}
+    clouds = [
+        _cloud(path, 2 * points, points, np.random.default_rng([seed, i]))
+        for i, path in enumerate(with_progress(files, f"{folder.name}: read"))
+    ]
+    size = min(map(len, clouds))
+    return Clouds(
+        points=np.stack([cloud[:size] for cloud in clouds]),
+        labels=np.array([label.get(path.parent.name, -1) if names else -1 for path in files]),
+        class_names=names,
+        name=folder.resolve().name,
+    )
+
+
+def _layout(folder: Path) -> tuple[tuple[str, ...], list[Path]]:
+    """Class names (none without sub-folders) and files, both sorted; refuses other layouts."""
+    entries = _visible(folder)
+    classes = [path for path in entries if path.is_dir()]
+    loose = _readable(path for path in entries if not path.is_dir())
+    if classes and loose:
+        raise InputError(
+            f"{folder}: expected class folders or files, got both ({classes[0].name} and "
+            f"{loose[0].name}); move one of them away"
+        )
+    files = loose
+    for part in classes:
+        inside = _visible(part)
+        deeper = next((path for path in inside if path.is_dir()), None)
+        if deeper is not None:
+            raise InputError(f"{deeper}: expected files in a class folder, got a folder")
+        own = _readable(inside)
+        if not own:
+            raise InputError(f"{part}: no file ends in {', '.join(EXTENSIONS)}")
+        files += own
+    if not files:
+        raise InputError(f"{folder}: no file ends in {', '.join(EXTENSIONS)}")
+    return tuple(path.name for path in classes), files
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, without hidden entries."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _readable(paths: Iterable[Path]) -> list[Path]:
+    """The paths whose ending is known; says how many are left out."""
+    paths = list(paths)
+    kept = [path for path in paths if is_supported(path)]
+    if len(kept) < len(paths):
+        log.info("%s: %d files of other kinds left out", paths[0].parent, len(paths) - len(kept))
+    return kept
+
+
+def _cloud(path: Path, most: int, least: int, rng: np.random.Generator) -> np.ndarray:
+    """At most `most` points of a file (N, 3) float32, in random order."""
+    found = read_points(path, samples=most, seed=int(rng.integers(2**31))).points
+    if len(found) < least:
+        raise InputError(
+            f"{path}: expected at least {least} points (data.points), got {len(found)}; lower "
+            "data.points or remove the file"
+        )
+    if (found == found[0]).all():
+        raise InputError(f"{path}: expected points that differ, got {len(found)} times the same")
+    return found[rng.permutation(len(found))[:most]]

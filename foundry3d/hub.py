@@ -1,0 +1,181 @@
+"""Folders to share: weights, sizes, provenance and a model card that a hub shows.
+
+A shared folder is an ordinary checkpoint with a `README.md` beside it, so `foundry3d.load` reads
+it. Pushing and fetching need the optional `huggingface_hub`; folders need nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from foundry3d.backbone import Backbone, Student
+from foundry3d.checkpoint import load, read_config, save
+from foundry3d.config import ConvertConfig
+from foundry3d.cost import count
+from foundry3d.errors import InputError
+from foundry3d.foreign import load_foreign
+
+HEAD = """---
+library_name: foundry3d
+license: {license}
+tags: [point-cloud, 3d, self-supervised, distillation]
+---
+
+# {title}
+
+{sentence}
+
+```python
+import foundry3d
+
+model = foundry3d.load("{title}")
+tokens = model(points)  # points (B, N, 3): tokens.features (B, {tokens}, {width})
+```
+
+"""
+
+
+def _section(heading: str, rows: dict[str, Any]) -> str:
+    lines = [f"| {key} | {value} |" for key, value in rows.items() if value not in (None, {}, [])]
+    return "\n".join([f"## {heading}", "", "| | |", "|---|---|", *lines, "", ""]) if lines else ""
+
+
+def card(model: Backbone | Student, *, title: str, provenance: dict[str, Any], license: str) -> str:
+    """The model card (Markdown): what it is, where it comes from, protocol, scores, cost.
+
+    Args:
+        model: accounted for with one cloud.
+        title: the model's name.
+        provenance: as saved with it; `metrics` and `scores` get tables of their own.
+        license: of the weights; the one who shares them knows it.
+    """
+    cost, shape = count(model), model.shape
+    if isinstance(model, Student):
+        sentence = (
+            f"A student that compresses {shape.groups} tokens of a point cloud into "
+            f"{model.config.supertokens} supertokens and returns all {shape.groups} features, "
+            "distilled without labels."
+        )
+    else:
+        sentence = f"A point-cloud transformer that returns {shape.groups} token features."
+    rest = dict(provenance)
+    scores, metrics = rest.pop("scores", {}), rest.pop("metrics", {})
+    origin = {key.replace("_", " "): value for key, value in rest.items()}
+    sizes = {
+        "encoder": f"{shape.depth} blocks of width {shape.dim}, {shape.heads} heads",
+        "tokens": f"{shape.groups} groups of {shape.group_size} points",
+        "parameters": f"{cost.params / 1e6:.3f} M",
+        "one cloud": f"{cost.macs / 1e9:.4f} GMACs, {cost.flops / 1e9:.4f} GFLOPs",
+    }
+    note = (
+        f"## Licence\n\n{license}. Weights inherit what the data and the teacher they were made "
+        "from allow; check both before use.\n"
+    )
+    head = HEAD.format(
+        license=license, title=title, sentence=sentence, tokens=shape.groups, width=model.output_dim
+    )
+    return (
+        head
+        + _section("Where it comes from", origin)
+        + _section("Scores", {k: f"{v}" for k, v in scores.items()})
+        + _section("Last training metrics", {k: f"{v:.4g}" for k, v in metrics.items()})
+        + _section("Size and cost", sizes)
+        + note
+    )
+
+
+def save_pretrained(
+    model: Backbone | Student,
+    folder: str | Path,
+    *,
+    provenance: dict[str, Any] | None = None,
+    license: str = "other",
+) -> Path:
+    """Writes a checkpoint folder with a model card.
+
+    Args:
+        model: to save.
+        folder: where to; its name is the model's.
+        provenance: where the model comes from; JSON values.
+        license: of the weights.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the folder exists and is not a checkpoint.
+    """
+    known = provenance or {}
+    text = card(model, title=Path(folder).name, provenance=known, license=license)
+    return save(model, folder, provenance=known, files={"README.md": text})
+
+
+def from_pretrained(name: str | Path) -> Backbone | Student:
+    """The model of a folder, or of a hub repository `owner/name`, in evaluation mode.
+
+    Raises:
+        InputError: no such folder and no hub library, or the repository cannot be fetched.
+    """
+    if Path(name).exists():
+        return load(name)
+    hub = _hub_library(f"{name} is not a folder here")
+    try:
+        return load(hub.snapshot_download(str(name)))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{name}: neither a folder nor a repository in reach ({reason})") from None
+
+
+def push(folder: str | Path, repository: str) -> str:
+    """Uploads a checkpoint folder to a hub repository `owner/name`; returns its address.
+
+    Raises:
+        InputError: not a checkpoint folder, or the hub library is missing.
+    """
+    read_config(folder)
+    hub = _hub_library("pushing to a hub")
+    hub.create_repo(repository, exist_ok=True)
+    return str(hub.upload_folder(repo_id=repository, folder_path=str(folder)))
+
+
+def _hub_library(reason: str) -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise InputError(f'{reason}; a hub needs: pip install "foundry3d[hub]"') from None
+    return huggingface_hub
+
+
+def convert(config: ConvertConfig) -> Path:
+    """Reads any checkpoint (another project's file, or a folder) and writes a shareable folder.
+
+    Raises:
+        InputError: a checkpoint that cannot be read, or an output folder that exists.
+    """
+    source, out = Path(config.path), Path(config.out)
+    if out.exists():
+        raise InputError(f"{out} exists; choose another --out")
+    model: Backbone | Student
+    if source.is_file():
+        model, provenance = load_foreign(
+            source,
+            num_heads=config.num_heads,
+            num_groups=config.num_groups,
+            group_size=config.group_size,
+            weights=config.weights,
+        )
+    else:
+        provenance = read_config(source)["provenance"]
+        model = load(source)
+    save_pretrained(model, out, provenance=provenance, license=config.license)
+    print(
+        f"{out}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()):,} parameters"
+    )
+    for key in ("source", "form", "weights"):
+        if key in provenance:
+            print(f"  {key}: {provenance[key]}")
+    for kind in ("left_out", "notices"):
+        for item in provenance.get(kind, []):
+            print(f"  {kind.replace('_', ' ').rstrip('s')}: {item}")
+    return out

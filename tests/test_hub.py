@@ -1,0 +1,113 @@
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from conftest import TINY
+from torch import Tensor, nn
+
+import foundry3d
+from foundry3d import cli, hub
+from foundry3d.backbone import Backbone, Student
+from foundry3d.config import DistillConfig, StudentConfig
+from foundry3d.errors import InputError
+from foundry3d.tasks.distill import DistillTask, student_of
+
+
+def test_a_shared_folder_is_a_checkpoint_with_a_card(teacher: Backbone, points, tmp_path: Path):
+    student = Student.from_teacher(teacher, supertokens=3)
+    folder = hub.save_pretrained(
+        student,
+        tmp_path / "small",
+        provenance={"teacher": "big", "data": "shapes", "seed": 4, "scores": {"svm": 81.5}},
+        license="mit",
+    )
+    again = foundry3d.from_pretrained(folder)
+    assert torch.equal(again(points).features, student(points).features)
+    text = (folder / "README.md").read_text()
+    for expected in ("license: mit", "# small", "3 supertokens", "| data | shapes |", "81.5"):
+        assert expected in text
+    parameters = sum(p.numel() for p in student.parameters())
+    assert f"{parameters / 1e6:.3f} M" in text
+
+
+def test_no_hub_library_is_one_sentence(tmp_path: Path, teacher: Backbone) -> None:
+    with pytest.raises(InputError, match=r"foundry3d\[hub\]|neither a folder nor"):
+        hub.from_pretrained("nobody/nothing")
+    with pytest.raises(InputError, match="expected a checkpoint folder"):
+        hub.push(tmp_path, "nobody/nothing")
+
+
+def test_convert_reads_foreign_files_and_own_folders(shared, tmp_path: Path, capsys) -> None:
+    source = shared / "parity" / "pointjepa.ckpt"
+    cli.main(["convert", str(source), "--out", str(tmp_path / "a"), "--weights", "ema"])
+    assert "Point-JEPA" in capsys.readouterr().out
+    direct, provenance = foundry3d.load_foreign(source, weights="ema")
+    points = torch.rand(2, 64, 3)
+    assert torch.equal(foundry3d.load(tmp_path / "a")(points).features, direct(points).features)
+    cli.main(["convert", str(tmp_path / "a"), "--out", str(tmp_path / "b")])
+    for name in ("a", "b"):
+        content = json.loads((tmp_path / name / "config.json").read_text())
+        assert content["provenance"] == provenance
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["convert", str(source), "--out", str(tmp_path / "a")])
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["pointjepa.ckpt", "point2vec.ckpt", "pointmae.pth", "pointbert.pth"]
+)
+def test_every_foreign_teacher_can_be_distilled(shared, name: str, monkeypatch) -> None:
+    sizes = {"num_heads": 3, "num_groups": 16, "group_size": 8}
+    given = sizes if name.endswith("pth") else {}
+    teacher = foundry3d.load_foreign(shared / "parity" / name, **given)[0]
+    config = DistillConfig(supertokens=4)
+    student = student_of(teacher, config)
+    task = DistillTask(config, teacher, student).train()
+    monkeypatch.setattr(task, "log", lambda *a, **k: None)
+    g = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(DistillTask, "step_generator", lambda self: g)
+    points = torch.rand(8, 1024, 3, generator=g)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(12):
+        loss = task.training_step(points, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+
+
+class Output(NamedTuple):
+    features: Tensor
+    centers: Tensor
+
+
+class Own(nn.Module):
+    """A teacher that inherits nothing: 9 tokens of 7 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 7)
+
+    def forward(self, points: Tensor) -> Output:
+        return Output(self.linear(points[:, :9]), points[:, :9])
+
+
+def test_a_teacher_of_ones_own(points: Tensor, generator: torch.Generator) -> None:
+    config = DistillConfig(supertokens=4)
+    student = Student(StudentConfig(backbone=TINY, supertokens=4, output_dim=7))
+    teacher = Own()
+    groups, goal = DistillTask(config, teacher, student).goal(points, generator)
+    assert torch.equal(groups.centers, points[:, :9])
+    assert groups.neighborhoods.shape == (4, 9, 8, 3)
+    assert torch.equal(goal, teacher.linear(points[:, :9]))
+    assert not goal.requires_grad
+    assert student.encode(groups).features.shape == goal.shape
+    with pytest.raises(InputError, match="needs a student"):
+        student_of(teacher, config)
+    narrow = Student(StudentConfig(backbone=TINY, supertokens=4))
+    with pytest.raises(InputError, match="expected teacher features"):
+        DistillTask(config, teacher, narrow).goal(points, generator)
