@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ from foundry3d.config import (
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
 from foundry3d.tasks.distill import DistillTask, distill
-from foundry3d.tasks.engine import rate
-from foundry3d.tasks.pretrain import pretrain
+from foundry3d.tasks.engine import fit, rate
+from foundry3d.tasks.pretrain import PretrainTask, pretrain
 
 DATA = DataConfig(train_clouds=48, test=None, points=64, validation=0.0)
 TRAIN = TrainConfig(epochs=2, batch_size=16, warmup_epochs=1, accelerator="cpu")
@@ -233,12 +234,29 @@ def test_clouds_survive_training(tmp_path: Path) -> None:
     g = np.random.default_rng(0)
     clouds = Clouds(points=g.normal(size=(32, 64, 3)).astype(np.float32), labels=np.full(32, -1))
     before = clouds.points.copy()
-    from foundry3d.tasks.engine import fit, open_run
-    from foundry3d.tasks.pretrain import PretrainTask
-
     config = replace(
-        MASKED, train=replace(TRAIN, epochs=1), augment=AugmentConfig(flip=True, translate=0.1)
+        MASKED,
+        out=str(tmp_path / "r"),
+        train=replace(TRAIN, epochs=1),
+        augment=AugmentConfig(flip=True, translate=0.1),
     )
-    out, _ = open_run(tmp_path / "r", config, resume=False)
-    fit(PretrainTask(config, Backbone(MASKED.backbone)), clouds, out, resume_from=None)
+    fit(PretrainTask(config, Backbone(MASKED.backbone)), clouds, config)
     assert np.array_equal(before, clouds.points)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"accelerator": "nonsense"},
+        {"devices": 0},
+        pytest.param(
+            {"logger": "wandb"},
+            marks=pytest.mark.skipif(bool(find_spec("wandb")), reason="is here"),
+        ),
+    ],
+)
+def test_what_the_machine_lacks_is_one_sentence(tmp_path: Path, change: dict) -> None:
+    config = replace(MASKED, out=str(tmp_path / "r"), train=replace(TRAIN, **change))
+    with pytest.raises(InputError, match="cannot be set up"):
+        pretrain(config)
+    assert not (tmp_path / "r" / "config.yaml").exists()

@@ -12,7 +12,7 @@ from foundry3d.config import DistillConfig
 from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_at
-from foundry3d.tasks.engine import Task, fit, freeze, keep, open_run
+from foundry3d.tasks.engine import Task, fit, freeze, keep
 
 
 class DistillTask(Task):
@@ -146,11 +146,10 @@ def distill(
     """
     teacher = require_teacher(load(config.teacher)) if teacher is None else teacher
     student = student or student_of(teacher, config)
-    out, resume_from = open_run(config.out, config, resume=config.resume)
     splits = load_splits(config.data, seed=config.train.seed)
     task = DistillTask(config, teacher, student)
-    metrics = fit(task, splits.train, out, resume_from=resume_from)
+    metrics = fit(task, splits.train, config)
     student = task.student.cpu().eval().requires_grad_(True)
     origin = {"made_by": "distill", "teacher": config.teacher}
-    keep(student, out, task, splits.train, origin | {"metrics": metrics})
+    keep(student, task, splits.train, config.out, origin | {"metrics": metrics})
     return student

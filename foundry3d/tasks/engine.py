@@ -26,11 +26,19 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from foundry3d.backbone import Backbone, Student
 from foundry3d.checkpoint import save
-from foundry3d.config import AugmentConfig, DataConfig, TrainConfig, to_dict
+from foundry3d.config import (
+    AugmentConfig,
+    DataConfig,
+    DistillConfig,
+    PretrainConfig,
+    TrainConfig,
+    to_dict,
+)
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Batches
 from foundry3d.errors import InputError
@@ -157,30 +165,29 @@ def _rank() -> int:
     return next((int(value) for value in named if value is not None), 0)
 
 
-def open_run(out: str | Path, config: Any, *, resume: bool) -> tuple[Path, Path | None]:
-    """Makes a run folder with its configuration and command, or finds the one to resume.
+def open_run(out: Path, config: PretrainConfig | DistillConfig) -> Path | None:
+    """Makes a run folder with its configuration and command, or finds where to resume.
 
     Args:
         out: the folder.
-        config: the run's configuration record.
-        resume: continue what is there.
+        config: the run's configuration record; its `resume` allows to continue what is there.
 
     Returns:
-        The folder, and the checkpoint to resume from (None = from the start).
+        The checkpoint to resume from; None = from the start.
 
     Raises:
         InputError: the folder already holds a run and `resume` is off, or it holds a run of
             another configuration.
     """
-    out = Path(out)
-    if _rank() != 0:  # the first process has prepared the folder
-        last = out / "checkpoints" / "last.ckpt"
-        return out, last if resume and last.exists() else None
+    last = out / "checkpoints" / "last.ckpt"
+    resume_from = last if config.resume and last.exists() else None
+    if _rank() != 0:  # the first process prepares the folder
+        return resume_from
     written = out / "config.yaml"
     values = to_dict(config)
-    values.pop("resume", None)
+    values.pop("resume")
     if written.exists():
-        if not resume:
+        if not config.resume:
             raise InputError(f"{out} already holds a run; choose another --out or add --resume")
         before = yaml.safe_load(written.read_text())
         changed = sorted(k for k in values | before if values.get(k) != before.get(k))
@@ -189,12 +196,11 @@ def open_run(out: str | Path, config: Any, *, resume: bool) -> tuple[Path, Path 
                 f"{out} holds a run with other settings of {', '.join(changed)}; resume with "
                 f"--config {written}"
             )
-        last = out / "checkpoints" / "last.ckpt"
-        return out, last if last.exists() else None
+        return resume_from
     out.mkdir(parents=True, exist_ok=True)
     (out / "command.txt").write_text(shlex.join(["foundry3d", *sys.argv[1:]]) + "\n")
     written.write_text(yaml.safe_dump(values, sort_keys=False))
-    return out, None
+    return None
 
 
 def _loggers(out: Path, config: TrainConfig) -> list[Logger]:
@@ -213,41 +219,55 @@ def _loggers(out: Path, config: TrainConfig) -> list[Logger]:
     return loggers
 
 
-def fit(task: Task, train: Clouds, out: Path, *, resume_from: Path | None) -> dict[str, float]:
+def make_trainer(out: Path, config: TrainConfig, *, few_batches: bool) -> L.Trainer:
+    """The Lightning trainer of a run.
+
+    Raises:
+        InputError: devices, precision or a logger that this machine does not have.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        return L.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            precision=config.precision,  # type: ignore[arg-type]
+            max_epochs=config.epochs,
+            gradient_clip_val=config.clip,
+            sync_batchnorm=torch.cuda.is_available() and config.accelerator != "cpu",
+            use_distributed_sampler=False,
+            logger=_loggers(out, config),
+            log_every_n_steps=1 if few_batches else 10,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[
+                KeepLast(out / "checkpoints" / "last.ckpt", every=config.checkpoint_every),
+                LearningRateMonitor("epoch"),
+                Progress(config.batch_size),
+            ],
+        )
+    except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
+        raise InputError(f"the trainer cannot be set up: {error}") from None
+
+
+def fit(task: Task, train: Clouds, run: PretrainConfig | DistillConfig) -> dict[str, float]:
     """Trains the task and leaves the run folder complete but for the final model.
 
     Args:
         task: what to train; changed in place.
         train: training clouds.
-        out: the run folder.
-        resume_from: a checkpoint of the same run, or None.
+        run: the run's configuration: its folder, whether to resume, and what is kept in it.
 
     Returns:
         The last logged metrics.
+
+    Raises:
+        InputError: a run folder, data or a machine that cannot be used.
     """
     config = task.train_config
     retain_memory()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    trainer = L.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.nodes,
-        precision=config.precision,  # type: ignore[arg-type]
-        max_epochs=config.epochs,
-        gradient_clip_val=config.clip,
-        sync_batchnorm=torch.cuda.is_available() and config.accelerator != "cpu",
-        use_distributed_sampler=False,
-        logger=_loggers(out, config),
-        log_every_n_steps=1 if len(train) < 20 * config.batch_size else 10,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[
-            KeepLast(out / "checkpoints" / "last.ckpt", every=config.checkpoint_every),
-            LearningRateMonitor("epoch"),
-            Progress(config.batch_size),
-        ],
-    )
+    trainer = make_trainer(Path(run.out), config, few_batches=len(train) < 20 * config.batch_size)
     task.train()
     batches = Batches(
         train,
@@ -256,13 +276,14 @@ def fit(task: Task, train: Clouds, out: Path, *, resume_from: Path | None) -> di
         rank=trainer.global_rank,
         world=trainer.world_size,
     )
-    trainer.fit(task, train_dataloaders=batches, ckpt_path=resume_from, weights_only=True)
+    last = open_run(Path(run.out), run)
+    trainer.fit(task, train_dataloaders=batches, ckpt_path=last, weights_only=True)
     found = trainer.callback_metrics.items()
     return {name: float(value) for name, value in found if not name.startswith("lr")}
 
 
 def keep(
-    model: Backbone | Student, out: Path, task: Task, train: Clouds, origin: dict[str, Any]
+    model: Backbone | Student, task: Task, train: Clouds, out: str, origin: dict[str, Any]
 ) -> None:
     """Saves a trained model as `<out>/model` with what its training was, on the first process."""
     if not task.trainer.is_global_zero:
@@ -278,7 +299,7 @@ def keep(
         "seed": task.train_config.seed,
         "code": code_version(),
     }
-    save(model, out / "model", provenance=origin | protocol)
+    save(model, Path(out) / "model", provenance=origin | protocol)
 
 
 def retain_memory() -> None:

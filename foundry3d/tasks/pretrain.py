@@ -12,7 +12,7 @@ from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
 from foundry3d.jepa import Jepa
 from foundry3d.mae import MaskedReconstruction
-from foundry3d.tasks.engine import Task, fit, keep, open_run
+from foundry3d.tasks.engine import Task, fit, keep
 
 
 class PretrainTask(Task):
@@ -63,7 +63,6 @@ def pretrain(config: PretrainConfig) -> Backbone:
     Raises:
         InputError: data, sizes or a run folder that cannot be used.
     """
-    out, resume_from = open_run(config.out, config, resume=config.resume)
     splits = load_splits(config.data, seed=config.train.seed)
     generator = torch.Generator().manual_seed(config.train.seed)
     if config.init is None:
@@ -76,8 +75,8 @@ def pretrain(config: PretrainConfig) -> Backbone:
                 "'config' of its config.json into 'backbone'"
             )
     task = PretrainTask(config, backbone)
-    metrics = fit(task, splits.train, out, resume_from=resume_from)
+    metrics = fit(task, splits.train, config)
     backbone = task.backbone.cpu().eval()
     origin = {"made_by": f"pretrain ({config.objective})", "init": config.init}
-    keep(backbone, out, task, splits.train, origin | {"metrics": metrics})
+    keep(backbone, task, splits.train, config.out, origin | {"metrics": metrics})
     return backbone

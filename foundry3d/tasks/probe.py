@@ -112,7 +112,7 @@ def probe(model: Model, splits: Splits, *, points: int) -> Scores:
         points: points of a cloud that the model reads.
 
     Raises:
-        InputError: a split or its labels are missing.
+        InputError: a split or its labels are missing, or classes differ.
     """
     train, held, test = splits.train, splits.validation, splits.test
     if held is None or test is None:
@@ -120,6 +120,12 @@ def probe(model: Model, splits: Splits, *, points: int) -> Scores:
     for clouds in (train, held, test):
         if clouds.labels.min() < 0 or len(np.unique(train.labels)) < 2:
             raise InputError(f"{clouds.name}: a probe needs a class label for every cloud")
+    shared = min(len(train.class_names), len(test.class_names))
+    if train.class_names[:shared] != test.class_names[:shared]:
+        raise InputError(
+            f"{test.name}: its classes {', '.join(test.class_names[:5])} are not those of "
+            f"{train.name}, {', '.join(train.class_names[:5])}, in the same order"
+        )
     made = [extract(model, clouds, points=points) for clouds in (train, held, test)]
     return score(made[0], train.labels, made[1], held.labels, made[2], test.labels)
 
