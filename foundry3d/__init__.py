@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from foundry3d.checkpoint import save as save
     from foundry3d.config import BackboneConfig as BackboneConfig
     from foundry3d.config import StudentConfig as StudentConfig
+    from foundry3d.embed import embed_clouds as embed_clouds
     from foundry3d.errors import InputError as InputError
     from foundry3d.foreign import load_foreign as load_foreign
     from foundry3d.hub import from_pretrained as from_pretrained
@@ -31,6 +32,7 @@ _HOME = {
     "Backbone": "backbone",
     "Student": "backbone",
     "Tokens": "backbone",
+    "embed_clouds": "embed",
     "load": "checkpoint",
     "save": "checkpoint",
     "BackboneConfig": "config",

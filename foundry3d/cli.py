@@ -35,10 +35,20 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
         "foundry3d.report:probe_models",
         "linear SVM and k-NN on frozen features",
     ),
+    "embed": (
+        configs.EmbedConfig,
+        "foundry3d.embed:embed",
+        "features of your own files: embed FILES --model M --out features.npz",
+    ),
     "convert": (
         configs.ConvertConfig,
         "foundry3d.hub:convert",
         "another project's checkpoint, or ours, as a folder to share",
+    ),
+    "data pack": (
+        configs.PackConfig,
+        "foundry3d.data.packing:pack",
+        "a large collection as tar shards that training streams",
     ),
     "cost": (configs.CostConfig, "foundry3d.report:show_cost", "MACs, FLOPs and parameters"),
     "doctor": (configs.DoctorConfig, "foundry3d.report:doctor", "what was found and picked"),
@@ -64,10 +74,10 @@ def usage() -> str:
     )
 
 
-def fail(message: str) -> NoReturn:
-    """Ends with one line on standard error and status 2."""
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Ends with one line on standard error and a status that is not 0."""
     print(f"foundry3d: error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 def find_recipes(arguments: list[str]) -> list[str]:
@@ -117,14 +127,23 @@ def plain_words(kind: type, arguments: list[str]) -> list[str]:
         values = list(takewhile(lambda w: not w.startswith("--"), arguments[i + 1 :]))
         hint = option_type(kind, word[2:]) if word.startswith("--") else None
         words.append(word)
-        if hint is bool and not values:
+        if hint in (bool, bool | None) and not values:
             words.append("true")
         elif get_origin(hint) is tuple and values and not values[0].startswith("["):
-            items = [v if get_args(hint)[0] is not str else json.dumps(v) for v in values]
+            items = [
+                v if get_args(hint)[0] is not str else json.dumps(v, ensure_ascii=False)
+                for v in values
+            ]
             words.append(f"[{', '.join(items)}]")
             i += len(values)
         i += 1
     return words
+
+
+def split_command(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command's name, of one word or two, and the arguments that follow it."""
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    return " ".join(arguments[:words]), arguments[words:]
 
 
 def read_options(command: str, arguments: list[str]) -> Any:
@@ -162,7 +181,7 @@ def talk() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs `foundry3d`; exits with 2 after one line when the input cannot be used."""
+    """Runs `foundry3d`; exits with 2 after one line when the input cannot be used, or 1 if part."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -172,15 +191,16 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(code_version())
         return
-    if arguments[0] not in COMMANDS:
-        fail(f"unknown command {arguments[0]!r}; known are {', '.join(COMMANDS)}")
+    command, arguments = split_command(arguments)
+    if command not in COMMANDS:
+        fail(f"unknown command {command!r}; known are {', '.join(COMMANDS)}")
     try:
-        options = read_options(arguments[0], arguments[1:])
+        options = read_options(command, arguments)
         talk()
-        module, name = COMMANDS[arguments[0]][1].split(":")
+        module, name = COMMANDS[command][1].split(":")
         getattr(importlib.import_module(module), name)(options)
     except InputError as error:
-        fail(str(error))
+        fail(str(error), error.status)
     except OSError as error:
         fail(f"{error}; what was complete before is kept")
     except KeyboardInterrupt:

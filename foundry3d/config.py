@@ -249,8 +249,10 @@ class DataConfig:
     """Where clouds come from and how they are held apart.
 
     Attributes:
-        train: an .npz archive, or `procedural`.
-        test: an .npz archive, `procedural`, or null. Never used to select anything.
+        train: an .npz archive, a folder of files (`class/file`, or without classes), a folder of
+            shards (`foundry3d data pack`; training only, nothing is held out), or `procedural`.
+        test: the same, or null; classes of a folder are matched by name. Never used to select
+            anything.
         train_clouds: procedural clouds for training.
         test_clouds: procedural clouds for testing.
         validation: share of the training clouds held out, stratified by class.
@@ -508,8 +510,72 @@ class ConvertConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """`foundry3d data pack`: a large collection as tar shards that training streams.
+
+    Attributes:
+        source: an .npz archive, a folder of point-cloud files, or `procedural`.
+        out: folder of the shards and their index; must not hold anything yet.
+        shard_clouds: clouds of a shard.
+        clouds: built-in shapes to pack.
+        points: of a built-in shape, or drawn from a mesh; files of points keep all of theirs.
+        seed: of built-in shapes, points drawn from meshes, and the order.
+    """
+
+    source: str = "procedural"
+    out: str = "shards"
+    shard_clouds: int = 1000
+    clouds: int = 4000
+    points: int = 8192
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "shard_clouds", "clouds", "points")
+        _require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
     """`foundry3d doctor`: what was found on this machine, and what was picked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """`foundry3d embed`: features of point clouds and meshes in files, as one .npz archive.
+
+    Attributes:
+        files: point-cloud and mesh files, folders of them, or globs.
+        model: a saved model (folder), or a checkpoint file of another project.
+        out: the archive to write; an earlier one is replaced when the new one is complete.
+        points: a random subset of each cloud; null = all of its points.
+        samples: points drawn from the surface of a mesh.
+        seed: of the subsets and of the draws from meshes.
+        up: the axis that points up in the files; null = the same as in the model's training.
+        normalise: centre each cloud and scale it into the unit sphere; null = as in the model's
+            training, and yes where the model does not say.
+        batch: clouds of equal size that go through the model together.
+    """
+
+    files: tuple[str, ...] = ()
+    model: str = ""
+    out: str = "features.npz"
+    points: int | None = None
+    samples: int = 16384
+    seed: int = 0
+    up: Literal["x", "y", "z"] | None = None
+    normalise: bool | None = None
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        _require(len(self.files) > 0, "name files to embed: foundry3d embed FILES --model MODEL")
+        _require(bool(self.model), "name a saved model with --model")
+        _positive(self, "samples", "batch")
+        _require(
+            self.points is None or self.points > 0,
+            f"points must be positive or null, got {self.points}",
+        )
+        _require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+        _require(self.up in (None, "x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
 
 
 RECIPES = Path(__file__).parent / "recipes"

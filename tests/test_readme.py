@@ -22,9 +22,9 @@ def test_readme_commands_parse(capsys: pytest.CaptureFixture) -> None:
     blocks = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
     commands = [line.split() for line in blocks.splitlines() if line.startswith("foundry3d")]
     assert len(commands) >= 3
-    for _, name, *options in commands:
-        cli.read_options(name, options)
-    for name in re.findall(r"^\| `foundry3d (\w+)`", text, re.MULTILINE):
+    for _, *words in commands:
+        cli.read_options(*cli.split_command(words))
+    for name in re.findall(r"^\| `foundry3d ([\w ]+)`", text, re.MULTILINE):
         assert name in cli.COMMANDS
 
 

@@ -97,7 +97,8 @@ def read_clouds(
 ) -> Iterator[Points]:
     """Read every cloud of a file, one after the other; most files hold one.
 
-    The file is read at once; the coordinates of each cloud are checked when its turn comes.
+    The file is read at once; the coordinates of each cloud are checked when its turn comes, and
+    the next one can be asked for after one that was refused.
 
     Args:
         path: a file with one of `EXTENSIONS`; an npy or npz array (n, N, 3) is n clouds.
@@ -114,10 +115,12 @@ def read_clouds(
     source, raw = str(path), _load(path)
     if raw.vertices.ndim == 2:
         return iter([_points(raw, source, samples, seed, drop_invalid)])
-    return (
-        _points(replace(raw, vertices=cloud), f"{source}[{i}]", samples, seed, drop_invalid)
-        for i, cloud in enumerate(raw.vertices)
-    )
+
+    def one(i: int) -> Points:
+        cloud = replace(raw, vertices=raw.vertices[i])
+        return _points(cloud, f"{source}[{i}]", samples, seed, drop_invalid)
+
+    return map(one, range(len(raw.vertices)))  # which goes on after a cloud that is refused
 
 
 def sample_surface(

@@ -25,20 +25,24 @@ def is_supported(path: Path) -> bool:
     return ending in EXTENSIONS and not path.name.startswith(".")
 
 
-def find_files(folder: str | Path) -> list[Path]:
-    """Every file below a folder that can be read by its ending, sorted; hidden ones are left out.
-
-    Raises:
-        InputError: there is none.
-    """
-    folder = Path(folder)
-    found = [
+def files_below(folder: Path) -> list[Path]:
+    """Every file below a folder that can be read by its ending, sorted; none that is hidden."""
+    return [
         path
         for path in sorted(folder.rglob("*"))
         if is_supported(path)
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+
+
+def find_files(folder: str | Path) -> list[Path]:
+    """What `files_below` finds.
+
+    Raises:
+        InputError: nothing.
+    """
+    found = files_below(Path(folder))
     if not found:
         raise InputError(f"{folder}: no file ends in {', '.join(EXTENSIONS)}")
     return found

@@ -5,8 +5,10 @@ Shapes: B clouds of a batch, N points.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from foundry3d.config import DataConfig
 from foundry3d.data import procedural
 from foundry3d.data.archive import read_archive
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.folder import read_folder
+from foundry3d.data.shards import is_sharded
+from foundry3d.data.streaming import Shards
 from foundry3d.errors import InputError
 
 
@@ -28,9 +33,31 @@ class Splits:
     test: Clouds | None
 
 
-def _read(source: str, count: int, points: int, seed: int) -> Clouds:
+class Stream(Protocol):
+    """Training data that makes its own batches, for collections larger than memory."""
+
+    @property
+    def name(self) -> str:
+        """What reports call this data."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int, *, seed: int, rank: int, world: int) -> Iterable[Tensor]:
+        """What `Batches` is for clouds in memory, `sampler` and `set_epoch` included."""
+
+
+def _read(
+    source: str, count: int, points: int, seed: int, class_names: tuple[str, ...] | None = None
+) -> Clouds:
     if source == "procedural":
         return procedural.generate(count, points=points, seed=seed)
+    if is_sharded(source):
+        raise InputError(
+            f"{source} holds shards, which only training streams, as data.train; name the archive "
+            "or folder they were packed from"
+        )
+    if Path(source).is_dir():
+        return read_folder(source, points=points, seed=seed, class_names=class_names)
     clouds = read_archive(source)
     if clouds.points.shape[1] < points:
         raise InputError(
@@ -58,13 +85,16 @@ def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
     drawn from training, never from test.
 
     Raises:
-        InputError: a source that cannot be read, or clouds with fewer points than asked for.
+        InputError: a source that cannot be read, clouds with fewer points than asked for, or a test
+            folder with a class that training does not have.
     """
     train = _read(config.train, config.train_clouds, config.points, 2 * seed)
     test = (
         None
         if config.test is None
-        else _read(config.test, config.test_clouds, config.points, 2 * seed + 1)
+        else _read(
+            config.test, config.test_clouds, config.points, 2 * seed + 1, train.class_names or None
+        )
     )
     kept, held = hold_out(train.labels, config.validation, seed)
     return Splits(
@@ -72,6 +102,17 @@ def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
         validation=train.take(held) if len(held) else None,
         test=test,
     )
+
+
+def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards:
+    """The training data alone: shards as a stream, anything else without the held-out clouds.
+
+    Raises:
+        InputError: a source that cannot be read, or clouds with fewer points than asked for.
+    """
+    if is_sharded(config.train):
+        return Shards(config.train, points=config.points)
+    return load_splits(replace(config, test=None), seed=seed).train
 
 
 class Batches:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from foundry3d.backbone import Backbone, Student, Teacher, require_teacher
 from foundry3d.checkpoint import load
 from foundry3d.config import DistillConfig
-from foundry3d.data.loading import load_splits
+from foundry3d.data.loading import load_train
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_at
 from foundry3d.tasks.engine import Task, fit, freeze, keep
@@ -146,10 +146,10 @@ def distill(
     """
     teacher = require_teacher(load(config.teacher)) if teacher is None else teacher
     student = student or student_of(teacher, config)
-    splits = load_splits(config.data, seed=config.train.seed)
+    train = load_train(config.data, seed=config.train.seed)
     task = DistillTask(config, teacher, student)
-    metrics = fit(task, splits.train, config)
+    metrics = fit(task, train, config)
     student = task.student.cpu().eval().requires_grad_(True)
     origin = {"made_by": "distill", "teacher": config.teacher}
-    keep(student, task, splits.train, config.out, origin | {"metrics": metrics})
+    keep(student, task, train, config.out, origin | {"metrics": metrics})
     return student

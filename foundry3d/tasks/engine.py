@@ -18,6 +18,7 @@ import platform
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from foundry3d.config import (
     to_dict,
 )
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Batches
+from foundry3d.data.loading import Batches, Stream
 from foundry3d.errors import InputError
 from foundry3d.results import code_version
 from foundry3d.transforms import augment, subsample
@@ -251,12 +252,14 @@ def make_trainer(out: Path, config: TrainConfig, *, few_batches: bool) -> L.Trai
         raise InputError(f"the trainer cannot be set up: {error}") from None
 
 
-def fit(task: Task, train: Clouds, run: PretrainConfig | DistillConfig) -> dict[str, float]:
+def fit(
+    task: Task, train: Clouds | Stream, run: PretrainConfig | DistillConfig
+) -> dict[str, float]:
     """Trains the task and leaves the run folder complete but for the final model.
 
     Args:
         task: what to train; changed in place.
-        train: training clouds.
+        train: training clouds, in memory or as a stream.
         run: the run's configuration: its folder, whether to resume, and what is kept in it.
 
     Returns:
@@ -269,8 +272,8 @@ def fit(task: Task, train: Clouds, run: PretrainConfig | DistillConfig) -> dict[
     retain_memory()
     trainer = make_trainer(Path(run.out), config, few_batches=len(train) < 20 * config.batch_size)
     task.train()
-    batches = Batches(
-        train,
+    make = partial(Batches, train) if isinstance(train, Clouds) else train.batches
+    batches = make(
         config.batch_size,
         seed=config.seed,
         rank=trainer.global_rank,
@@ -283,7 +286,7 @@ def fit(task: Task, train: Clouds, run: PretrainConfig | DistillConfig) -> dict[
 
 
 def keep(
-    model: Backbone | Student, task: Task, train: Clouds, out: str, origin: dict[str, Any]
+    model: Backbone | Student, task: Task, train: Clouds | Stream, out: str, origin: dict[str, Any]
 ) -> None:
     """Saves a trained model as `<out>/model` with what its training was, on the first process."""
     if not task.trainer.is_global_zero:

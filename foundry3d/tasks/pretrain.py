@@ -8,7 +8,7 @@ from torch import Tensor
 from foundry3d.backbone import Backbone, require_teacher
 from foundry3d.checkpoint import load
 from foundry3d.config import PretrainConfig
-from foundry3d.data.loading import load_splits
+from foundry3d.data.loading import load_train
 from foundry3d.errors import InputError
 from foundry3d.jepa import Jepa
 from foundry3d.mae import MaskedReconstruction
@@ -63,7 +63,7 @@ def pretrain(config: PretrainConfig) -> Backbone:
     Raises:
         InputError: data, sizes or a run folder that cannot be used.
     """
-    splits = load_splits(config.data, seed=config.train.seed)
+    train = load_train(config.data, seed=config.train.seed)
     generator = torch.Generator().manual_seed(config.train.seed)
     if config.init is None:
         backbone = Backbone(config.backbone, generator=generator)
@@ -75,8 +75,8 @@ def pretrain(config: PretrainConfig) -> Backbone:
                 "'config' of its config.json into 'backbone'"
             )
     task = PretrainTask(config, backbone)
-    metrics = fit(task, splits.train, config)
+    metrics = fit(task, train, config)
     backbone = task.backbone.cpu().eval()
     origin = {"made_by": f"pretrain ({config.objective})", "init": config.init}
-    keep(backbone, task, splits.train, config.out, origin | {"metrics": metrics})
+    keep(backbone, task, train, config.out, origin | {"metrics": metrics})
     return backbone
