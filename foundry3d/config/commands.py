@@ -1,0 +1,235 @@
+"""One record for each command of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from foundry3d.config.models import BackboneConfig, JepaConfig, MaskedConfig
+from foundry3d.config.records import positive, require
+from foundry3d.config.training import AugmentConfig, DataConfig, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """`foundry3d pretrain`: a teacher by masked reconstruction or Point-JEPA.
+
+    Attributes:
+        out: run folder; made, never overwritten unless resumed.
+        objective: masked (small budgets) or jepa (the paper's).
+        init: a saved backbone to start from, e.g. JEPA from reconstruction weights.
+        resume: continue the run in `out`.
+    """
+
+    out: str = "runs/teacher"
+    objective: Literal["masked", "jepa"] = "masked"
+    init: str | None = None
+    resume: bool = False
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    masked: MaskedConfig = field(default_factory=MaskedConfig)
+    jepa: JepaConfig = field(default_factory=JepaConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """`foundry3d distill`: a student from a frozen teacher, without labels (FMD).
+
+    Attributes:
+        teacher: a saved teacher (folder).
+        out: run folder.
+        supertokens: s.
+        student_dim: encoder width of the student; null = the teacher's. Other widths start from
+            scratch and are never frozen (ViT-T students).
+        student_depth: encoder blocks; null = the teacher's.
+        student_heads: attention heads; null = the teacher's head width is kept.
+        unfreeze_epoch: epoch from which the encoder trains; null = frozen all the way.
+        loss: smooth_l1 (beta 1) or mse.
+        resume: continue the run in `out`.
+    """
+
+    teacher: str = "runs/teacher"
+    out: str = "runs/student"
+    supertokens: int = 16
+    student_dim: int | None = None
+    student_depth: int | None = None
+    student_heads: int | None = None
+    unfreeze_epoch: int | None = 50
+    loss: Literal["smooth_l1", "mse"] = "smooth_l1"
+    soft_assignment: bool = False
+    dso_bias: bool = False
+    cau_norm: bool = False
+    supertoken_positions: bool = False
+    temperature: float = 1.0
+    resume: bool = False
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(flip=True))
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        positive(self, "supertokens", "temperature")
+        for name in ("student_dim", "student_depth", "student_heads"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        require(
+            self.unfreeze_epoch is None or self.unfreeze_epoch >= 0,
+            f"unfreeze_epoch must be >= 0 or null, got {self.unfreeze_epoch}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """`foundry3d probe`: linear SVM and k-NN on frozen features; the untrained network is a row.
+
+    Attributes:
+        models: saved models (folders), in the order of the table.
+        random_tokens: for every teacher among them, also rows that encode this many random tokens.
+        out: JSON-lines file the rows are added to; null = only shown.
+        data: labelled clouds with a test part.
+        seed: of the untrained weights and the held-out clouds.
+    """
+
+    models: tuple[str, ...] = ()
+    random_tokens: tuple[int, ...] = ()
+    out: str | None = "results.jsonl"
+    data: DataConfig = field(default_factory=DataConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(len(self.models) > 0, "name at least one saved model with --models")
+        require(
+            all(n > 0 for n in self.random_tokens),
+            f"random_tokens must be positive, got {self.random_tokens}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostConfig:
+    """`foundry3d cost`: MACs, FLOPs and parameters, counted on the real modules.
+
+    Attributes:
+        paper: our count beside every row of the paper's cost tables.
+        model: a saved model (folder) or a preset (vit_t, vit_s, vit_b) to account for.
+        supertokens: with a preset: its students of these many supertokens too.
+        clouds: clouds a forward pass.
+        json: also write the rows to this file.
+    """
+
+    paper: bool = False
+    model: str = "vit_s"
+    supertokens: tuple[int, ...] = (16, 8, 4, 2, 1)
+    clouds: int = 64
+    json: str | None = None
+
+    def __post_init__(self) -> None:
+        positive(self, "clouds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """`foundry3d demo`: the whole of Foundation Model Distillation on built-in shapes.
+
+    Attributes:
+        out: run folder.
+        seed: of data, weights and training.
+    """
+
+    out: str = "runs/demo"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """`foundry3d convert`: any checkpoint as a folder of our own, with a model card.
+
+    Attributes:
+        path: a Point-JEPA, point2vec, Point-MAE or Point-BERT file, or a checkpoint folder.
+        out: the folder to write.
+        num_heads: attention heads, where the file does not store them.
+        num_groups: tokens of a cloud, likewise.
+        group_size: points of a token, likewise.
+        weights: online, or the exponential moving average where the file holds one.
+        license: of the weights, for the card.
+    """
+
+    path: str = ""
+    out: str = "model"
+    num_heads: int | None = None
+    num_groups: int | None = None
+    group_size: int | None = None
+    weights: Literal["online", "ema"] = "online"
+    license: str = "other"
+
+    def __post_init__(self) -> None:
+        require(bool(self.path), "name the checkpoint to convert: foundry3d convert PATH")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """`foundry3d data pack`: a large collection as tar shards that training streams.
+
+    Attributes:
+        source: an .npz archive, a folder of point-cloud files, or `procedural`.
+        out: folder of the shards and their index; must not hold anything yet.
+        shard_clouds: clouds of a shard.
+        clouds: built-in shapes to pack.
+        points: of a built-in shape, or drawn from a mesh; files of points keep all of theirs.
+        seed: of built-in shapes, points drawn from meshes, and the order.
+    """
+
+    source: str = "procedural"
+    out: str = "shards"
+    shard_clouds: int = 1000
+    clouds: int = 4000
+    points: int = 8192
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive(self, "shard_clouds", "clouds", "points")
+        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """`foundry3d doctor`: what was found on this machine, and what was picked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """`foundry3d embed`: features of point clouds and meshes in files, as one .npz archive.
+
+    Attributes:
+        files: point-cloud and mesh files, folders of them, or globs.
+        model: a saved model (folder), or a checkpoint file of another project.
+        out: the archive to write; an earlier one is replaced when the new one is complete.
+        points: a random subset of each cloud; null = all of its points.
+        samples: points drawn from the surface of a mesh.
+        seed: of the subsets and of the draws from meshes.
+        up: the axis that points up in the files; null = the same as in the model's training.
+        normalise: centre each cloud and scale it into the unit sphere; null = as in the model's
+            training, and yes where the model does not say.
+        batch: clouds of equal size that go through the model together.
+    """
+
+    files: tuple[str, ...] = ()
+    model: str = ""
+    out: str = "features.npz"
+    points: int | None = None
+    samples: int = 16384
+    seed: int = 0
+    up: Literal["x", "y", "z"] | None = None
+    normalise: bool | None = None
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        require(len(self.files) > 0, "name files to embed: foundry3d embed FILES --model MODEL")
+        require(bool(self.model), "name a saved model with --model")
+        positive(self, "samples", "batch")
+        require(
+            self.points is None or self.points > 0,
+            f"points must be positive or null, got {self.points}",
+        )
+        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+        require(self.up in (None, "x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")

@@ -1,0 +1,186 @@
+"""Sizes of models and of the two pre-training objectives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from foundry3d.config.records import fraction, from_dict, positive, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """A point-cloud transformer: tokenizer, position, encoder (method.md: ViT-S by default).
+
+    Attributes:
+        groups: c, tokens of a cloud.
+        group_size: k, points of a token.
+        radius: divides group coordinates when given.
+        point_widths: the three hidden widths of the tokenizer.
+        point_bias: biases on the tokenizer convolutions that BatchNorm follows.
+        tokenizer_dim: width the tokenizer works to before a Linear brings its tokens to
+            token_dim (Point-BERT); None = no such Linear.
+        token_dim: width of tokens and positions; None = dim. When it differs from dim a Linear
+            each brings tokens and positions to dim (ViT-T students of wider teachers).
+        position_dim: hidden width of the position MLP.
+        class_token: a learned token and its position join the encoder's input; its own feature
+            is not returned (Point-BERT). Backbones only: a student has none.
+        dim: d, encoder width.
+        depth: number of blocks.
+        heads: attention heads, a divisor of dim.
+        mlp_ratio: hidden width of the block MLPs over dim.
+        qkv_bias: bias on the attention input projection.
+        dropout: after attention and MLP, training only.
+        attention_dropout: on attention weights, training only.
+        drop_path: stochastic depth of the last block, rising linearly from 0.
+    """
+
+    groups: int = 64
+    group_size: int = 32
+    radius: float | None = None
+    point_widths: tuple[int, int, int] = (128, 256, 512)
+    point_bias: bool = False
+    tokenizer_dim: int | None = None
+    token_dim: int | None = None
+    position_dim: int = 128
+    class_token: bool = False
+    dim: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive(self, "groups", "group_size", "position_dim", "dim", "depth", "heads")
+        positive(self, "mlp_ratio")
+        fraction(self, "dropout", "attention_dropout", "drop_path")
+        require(
+            len(self.point_widths) == 3 and min(self.point_widths) > 0,
+            f"point_widths are three positive widths, got {self.point_widths}",
+        )
+        for name in ("tokenizer_dim", "token_dim"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        require(
+            self.dim % self.heads == 0, f"heads must divide dim, got {self.heads} and {self.dim}"
+        )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "vit_t": {"dim": 192, "heads": 3},
+    "vit_s": {"dim": 384, "heads": 6},
+    "vit_b": {"dim": 768, "heads": 12},
+}
+
+
+def preset(name: str, **changes: Any) -> BackboneConfig:
+    """The named size (`vit_t`, `vit_s`, `vit_b`) with fields of `BackboneConfig` changed.
+
+    Raises:
+        InputError: unknown name or field.
+    """
+    require(name in PRESETS, f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
+    return from_dict(BackboneConfig, PRESETS[name] | changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """A student: a backbone with supertokens around its encoder (DSO and CAU).
+
+    Attributes:
+        backbone: tokenizer, position, encoder; `token_dim` is the teacher's width.
+        supertokens: s, learned supertokens.
+        output_dim: width of the returned features; None = backbone.dim.
+        soft_assignment: softmax over supertokens instead of one each (ablation).
+        dso_bias: bias on the DSO's W_Q, W_K, W_V (ablation).
+        cau_norm: LayerNorm on the CAU output (ablation).
+        supertoken_positions: learned positions added to the supertokens (ablation, "use
+            supertoken P" of Table 15).
+        temperature: of the Gumbel-Softmax in training.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    supertokens: int = 16
+    output_dim: int | None = None
+    soft_assignment: bool = False
+    dso_bias: bool = False
+    cau_norm: bool = False
+    supertoken_positions: bool = False
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(self, "temperature")
+        require(not self.backbone.class_token, "a student has no class token, got class_token")
+        require(
+            1 <= self.supertokens <= self.backbone.groups,
+            f"supertokens must lie in 1..{self.backbone.groups} (the tokens), "
+            f"got {self.supertokens}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedConfig:
+    """Masked reconstruction (Point-MAE).
+
+    Attributes:
+        mask_ratio: share of the groups that is hidden from the encoder.
+        decoder_depth: blocks of the decoder.
+        decoder_heads: attention heads of the decoder.
+    """
+
+    mask_ratio: float = 0.6
+    decoder_depth: int = 4
+    decoder_heads: int = 6
+
+    def __post_init__(self) -> None:
+        require(0 < self.mask_ratio < 1, f"mask_ratio must lie in (0, 1), got {self.mask_ratio}")
+        positive(self, "decoder_depth", "decoder_heads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JepaConfig:
+    """Point-JEPA: context, targets, predictor and EMA (field.md E1).
+
+    Attributes:
+        target_blocks: target blocks of a cloud.
+        target_ratio: share of the tokens in a target block, drawn per cloud from this range.
+        context_ratio: share of the tokens no target covers that the context takes.
+        predictor_dim: width of the predictor.
+        predictor_depth: its blocks.
+        predictor_heads: its heads.
+        predictor_dropout: its dropout.
+        predictor_attention_dropout: its attention dropout.
+        predictor_drop_path: its stochastic depth, the same in every block.
+        ema_start: decay of the target encoder at the first step.
+        ema_end: decay at the end of training, reached linearly.
+        beta: of the smooth L1 loss.
+    """
+
+    target_blocks: int = 4
+    target_ratio: tuple[float, float] = (0.15, 0.2)
+    context_ratio: tuple[float, float] = (0.4, 0.75)
+    predictor_dim: int = 192
+    predictor_depth: int = 6
+    predictor_heads: int = 6
+    predictor_dropout: float = 0.1
+    predictor_attention_dropout: float = 0.05
+    predictor_drop_path: float = 0.25
+    ema_start: float = 0.9995
+    ema_end: float = 0.99999
+    beta: float = 2.0
+
+    def __post_init__(self) -> None:
+        positive(
+            self, "target_blocks", "predictor_dim", "predictor_depth", "predictor_heads", "beta"
+        )
+        for name in ("target_ratio", "context_ratio"):
+            low, high = getattr(self, name)
+            require(0 < low <= high <= 1, f"{name} needs 0 < low <= high <= 1, got {low}, {high}")
+        require(
+            0 < self.ema_start <= self.ema_end <= 1,
+            f"EMA decays need 0 < ema_start <= ema_end <= 1, got {self.ema_start}, {self.ema_end}",
+        )
+        fraction(self, "predictor_dropout", "predictor_attention_dropout", "predictor_drop_path")
