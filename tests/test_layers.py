@@ -11,7 +11,7 @@ FLOORS = [
     {"config"},
     {"geometry", "geometry_cpu", "transforms"},
     {"data"},
-    {"tokenizer", "vit", "supertokens", "backbone", "reduce", "jepa", "mae"},
+    {"tokenizer", "vit", "supertokens", "backbone", "reduce", "jepa", "mae", "upsample"},
     {"foreign", "foreign_files", "foreign_tables", "checkpoint", "results"},
     {"tasks"},
     {"cost", "figures", "report", "embed", "hub"},

@@ -1,0 +1,51 @@
+"""Token features to every point: interpolation from the three nearest centers, then two layers.
+
+Shapes: B clouds, N points, c tokens, d token width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from foundry3d.geometry import gather, nearest_neighbors
+from foundry3d.tokenizer import PointConv
+
+
+def interpolate(points: Tensor, centers: Tensor, features: Tensor) -> Tensor:
+    """Features (B, N, d) at points (B, N, 3) from those (B, c, d) at centers (B, c, 3).
+
+    The three nearest centers (all of them where there are fewer), weighted by inverse squared
+    distance (PointNet++).
+    """
+    index = nearest_neighbors(points, centers, min(3, centers.shape[1]))
+    squared = (gather(centers, index) - points[:, :, None]).square().sum(-1)
+    weight = 1 / (squared + 1e-8)
+    weight = weight / weight.sum(dim=-1, keepdim=True)
+    return (gather(features, index) * weight[..., None]).sum(dim=2)
+
+
+class FeatureUpsampling(nn.Module):
+    """Interpolated features behind the points' coordinates, through conv-BatchNorm-ReLU layers.
+
+    Args:
+        dim: d of the token features.
+        widths: of the layers; the last one is the width of the result.
+    """
+
+    def __init__(self, dim: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        inputs = (dim + 3, *widths[:-1])
+        self.convs = nn.ModuleList(
+            PointConv(a, b, bias=False) for a, b in zip(inputs, widths, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths)
+
+    def forward(self, points: Tensor, centers: Tensor, features: Tensor) -> Tensor:
+        """(B, N, widths[-1]) of points (B, N, 3), centers (B, c, 3), features (B, c, d)."""
+        x = torch.cat([points, interpolate(points, centers, features)], dim=-1)
+        batch, count, _ = x.shape
+        x = x.flatten(0, 1)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = torch.relu(norm(conv(x)))
+        return x.view(batch, count, -1)
