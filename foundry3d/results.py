@@ -41,7 +41,9 @@ def append(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
 def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+    return str(value)
 
 
 def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:

@@ -107,13 +107,16 @@ def test_pictures_are_written(tmp_path: Path) -> None:
 
 
 def test_tables_and_rows(tmp_path: Path) -> None:
-    rows = [{"a": "x", "b": 1.25}, {"a": "longer", "b": None}]
+    rows = [{"a": "x", "b": 12.34}, {"a": "longer", "b": None}, {"a": "y", "b": 0.0123}]
     text = table(rows, {"a": "name", "b": "score"})
-    assert text.splitlines()[2] == "| x      | 1.2   |"
-    assert text.splitlines()[3] == "| longer | -     |"
+    assert text.splitlines()[2:] == [
+        "| x      | 12.3   |",
+        "| longer | -      |",
+        "| y      | 0.0123 |",
+    ]
     append(tmp_path / "deep" / "r.jsonl", rows)
     append(tmp_path / "deep" / "r.jsonl", rows[:1])
-    assert len((tmp_path / "deep" / "r.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "deep" / "r.jsonl").read_text().splitlines()) == 4
 
 
 def test_a_small_demonstration(tmp_path: Path, monkeypatch, capsys) -> None:
