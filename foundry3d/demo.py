@@ -70,7 +70,8 @@ def draw(
     """
     test = splits.test
     assert test is not None
-    firsts = [int(np.flatnonzero(test.labels == label)[0]) for label in range(SHOWN)]
+    spread_out = np.linspace(0, len(test.class_names) - 1, SHOWN).round()
+    firsts = [int(np.flatnonzero(test.labels == label)[0]) for label in spread_out]
     clouds = normalise(next(in_order(test.take(np.array(firsts)), SHOWN, points)))
     with torch.inference_mode():
         outputs = {"teacher": teacher(clouds)} | {n: s(clouds) for n, s in students.items()}

@@ -70,7 +70,7 @@ def draw_grid(
                 len(points), len(columns), i * len(columns) + j + 1, projection="3d"
             )
             middle = (cloud.max(axis=0) + cloud.min(axis=0)) / 2
-            axes.scatter(*cloud.T, c=np.clip(colours[i], 0, 1), s=5, linewidths=0, depthshade=False)
+            axes.scatter(*cloud.T, c=np.clip(colours[i], 0, 1), s=8, linewidths=0, depthshade=False)
             for axis, center in zip("xyz", middle, strict=True):
                 getattr(axes, f"set_{axis}lim")(center - reach, center + reach)
             axes.set_box_aspect((1, 1, 1))
