@@ -34,6 +34,7 @@ from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.results import code_version
 from foundry3d.transforms import normalise as into_sphere
+from foundry3d.writing import replacing
 
 log = logging.getLogger("foundry3d")
 
@@ -350,14 +351,8 @@ def _appearing(path: Path) -> Iterator[BinaryIO]:
     """A file to write that appears under its name when all went well, or not at all."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; --out names the file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as stream:
-            yield stream
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, open(partial, "wb") as stream:
+        yield stream
 
 
 @dataclass

@@ -22,6 +22,7 @@ from foundry3d.reduce import RandomSampling
 from foundry3d.results import append, code_version, table
 from foundry3d.tasks.engine import retain_memory
 from foundry3d.tasks.probe import describe, probe, untrained_like
+from foundry3d.writing import replacing
 
 PROBE_COLUMNS = {
     "model": "model",
@@ -172,10 +173,8 @@ def show_cost(config: CostConfig) -> list[dict[str, Any]]:
         rows = _model_rows(config)
         print(table(_digits(rows), COST_COLUMNS | {"macs_g": f"GMACs, {config.clouds} clouds"}))
     if config.json is not None:
-        target = Path(config.json)
-        partial = target.with_name(target.name + ".partial")
-        partial.write_text(json.dumps(rows, indent=2) + "\n")
-        os.replace(partial, target)
+        with replacing(config.json) as partial:
+            partial.write_text(json.dumps(rows, indent=2) + "\n")
     return rows
 
 

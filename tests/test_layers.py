@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "foundry3d"
 FLOORS = [
-    {"errors"},
+    {"errors", "writing"},
     {"config"},
     {"geometry", "geometry_cpu", "transforms"},
     {"data"},

@@ -6,7 +6,6 @@ Layout: `points` (n, N, 3) float; optionally `labels` (n,) int with -1 = none, `
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
+from foundry3d.writing import replacing
 
 
 def read_archive(path: str | Path) -> Clouds:
@@ -60,17 +60,11 @@ def read_archive(path: str | Path) -> Clouds:
 
 def write_archive(path: str | Path, clouds: Clouds) -> None:
     """Writes clouds for `read_archive`; the file appears complete or not at all."""
-    path = Path(path)
     arrays = {"points": clouds.points, "labels": clouds.labels.astype(np.int16)}
     if clouds.class_names:
         arrays["names"] = np.array(clouds.class_names)
     if clouds.parts is not None:
         arrays["parts"] = clouds.parts
         arrays["part_names"] = np.array(clouds.part_names)
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

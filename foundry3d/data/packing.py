@@ -25,6 +25,7 @@ from foundry3d.data.folder import find_files
 from foundry3d.data.progress import with_progress
 from foundry3d.data.shards import Index, write_index
 from foundry3d.errors import InputError
+from foundry3d.writing import replacing
 
 log = logging.getLogger("foundry3d")
 
@@ -76,18 +77,16 @@ def write_shard(path: Path, samples: Iterable[Sample], start: int) -> list[tuple
     Returns:
         Number of points and type of each cloud.
     """
-    partial = path.with_name(path.name + ".partial")
     written = []
-    try:
-        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
-            for key, (points, label) in enumerate(samples, start):
-                _add(archive, f"{key:09d}.npy", _npy(points))
-                if label >= 0:
-                    _add(archive, f"{key:09d}.cls", str(label).encode())
-                written.append((len(points), points.dtype.name))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        replacing(path) as partial,
+        tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for key, (points, label) in enumerate(samples, start):
+            _add(archive, f"{key:09d}.npy", _npy(points))
+            if label >= 0:
+                _add(archive, f"{key:09d}.cls", str(label).encode())
+            written.append((len(points), points.dtype.name))
     return written
 
 

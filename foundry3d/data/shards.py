@@ -25,6 +25,7 @@ import numpy as np
 
 from foundry3d.data.formats.arrays import read_npy
 from foundry3d.errors import InputError
+from foundry3d.writing import replacing
 
 INDEX = "index.json"
 FORMAT = "foundry3d-shards"
@@ -74,10 +75,9 @@ def is_sharded(folder: str | Path) -> bool:
 
 def write_index(folder: Path, index: Index) -> None:
     """Writes `index.json`; it appears complete or not at all."""
-    partial = folder / f"{INDEX}.partial"
     values = {"format": FORMAT, "version": VERSION, **asdict(index)}
-    partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / INDEX)
+    with replacing(folder / INDEX) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def read_index(folder: str | Path) -> Index:
