@@ -5,8 +5,10 @@ Shapes: B clouds, N points, c tokens, k points a group, s supertokens, d width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,20 @@ from torch import Tensor, nn
 from foundry3d import config as configs
 from foundry3d.config import BackboneConfig, StudentConfig
 from foundry3d.errors import InputError
-from foundry3d.geometry import Groups, check_points, draw_start, group_points
+from foundry3d.gate import (
+    Budget,
+    Entry,
+    Gate,
+    Plan,
+    by_length,
+    by_probability,
+    compacted,
+    fill_budget,
+    relative,
+    selection,
+    spread,
+)
+from foundry3d.geometry import Groups, check_points, draw_start, gather, group_points
 from foundry3d.supertokens import CAU, DSO, key_bias
 from foundry3d.tokenizer import Position, Tokenizer
 from foundry3d.vit import Encoder, initialise
@@ -27,14 +42,16 @@ class Tokens:
     Attributes:
         features: (B, c, d) one feature a token.
         centers: (B, c, 3) where the tokens are.
-        assignment: (B, c) int64, the supertoken of each token; None for teachers.
+        assignment: (B, c) int64, the supertoken of each token, -1 = not merged; None for teachers.
         tokens_used: (B,) int64, how many tokens entered the encoder.
+        probability: (B, c) the gate's fusion probabilities; None without a gate.
     """
 
     features: Tensor
     centers: Tensor
     assignment: Tensor | None = None
     tokens_used: Tensor
+    probability: Tensor | None = None
 
     def pooled(self) -> Tensor:
         """(B, 2d): maximum and mean over the tokens, the global feature of the protocols."""
@@ -111,21 +128,43 @@ class Grouped(nn.Module):
         tokens = self.token_bridge(self.tokenizer(groups.neighborhoods))
         return tokens, self.position_bridge(self.position(groups.centers))
 
-    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+    def encode(
+        self, groups: Groups, *, generator: torch.Generator | None = None, **budget: Any
+    ) -> Tokens:
         """Features of grouped points."""
         raise NotImplementedError("teacher and student define it")
 
-    def forward(self, points: Tensor, *, generator: torch.Generator | None = None) -> Tokens:
+    def block_features(
+        self,
+        groups: Groups,
+        layers: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        **budget: Any,
+    ) -> list[Tensor]:
+        """Features (B, c, output_dim) of grouped points after each of these blocks (from 0).
+
+        Before the final LayerNorm. A student's are brought back to all c tokens by its CAU.
+        """
+        raise NotImplementedError("teacher and student define it")
+
+    def forward(
+        self, points: Tensor, *, generator: torch.Generator | None = None, **budget: Any
+    ) -> Tokens:
         """Features of points (B, N, 3), taken as they are.
 
         Args:
             points: (B, N, 3) floating point, N at least groups and group_size.
             generator: of the draws in training mode; None = torch's default one.
+            budget: fields of `gate.Budget`, students only: `ratio=0.3`, `token_budget=32`,
+                `supertokens=4`. Nothing has to be trained again for them.
 
         Raises:
-            InputError: points that `geometry.check_points` refuses.
+            InputError: points that `geometry.check_points` refuses, a budget that the student
+                cannot keep.
         """
-        return self.encode(self.group(points, generator=generator), generator=generator)
+        groups = self.group(points, generator=generator)
+        return self.encode(groups, generator=generator, **budget)
 
 
 class Backbone(Grouped):
@@ -165,13 +204,30 @@ class Backbone(Grouped):
         """Width of the returned features."""
         return self.config.dim
 
-    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+    def encode(
+        self, groups: Groups, *, generator: torch.Generator | None = None, **budget: Any
+    ) -> Tokens:
         """Features of grouped points."""
+        _no_budget(budget)
         tokens, positions = self.with_class(*self.tokens(groups))
         features = self.encoder(tokens, positions, generator=generator)
         count = torch.full(features.shape[:1], features.shape[1], device=features.device)
         features = features[:, -groups.centers.shape[1] :]
         return Tokens(features=features, centers=groups.centers, tokens_used=count)
+
+    def block_features(
+        self,
+        groups: Groups,
+        layers: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        **budget: Any,
+    ) -> list[Tensor]:
+        """Features (B, c, d) of grouped points after each of these blocks."""
+        _no_budget(budget)
+        tokens, positions = self.with_class(*self.tokens(groups))
+        states = self.encoder.states(tokens, positions, generator=generator)
+        return [states[layer][:, -groups.centers.shape[1] :] for layer in layers]
 
     def with_class(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and positions (B, n, d) with the class token in front, if there is one."""
@@ -235,6 +291,7 @@ class Student(Grouped):
             temperature=config.temperature,
         )
         self.cau = CAU(dim, norm=config.cau_norm)
+        self.gate = Gate(dim) if config.gate else None
         same = self.output_dim == dim
         self.output = nn.Identity() if same else nn.Linear(dim, self.output_dim)
         initialise(self, generator=generator)
@@ -290,21 +347,193 @@ class Student(Grouped):
         """Width of the returned features: the teacher's."""
         return self.config.output_dim or self.config.backbone.dim
 
-    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
-        """Features of grouped points: compress, encode the supertokens, reconstruct."""
-        tokens, positions = self.tokens(groups)
-        packed = self.dso(tokens, positions, generator)
-        hidden = key_bias(packed.used, tokens.dtype)
-        encoded = self.encoder(
-            packed.supertokens, packed.positions, bias=hidden, generator=generator
-        )
-        features = self.output(self.cau(tokens, packed.cam, encoded))
+    def encode(
+        self, groups: Groups, *, generator: torch.Generator | None = None, **budget: Any
+    ) -> Tokens:
+        """Features of grouped points: compress, encode, reconstruct.
+
+        Args:
+            groups: of B clouds.
+            generator: of the draws in training mode.
+            budget: fields of `gate.Budget`.
+
+        Raises:
+            InputError: a budget that this student cannot keep.
+        """
+        entry = self._enter(groups, Budget(**budget), generator)
+        encoded = self._encoded(entry, generator)
         return Tokens(
-            features=features,
+            features=self.output(entry.restore(encoded[-1])),
             centers=groups.centers,
-            assignment=packed.assignment,
-            tokens_used=packed.used.sum(dim=1),
+            assignment=entry.assignment,
+            tokens_used=entry.used,
+            probability=entry.probability,
         )
+
+    def block_features(
+        self,
+        groups: Groups,
+        layers: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        **budget: Any,
+    ) -> list[Tensor]:
+        """Features (B, c, output_dim) after each of these blocks, through assignment and CAU."""
+        entry = self._enter(groups, Budget(**budget), generator)
+        encoded = self._encoded(entry, generator)
+        return [self.output(entry.restore(encoded[layer])) for layer in layers]
+
+    def _encoded(self, entry: Entry, generator: torch.Generator | None) -> list[Tensor]:
+        """Output of every block and, last, of the final LayerNorm, each (B, n, d)."""
+        x, positions, bias = entry.tokens, entry.positions, entry.bias
+        if not entry.packed:
+            states = self.encoder.states(x, positions, bias=bias, generator=generator)
+            return [*states, self.encoder.norm(states[-1])]
+        outputs = [torch.zeros_like(x) for _ in range(len(self.encoder.blocks) + 1)]
+        for clouds in by_length(entry.used):
+            rows = int(entry.used[clouds[0]])
+            states = self.encoder.states(x[clouds, :rows], positions[clouds, :rows])
+            for output, state in zip(
+                outputs, [*states, self.encoder.norm(states[-1])], strict=True
+            ):
+                output[clouds, :rows] = state
+        return outputs
+
+    def _enter(self, groups: Groups, budget: Budget, generator: torch.Generator | None) -> Entry:
+        tokens, positions = self.tokens(groups)
+        budget.check(
+            gated=self.gate is not None,
+            tokens=tokens.shape[1],
+            supertokens=self.config.supertokens,
+        )
+        if self.gate is None:
+            normed, cam = self.dso.choose(tokens, generator, budget.supertokens)
+            packed = self.dso.merge(normed, positions, cam)
+            return Entry(
+                packed.supertokens,
+                packed.positions,
+                key_bias(packed.used, tokens.dtype),
+                partial(self.cau, tokens, cam),
+                packed.assignment,
+                packed.used.sum(dim=1),
+            )
+        probability = self.gate(tokens)
+        if self.training:
+            return self._enter_dense(tokens, positions, probability, budget, generator)
+        plan, normed, cam = self._plan(tokens, probability, budget)
+        return self.enter_planned(tokens, positions, probability, plan, normed, cam, budget.packed)
+
+    def _wanted(self, probability: Tensor, budget: Budget) -> Tensor:
+        """(B,) how many tokens of each cloud are merged; not for token budgets."""
+        if budget.merged is not None:
+            return budget.merged
+        ratio = self.config.gate_ratio if budget.ratio is None else budget.ratio
+        return (probability > ratio).sum(dim=1)
+
+    def _enter_dense(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        probability: Tensor,
+        budget: Budget,
+        generator: torch.Generator | None,
+    ) -> Entry:
+        """Every token takes both ways and the gate's choice weighs them: for gradients.
+
+        Merged tokens are hidden from the encoder's keys; as queries they get what they would
+        have got beside the others, so that the loss can tell the gate what merging them costs.
+        """
+        if budget.token_budget is not None:
+            raise InputError("a token_budget is for inference; call eval() on the student first")
+        merged = self._wanted(probability, budget)
+        drawn = budget.merged is not None
+        chosen = selection(relative(probability) if drawn else probability, merged)
+        if not self.config.gate_through:
+            chosen = chosen.detach()
+        normed, cam = self.dso.choose(tokens, generator, budget.supertokens)
+        packed = self.dso.merge(normed, positions, cam * chosen.unsqueeze(-1))
+        inside = torch.cat([packed.used, chosen < 0.5], dim=1)
+        count = cam.shape[-1]
+
+        def restore(encoded: Tensor) -> Tensor:
+            weight = chosen.unsqueeze(-1)
+            there = self.cau(tokens, cam, encoded[:, :count])
+            return weight * there + (1 - weight) * encoded[:, count:]
+
+        return Entry(
+            torch.cat([packed.supertokens, tokens], dim=1),
+            torch.cat([packed.positions, positions], dim=1),
+            key_bias(inside, tokens.dtype),
+            restore,
+            cam.argmax(dim=-1).masked_fill(chosen < 0.5, -1),
+            inside.sum(dim=1),
+            probability,
+        )
+
+    def _plan(
+        self, tokens: Tensor, probability: Tensor, budget: Budget
+    ) -> tuple[Plan, Tensor, Tensor]:
+        """Which tokens are merged, with the layer-normed ones and their map, in that order."""
+        count = self.config.supertokens if budget.supertokens is None else budget.supertokens
+        order = by_probability(probability)
+        wanted = budget.token_budget
+        if wanted is None:
+            merged = self._wanted(probability, budget)
+            rows = int(merged.max())
+        else:
+            total = tokens.shape[1]
+            rows = total - wanted + count if wanted < total else 0
+        normed, cam = self.dso.choose(gather(tokens, order[:, :rows]), count=count)
+        if wanted is not None:
+            merged = fill_budget(cam, tokens.shape[1], wanted)
+            rows = int(merged.max())
+        return Plan(order, merged, rows), normed[:, :rows], cam[:, :rows]
+
+    def enter_planned(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        probability: Tensor,
+        plan: Plan,
+        normed: Tensor,
+        cam: Tensor,
+        packed: bool = False,
+    ) -> Entry:
+        """The merged tokens as supertokens, beside those that are not merged, without holes.
+
+        Args:
+            tokens: (B, c, d).
+            positions: (B, c, d).
+            probability: (B, c).
+            plan: which of them are merged; m is the largest number of it, 0 included.
+            normed: (B, m, d) layer-normed tokens in the order of the plan.
+            cam: (B, m, s) their map.
+            packed: no padding: clouds of equal length are encoded together.
+        """
+        total, rows, count = tokens.shape[1], plan.rows, cam.shape[-1]
+        ranked, placed = gather(tokens, plan.order), gather(positions, plan.order)
+        rank = torch.arange(total, device=tokens.device)
+        taken = rank < plan.merged[:, None]
+        choices = cam * taken[:, :rows, None]
+        merged = self.dso.merge(normed, placed[:, :rows], choices)
+        valid = torch.cat([merged.used, ~taken], dim=1)
+        x = torch.cat([merged.supertokens, ranked], dim=1)
+        at = torch.cat([merged.positions, placed], dim=1)
+        used = valid.sum(dim=1)
+        width = int(used.max()) if plan.width is None else plan.width
+        x, at, valid, index = compacted(x, at, valid, width)
+
+        def restore(encoded: Tensor) -> Tensor:
+            back = spread(encoded, index, count + total)
+            kept = back[:, count:]
+            there = self.cau(ranked[:, :rows], choices, back[:, :count])
+            first = torch.where(taken[:, :rows, None], there, kept[:, :rows])
+            return spread(torch.cat([first, kept[:, rows:]], dim=1), plan.order, total)
+
+        chosen = cam.argmax(dim=-1).masked_fill(~taken[:, :rows], -1)
+        assignment = torch.full_like(plan.order, -1).scatter(1, plan.order[:, :rows], chosen)
+        bias = None if plan.width is not None or bool(valid.all()) else key_bias(valid, x.dtype)
+        return Entry(x, at, bias, restore, assignment, used, probability, packed)
 
 
 def untrained(model: Backbone, points: Tensor) -> Backbone:
@@ -326,6 +555,13 @@ def untrained(model: Backbone, points: Tensor) -> Backbone:
         norm.momentum = momentum
         norm.eval()
     return model
+
+
+def _no_budget(budget: dict[str, Any]) -> None:
+    if budget:
+        raise InputError(
+            f"{', '.join(budget)}: a teacher encodes all of its tokens; budgets are for students"
+        )
 
 
 def require_teacher(model: object) -> Backbone:

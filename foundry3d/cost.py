@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from foundry3d.backbone import Backbone, Student, student_config
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
-from foundry3d.geometry import Groups
+from foundry3d.gate import Plan
+from foundry3d.geometry import Groups, gather
 from foundry3d.tokenizer import PointConv
 from foundry3d.vit import Reduce, State
 
@@ -90,6 +91,8 @@ def count(
     clouds: int = 1,
     tokens: int | None = None,
     reduce: Reduce | None = None,
+    merged: int | None = None,
+    used: int | None = None,
 ) -> Cost:
     """Cost of tokenising and encoding `clouds` clouds; grouping is not counted.
 
@@ -98,9 +101,12 @@ def count(
         clouds: B.
         tokens: c; None = the model's own.
         reduce: a token reducer inside the encoder (backbones only).
+        merged: tokens of each cloud that a gated student merges; None = all.
+        used: supertokens of each cloud that some token chose; None = all. Unused ones are dropped
+            before the encoder, which sees `used + c - merged` tokens.
 
     Raises:
-        InputError: a reducer given for a student.
+        InputError: a reducer given for a student, or merged tokens without a gate.
     """
     if reduce is not None and not isinstance(model, Backbone):
         raise InputError("a reducer works inside the encoder of a backbone, not of a student")
@@ -109,12 +115,31 @@ def count(
     groups = Groups(_shape(clouds, rows, 3), _shape(clouds, rows, size, 3))
     counter = _Counter(shapes)
     with torch.no_grad():
-        if reduce is None:
+        if isinstance(shapes, Student) and shapes.gate is not None:
+            _run_gated(shapes, groups, rows if merged is None else merged, used)
+        elif merged is not None or used is not None:
+            raise InputError("merged and used are for students with a gate")
+        elif reduce is None:
             shapes.encode(groups)
         elif isinstance(shapes, Backbone):
             shapes.encoder(*shapes.with_class(*shapes.tokens(groups)), reduce=reduce)
     parameters = sum(p.numel() for p in shapes.parameters())
     return Cost(params=parameters, macs=counter.macs, flops=counter.flops)
+
+
+def _run_gated(student: Student, groups: Groups, merged: int, used: int | None) -> None:
+    """Runs a gated student on shapes: what depends on data is given as numbers."""
+    used = min(student.config.supertokens, merged) if used is None else used
+    tokens, positions = student.tokens(groups)
+    assert student.gate is not None
+    probability = student.gate(tokens)
+    clouds, count = probability.shape
+    order = torch.empty(clouds, count, dtype=torch.int64, device="meta")
+    plan = Plan(order, order[:, 0], merged, used + count - merged)
+    normed, cam = student.dso.choose(gather(tokens, order[:, :merged]))
+    entry = student.enter_planned(tokens, positions, probability, plan, normed, cam)
+    encoded = student.encoder(entry.tokens, entry.positions)
+    student.output(entry.restore(encoded))
 
 
 def encoder_cost(model: Backbone | Student, *, clouds: int, tokens: int) -> Cost:
@@ -125,29 +150,6 @@ def encoder_cost(model: Backbone | Student, *, clouds: int, tokens: int) -> Cost
     with torch.no_grad():
         encoder(x, x)
     return Cost(params=0, macs=counter.macs, flops=counter.flops)
-
-
-def gate_cost(student: Student, *, clouds: int, merged: int, used: int) -> Cost:
-    """Closed form of a gated student (Table 14), the gate being Linear(d,128), GELU, Linear(128,1).
-
-    The gate reads all c tokens; K, V and the CAU run on merged tokens alone; unused supertokens
-    are dropped before the encoder, which sees `used + c - merged` tokens.
-
-    Args:
-        student: the gateless student it extends.
-        clouds: B.
-        merged: tokens of each cloud that are merged, 0 to c.
-        used: supertokens of each cloud that some token chose.
-    """
-    d, c = student.shape.dim, student.shape.groups
-    base = count(student, clouds=clouds)
-    before = encoder_cost(student, clouds=clouds, tokens=student.config.supertokens)
-    after = encoder_cost(student, clouds=clouds, tokens=used + c - merged)
-    gate, rows, skipped = d * 128 + 128, clouds * c, clouds * (c - merged)
-    macs = base.macs - before.macs + after.macs + rows * gate - skipped * 4 * d * d
-    flops = base.flops - before.flops + after.flops + rows * (2 * gate + 128 + 1)
-    flops -= skipped * (8 * d * d + d + 5 * d)
-    return Cost(params=base.params + gate + 128 + 1, macs=macs, flops=flops)
 
 
 TOME_SCHEDULES = {
@@ -161,6 +163,9 @@ GATE_ROWS = {
     "foundry_gate_cpu": (64, 16),
     "foundry_gate_gpu": (64, 15),
     "foundry_gate_r0.9": (0, 0),
+    "foundry_gate_b32": (49, 15),
+    "foundry_gate_b48_gpu": (33, 13),
+    "foundry_gate_b48_cpu": (33, 14),
 }
 
 
@@ -170,13 +175,12 @@ def _row_cost(method: str, supertokens: int | None, clouds: int, tokens: int) ->
         schedule = keep_schedule(TOME_SCHEDULES.get(method, ()))
         return count(_meta(teacher), clouds=clouds, tokens=tokens, reduce=schedule)
     dim = 192 if method == "foundry_vit_t" else None
-    sizes = student_config(teacher, supertokens=supertokens or 16, dim=dim)
+    gated = method in GATE_ROWS
+    sizes = student_config(teacher, supertokens=supertokens or 16, dim=dim, gate=gated)
     with torch.device("meta"):
         student = Student(sizes).eval()
-    if method in GATE_ROWS:
-        merged, used = GATE_ROWS[method]
-        return gate_cost(student, clouds=clouds, merged=merged, used=used)
-    return count(student, clouds=clouds, tokens=tokens)
+    merged, used = GATE_ROWS.get(method, (None, None))
+    return count(student, clouds=clouds, tokens=tokens, merged=merged, used=used)
 
 
 def _meta(shape: BackboneConfig) -> Backbone:

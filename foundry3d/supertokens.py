@@ -82,9 +82,13 @@ class DSO(nn.Module):
             else None
         )
 
-    def logits(self, normed: Tensor) -> Tensor:
-        """Similarity (B, c, s) of layer-normed tokens (B, c, d) with the supertokens."""
-        return self.key(normed) @ self.query(self.supertokens).T * normed.shape[-1] ** -0.5
+    def logits(self, normed: Tensor, count: int | None = None) -> Tensor:
+        """Similarity (B, c, s) of layer-normed tokens (B, c, d) with the first `count` supertokens.
+
+        Nested training makes the first s' of s a set of their own; None = all of them.
+        """
+        queries = self.query(self.supertokens[:count])
+        return self.key(normed) @ queries.T * normed.shape[-1] ** -0.5
 
     def assign(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
         """Assignment map (B, c, s): argmax, or straight-through Gumbel-Softmax in training."""
@@ -98,12 +102,18 @@ class DSO(nn.Module):
         hard = F.one_hot(soft.argmax(dim=-1), count).to(soft.dtype)
         return hard + soft - soft.detach()
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, generator: torch.Generator | None = None
-    ) -> Compressed:
-        """Compresses tokens (B, c, d), which carry no position, and their positions (B, c, d)."""
+    def choose(
+        self, tokens: Tensor, generator: torch.Generator | None = None, count: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Layer-normed tokens (B, c, d) and the map (B, c, s) of tokens without position."""
         normed = self.norm(tokens)
-        cam = self.assign(self.logits(normed), generator).to(normed.dtype)
+        return normed, self.assign(self.logits(normed, count), generator).to(normed.dtype)
+
+    def merge(self, normed: Tensor, positions: Tensor, cam: Tensor) -> Compressed:
+        """Supertokens of layer-normed tokens and positions (B, c, d) by a map (B, c, s).
+
+        Rows of the map that are zero leave their token out.
+        """
         # Straight-through maps hold ones up to rounding; a soft map uses every supertoken.
         total = cam.sum(dim=1)
         used = total.detach() > (0 if self.soft else 0.5)
@@ -111,8 +121,15 @@ class DSO(nn.Module):
         merged = share.transpose(1, 2) @ self.value(normed)
         placed = share.transpose(1, 2) @ positions
         if self.positions is not None:
-            placed = placed + self.positions
+            placed = placed + self.positions[: cam.shape[-1]]
         return Compressed(self.out(merged), placed, cam, used)
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, generator: torch.Generator | None = None
+    ) -> Compressed:
+        """Compresses tokens (B, c, d), which carry no position, and their positions (B, c, d)."""
+        normed, cam = self.choose(tokens, generator)
+        return self.merge(normed, positions, cam)
 
 
 class CAU(nn.Module):

@@ -6,7 +6,7 @@ from conftest import TINY
 
 from foundry3d.backbone import Backbone, Student, student_config
 from foundry3d.config import BackboneConfig
-from foundry3d.cost import count, encoder_cost, gate_cost, keep_schedule, paper_rows
+from foundry3d.cost import count, encoder_cost, keep_schedule, paper_rows
 from foundry3d.errors import InputError
 
 
@@ -16,7 +16,7 @@ def rows() -> list[dict]:
 
 
 def test_every_published_row_is_met(rows: list[dict]) -> None:
-    assert len(rows) == 21
+    assert len(rows) == 24
     for row in rows:
         assert row["deviation"] < 1e-5, row
         assert round(row["params_m"], 2) == row["paper_params_m"], row
@@ -59,11 +59,36 @@ def test_costs_scale_and_leave_the_model_alone(teacher: Backbone, points: torch.
 
 def test_gate_that_merges_everything_costs_a_student_and_the_gate() -> None:
     student = Student(student_config(TINY, supertokens=4))
-    cost, plain = gate_cost(student, clouds=2, merged=12, used=4), count(student, clouds=2)
+    gated = Student(student_config(TINY, supertokens=4, gate=True))
+    cost, plain = count(gated, clouds=2), count(student, clouds=2)
     assert cost.macs - plain.macs == 2 * 12 * (24 * 128 + 128)
-    fewer = gate_cost(student, clouds=2, merged=12, used=3)
-    saved = encoder_cost(student, clouds=2, tokens=1)
-    assert cost.macs - fewer.macs == saved.macs
+    fewer = count(gated, clouds=2, merged=12, used=3)
+    assert cost.macs - fewer.macs == encoder_cost(gated, clouds=2, tokens=1).macs
+    with pytest.raises(InputError, match="gate"):
+        count(student, merged=3)
+
+
+@pytest.mark.parametrize("merged, used", [(12, 4), (9, 2), (5, 3), (0, 0)])
+def test_gate_rows_in_closed_form(merged: int, used: int) -> None:
+    """The gate reads all tokens, K, V and CAU the merged ones, the encoder what is left."""
+    student = Student(student_config(TINY, supertokens=4, gate=True))
+    whole, tokens, d = count(student, clouds=3), 12 - merged + used, 24
+    before, after = (encoder_cost(student, clouds=3, tokens=n) for n in (4, tokens))
+    skipped = 3 * (12 - merged)
+    cost = count(student, clouds=3, merged=merged, used=used)
+    assert cost.macs == whole.macs - before.macs + after.macs - skipped * 4 * d * d
+    flops = whole.flops - before.flops + after.flops
+    assert cost.flops == flops - skipped * (8 * d * d + d + 5 * d)
+
+
+def test_exact_budgets_cost_what_the_paper_leaves_unused(rows: list[dict]) -> None:
+    """The paper's rule encodes 30 of 32 and 44 of 48 tokens; ours fills both budgets."""
+    student = Student(student_config(BackboneConfig(), supertokens=16, gate=True))
+    found = {row["method"]: row["macs_g"] for row in rows}
+    for name, encoded, merged in (("b32", 32, 48), ("b48_gpu", 48, 32)):
+        exact = count(student, clouds=64, merged=merged, used=16)
+        assert merged - 16 == 64 - encoded
+        assert exact.macs / 1e9 > found[f"foundry_gate_{name}"]
 
 
 def test_student_pays_little_beside_the_tokenizer() -> None:

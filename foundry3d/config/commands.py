@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from foundry3d.config.models import BackboneConfig, JepaConfig, MaskedConfig
-from foundry3d.config.records import positive, require
+from foundry3d.config.records import fraction, positive, require
 from foundry3d.config.training import AugmentConfig, DataConfig, TrainConfig
 
 
@@ -47,6 +47,16 @@ class DistillConfig:
         student_heads: attention heads; null = the teacher's head width is kept.
         unfreeze_epoch: epoch from which the encoder trains; null = frozen all the way.
         loss: smooth_l1 (beta 1) or mse.
+        gate: the student gets a gate, so that a token budget can be set at inference.
+        gate_lambda: weight of the regulariser that pulls towards merging (equation 6).
+        gate_decay: weight decay on the gate too.
+        gate_through: the distillation loss reaches the gate; without, only the regulariser does.
+        random_ratio: every cloud of a step merges a share of its tokens drawn at random, so that
+            one student serves every budget; needs the gate.
+        all_merged: with random_ratio: share of the clouds that merge all of their tokens.
+        nested: a step uses the first s' of the s supertokens, s' drawn among s and the powers of
+            two below it, so that s can be lowered at inference.
+        whole: with nested: probability of s' = s.
         resume: continue the run in `out`.
     """
 
@@ -63,6 +73,14 @@ class DistillConfig:
     cau_norm: bool = False
     supertoken_positions: bool = False
     temperature: float = 1.0
+    gate: bool = False
+    gate_lambda: float = 0.0
+    gate_decay: bool = False
+    gate_through: bool = True
+    random_ratio: bool = False
+    all_merged: float = 0.25
+    nested: bool = False
+    whole: float = 0.5
     resume: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(flip=True))
@@ -70,6 +88,15 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         positive(self, "supertokens", "temperature")
+        fraction(self, "all_merged", "whole")
+        require(
+            0 <= self.gate_lambda < float("inf"),
+            f"gate_lambda must not be negative, got {self.gate_lambda}",
+        )
+        require(
+            self.gate or not (self.random_ratio or self.gate_lambda or self.gate_decay),
+            "random_ratio, gate_lambda and gate_decay need the gate; add --gate",
+        )
         for name in ("student_dim", "student_depth", "student_heads"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive or null, got {value}")

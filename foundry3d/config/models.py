@@ -100,6 +100,10 @@ class StudentConfig:
         supertoken_positions: learned positions added to the supertokens (ablation, "use
             supertoken P" of Table 15).
         temperature: of the Gumbel-Softmax in training.
+        gate: a gate decides which tokens are merged, and budgets can be set at inference.
+        gate_ratio: r where a call sets no budget: tokens of a higher fusion probability are merged.
+        gate_through: the distillation loss reaches the gate. Without, only the regulariser does, as
+            in the paper's Listing 1, whose two uses of the selection cancel.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -110,9 +114,13 @@ class StudentConfig:
     cau_norm: bool = False
     supertoken_positions: bool = False
     temperature: float = 1.0
+    gate: bool = False
+    gate_ratio: float = 0.5
+    gate_through: bool = True
 
     def __post_init__(self) -> None:
         positive(self, "temperature")
+        require(0 <= self.gate_ratio <= 1, f"gate_ratio must lie in [0, 1], got {self.gate_ratio}")
         require(not self.backbone.class_token, "a student has no class token, got class_token")
         require(
             1 <= self.supertokens <= self.backbone.groups,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -150,12 +150,43 @@ class Batches:
     def __len__(self) -> int:
         return len(self.clouds) // (self.batch_size * self.world)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def indices(self) -> Iterator[np.ndarray]:
+        """Indices (B,) of the clouds of each batch of this epoch and process."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.clouds))
         step = self.batch_size * self.world
         for first in range(0, len(self) * step, step):
-            index = order[first + self.rank : first + step : self.world]
+            yield order[first + self.rank : first + step : self.world]
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in self.indices():
             yield torch.from_numpy(self.clouds.points[index].astype(np.float32))
+
+
+class Labelled(NamedTuple):
+    """A batch with what is known about it.
+
+    Attributes:
+        points: (B, N, 3) float32.
+        labels: (B,) int64 class of each cloud, -1 = none.
+        parts: (B, N) int64 part of each point; None where the data has none.
+    """
+
+    points: Tensor
+    labels: Tensor
+    parts: Tensor | None
+
+
+class LabelledBatches(Batches):
+    """`Batches` that yield `Labelled` records, for fine-tuning."""
+
+    def __iter__(self) -> Iterator[Labelled]:
+        for index in self.indices():
+            parts = self.clouds.parts
+            yield Labelled(
+                torch.from_numpy(self.clouds.points[index].astype(np.float32)),
+                torch.from_numpy(self.clouds.labels[index].astype(np.int64)),
+                None if parts is None else torch.from_numpy(parts[index].astype(np.int64)),
+            )
 
 
 def in_order(clouds: Clouds, batch_size: int, points: int) -> Iterator[Tensor]:

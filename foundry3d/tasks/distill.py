@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +14,7 @@ from foundry3d.checkpoint import load
 from foundry3d.config import DistillConfig
 from foundry3d.data.loading import load_train
 from foundry3d.errors import InputError
+from foundry3d.gate import draw_merged, draw_supertokens
 from foundry3d.geometry import Groups, group_at
 from foundry3d.tasks.engine import Task, fit, freeze, keep
 
@@ -88,17 +92,47 @@ class DistillTask(Task):
         """The reconstruction loss of a batch of points (B, N, 3), equation 1."""
         generator = self.step_generator()
         groups, goal = self.goal(self.prepared(points, generator), generator)
-        output = self.student.encode(groups, generator=generator)
+        budget = self.draw_budget(len(points), generator)
+        output = self.student.encode(groups, generator=generator, **budget)
         features = output.features.float()
         loss = F.mse_loss(features, goal)
         if self.config.loss == "smooth_l1":
             loss = F.smooth_l1_loss(features, goal)
-        assert output.assignment is not None
-        chosen = output.assignment.flatten().bincount(minlength=self.student.config.supertokens)
         self.log("loss", loss)
+        assert output.assignment is not None
+        merged = output.assignment >= 0
+        chosen = output.assignment[merged].bincount(minlength=self.student.config.supertokens)
         self.log("supertokens_used", (chosen > 0).float().mean())
         self.log("used_per_cloud", output.tokens_used.float().mean())
-        return loss
+        if output.probability is None:
+            return loss
+        self.log("fusion_ratio", merged.float().mean())
+        self.log("probability", output.probability.mean())
+        return loss + gate_loss(output.probability, self.config.gate_lambda)
+
+    def draw_budget(self, batch: int, generator: torch.Generator) -> dict[str, Any]:
+        """The budget of this step: numbers of merged tokens and of supertokens, where drawn."""
+        config = self.config
+        budget: dict[str, Any] = {}
+        if config.random_ratio:
+            budget["merged"] = draw_merged(
+                batch, self.student.shape.groups, all_merged=config.all_merged, generator=generator
+            )
+        if config.nested:
+            budget["supertokens"] = draw_supertokens(
+                self.student.config.supertokens, whole=config.whole, generator=generator
+            )
+        return budget
+
+    def undecayed(self) -> Iterable[nn.Parameter]:
+        """The gate, unless weight decay on it was asked for (Table 15)."""
+        gate = self.student.gate
+        return () if gate is None or self.config.gate_decay else gate.parameters()
+
+
+def gate_loss(probability: Tensor, weight: float) -> Tensor:
+    """Equation 6: minus `weight` times the sum of probabilities (B, c), mean over the clouds."""
+    return -weight * probability.sum(dim=1).mean()
 
 
 def student_of(teacher: Teacher, config: DistillConfig) -> Student:
@@ -124,6 +158,8 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Student:
         cau_norm=config.cau_norm,
         supertoken_positions=config.supertoken_positions,
         temperature=config.temperature,
+        gate=config.gate,
+        gate_through=config.gate_through,
     )
 
 

@@ -18,6 +18,7 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,22 @@ class Task(L.LightningModule):
         )
         return augment(points, self.augmentation, up=self.data_config.up, generator=generator)
 
+    def undecayed(self) -> Iterable[nn.Parameter]:
+        """Parameters without weight decay."""
+        return ()
+
     def configure_optimizers(self) -> Any:
         """AdamW on everything that may train, with a schedule by step."""
         config = self.train_config
         steps = max(1, int(self.trainer.estimated_stepping_batches) // config.epochs)
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=config.lr, weight_decay=config.weight_decay
-        )
+        apart = list(self.undecayed())
+        known = {id(parameter) for parameter in apart}
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.parameters() if id(p) not in known]}
+        ]
+        if apart:
+            groups.append({"params": apart, "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate(step / steps, config) / config.lr
         )
