@@ -30,6 +30,7 @@ from foundry3d.gate import (
     spread,
 )
 from foundry3d.geometry import Groups, check_points, draw_start, gather, group_points
+from foundry3d.latency import candidates, choose, profile
 from foundry3d.supertokens import CAU, DSO, key_bias
 from foundry3d.tokenizer import Position, Tokenizer
 from foundry3d.vit import Encoder, initialise
@@ -383,6 +384,34 @@ class Student(Grouped):
         encoded = self._encoded(entry, generator)
         return [self.output(entry.restore(encoded[layer])) for layer in layers]
 
+    def budget_for(
+        self, *, milliseconds: float, batch: int = 1, points: int = 1024, repeats: int = 9
+    ) -> dict[str, int]:
+        """The largest budget that this machine keeps: `student(x, **student.budget_for(...))`.
+
+        Every candidate is measured now, as the machine is now, on clouds of random points;
+        a threshold cannot promise a time, so the answer is a token budget (with a gate) and s'.
+
+        Args:
+            milliseconds: limit of a call, median of the repetitions.
+            batch: B, clouds of a call.
+            points: N of each cloud.
+            repeats: calls at every candidate.
+
+        Returns:
+            `supertokens`, and with a gate `token_budget`.
+
+        Raises:
+            InputError: a limit that no budget keeps.
+        """
+        device = next(self.parameters()).device
+        clouds = torch.randn(batch, points, 3, generator=torch.Generator().manual_seed(0))
+        clouds = clouds.to(device)
+        wanted = candidates(self.shape.groups, self.config.supertokens, gated=self.gate is not None)
+        with torch.inference_mode():
+            timings = profile(partial(self, clouds), wanted, repeats=repeats)
+        return choose(timings, milliseconds).budget
+
     def _encoded(self, entry: Entry, generator: torch.Generator | None) -> list[Tensor]:
         """Output of every block and, last, of the final LayerNorm, each (B, n, d)."""
         x, positions, bias = entry.tokens, entry.positions, entry.bias
@@ -534,6 +563,31 @@ class Student(Grouped):
         assignment = torch.full_like(plan.order, -1).scatter(1, plan.order[:, :rows], chosen)
         bias = None if plan.width is not None or bool(valid.all()) else key_bias(valid, x.dtype)
         return Entry(x, at, bias, restore, assignment, used, probability, packed)
+
+
+class Budgeted(nn.Module):
+    """A student that keeps one budget: points in, `Tokens` out, for whatever takes a model.
+
+    Args:
+        student: used as it is.
+        budget: fields of `gate.Budget`.
+
+    Raises:
+        InputError: a budget that the student cannot keep.
+    """
+
+    def __init__(self, student: Student, **budget: Any) -> None:
+        super().__init__()
+        Budget(**budget).check(
+            gated=student.gate is not None,
+            tokens=student.shape.groups,
+            supertokens=student.config.supertokens,
+        )
+        self.student, self.budget, self.shape = student, budget, student.shape
+
+    def forward(self, points: Tensor) -> Tokens:
+        """Features of points (B, N, 3) within the budget."""
+        return self.student(points, **self.budget)
 
 
 def untrained(model: Backbone, points: Tensor) -> Backbone:

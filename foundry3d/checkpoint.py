@@ -12,22 +12,53 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from foundry3d.backbone import Backbone, Student
-from foundry3d.config import BackboneConfig, StudentConfig, from_dict, to_dict
+from foundry3d.config import (
+    BackboneConfig,
+    ClassifierConfig,
+    FPSStudentConfig,
+    KMeansStudentConfig,
+    MergedConfig,
+    SegmenterConfig,
+    StudentConfig,
+    from_dict,
+    to_dict,
+)
 from foundry3d.errors import InputError
 from foundry3d.foreign import load_foreign
+from foundry3d.heads import Classifier, Headed
+from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
+from foundry3d.segmenter import Segmenter
 
 FORMAT, VERSION = "foundry3d", 1
-KINDS = {"backbone": (Backbone, BackboneConfig), "student": (Student, StudentConfig)}
+
+
+class Kind(NamedTuple):
+    """What a checkpoint can hold: a module built from one record, which it keeps as `config`."""
+
+    model: type[nn.Module]
+    config: type
+
+
+KINDS = {
+    "backbone": Kind(Backbone, BackboneConfig),
+    "student": Kind(Student, StudentConfig),
+    "classifier": Kind(Classifier, ClassifierConfig),
+    "segmenter": Kind(Segmenter, SegmenterConfig),
+    "merged": Kind(Merged, MergedConfig),
+    "fps_student": Kind(FPSStudent, FPSStudentConfig),
+    "kmeans_student": Kind(KMeansStudent, KMeansStudentConfig),
+}
 
 
 def save(
-    model: Backbone | Student,
+    model: nn.Module,
     folder: str | Path,
     *,
     provenance: dict[str, Any],
@@ -36,7 +67,7 @@ def save(
     """Writes a model as a folder; an earlier one there is replaced only by a complete new one.
 
     Args:
-        model: to save; its weights are written as they are.
+        model: of one of `KINDS`; its weights are written as they are.
         folder: where to.
         provenance: where it comes from (data, protocol, seed, scores); JSON values.
         files: further text files of the folder by name, e.g. a model card.
@@ -45,13 +76,15 @@ def save(
         The folder.
 
     Raises:
-        InputError: the folder exists and is not a checkpoint.
+        InputError: the folder exists and is not a checkpoint, or the model is of no known kind.
         OSError: the disk refuses, e.g. it is full; nothing is left behind.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / "config.json").is_file():
         raise InputError(f"{folder} exists and is not a checkpoint; choose another folder")
-    kind = "student" if isinstance(model, Student) else "backbone"
+    kind = next((name for name, kind in KINDS.items() if isinstance(model, kind.model)), None)
+    if kind is None:
+        raise InputError(f"expected a {', '.join(KINDS)} to save, got a {type(model).__name__}")
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -105,8 +138,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return content
 
 
-def load(path: str | Path, **options: Any) -> Backbone | Student:
-    """The model of a checkpoint, in evaluation mode, on the CPU.
+def load(path: str | Path, **options: Any) -> Any:
+    """The model of a checkpoint, of the class in `KINDS`, in evaluation mode, on the CPU.
 
     Args:
         path: a folder that `save` wrote, or a file of another project (see `load_foreign`).
@@ -123,8 +156,8 @@ def load(path: str | Path, **options: Any) -> Backbone | Student:
     if options:
         raise InputError(f"{path} is not a file; {', '.join(options)} are for foreign files alone")
     content = read_config(path)
-    kind, config_kind = KINDS[content["kind"]]
-    model = kind(from_dict(config_kind, content["config"]))
+    kind = KINDS[content["kind"]]
+    model = kind.model(from_dict(kind.config, content["config"]))
     weights = Path(path) / "model.safetensors"
     try:
         tensors = load_file(weights)
@@ -142,3 +175,16 @@ def load(path: str | Path, **options: Any) -> Backbone | Student:
         )
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def load_backbone(path: str | Path) -> Backbone | Student:
+    """The backbone or student of a checkpoint: of a fine-tuned model, the one under its head.
+
+    Raises:
+        InputError: as `load`, or a checkpoint that holds neither.
+    """
+    model = load(path)
+    inner = model.backbone if isinstance(model, Headed) else model
+    if not isinstance(inner, Backbone | Student):
+        raise InputError(f"{path}: expected a backbone or student, found a {type(inner).__name__}")
+    return inner

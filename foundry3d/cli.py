@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from foundry3d import config as configs
+from foundry3d import protocols
 from foundry3d.config import RECIPES
 from foundry3d.errors import InputError
 
@@ -35,6 +36,26 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
         "foundry3d.report:probe_models",
         "linear SVM and k-NN on frozen features",
     ),
+    "classify": (
+        configs.ClassifyConfig,
+        "foundry3d.tasks.classify:classify",
+        "fine-tuned classification; held-out clouds choose the epoch",
+    ),
+    "fewshot": (
+        configs.FewshotConfig,
+        "foundry3d.tasks.fewshot:fewshot",
+        "few-shot classification over folds",
+    ),
+    "zeroshot": (
+        configs.ZeroshotConfig,
+        "foundry3d.tasks.zeroshot:zeroshot",
+        "nearest class mean, k-NN and texts; nothing is trained",
+    ),
+    "segment": (
+        configs.SegmentConfig,
+        "foundry3d.tasks.segment:segment",
+        "fine-tune part segmentation",
+    ),
     "embed": (
         configs.EmbedConfig,
         "foundry3d.embed:embed",
@@ -49,6 +70,26 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
         configs.PackConfig,
         "foundry3d.data.packing:pack",
         "a large collection as tar shards that training streams",
+    ),
+    "data check": (
+        configs.CheckConfig,
+        "foundry3d.datasets:check",
+        "a copy of a published data set against its figures: data check NAME FOLDER",
+    ),
+    "data prepare": (
+        configs.PrepareConfig,
+        "foundry3d.datasets:prepare",
+        "a published data set as safe archives: data prepare NAME FOLDER --out F",
+    ),
+    "budgets": (
+        configs.BudgetsConfig,
+        "foundry3d.budgets:accuracy_over_budgets",
+        "accuracy over token budgets, ratios and numbers of supertokens",
+    ),
+    "sweep gate": (
+        configs.SweepConfig,
+        "foundry3d.sweep:sweep_gate",
+        "gated students over the regulariser's weights, with correlations",
     ),
     "cost": (configs.CostConfig, "foundry3d.report:show_cost", "MACs, FLOPs and parameters"),
     "doctor": (configs.DoctorConfig, "foundry3d.report:doctor", "what was found and picked"),
@@ -158,7 +199,12 @@ def read_options(command: str, arguments: list[str]) -> Any:
     parser = Parser(prog=f"foundry3d {command}", description=text, allow_abbrev=False)
     parser.add_class_arguments(kind, as_group=False)
     parser.add_argument("--config", action="config", help="a recipe (YAML)")
-    options = parser.parse_args(plain_words(kind, find_recipes(arguments)))
+    words = plain_words(kind, find_recipes(arguments))
+    asked = parser.parse_args([word for word in words if not word.startswith("--print_config")])
+    if asked.get("protocol") is not None:  # its settings become the defaults
+        settings = protocols.find(asked["protocol"], command).settings
+        parser.set_defaults(dict(protocols.dotted(settings)))
+    options = parser.parse_args(words)
     made = parser.instantiate(options)
     return kind(**{k: v for k, v in vars(made).items() if k != "config"})
 

@@ -22,10 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from foundry3d.backbone import Backbone, Student, student_config
-from foundry3d.config import BackboneConfig
+from foundry3d.config import BackboneConfig, ReductionConfig
 from foundry3d.errors import InputError
 from foundry3d.gate import Plan
 from foundry3d.geometry import Groups, gather
+from foundry3d.reduce.merged import Merged
+from foundry3d.reduce.wrapped import Wrapped
 from foundry3d.tokenizer import PointConv
 from foundry3d.vit import Reduce, State
 
@@ -86,13 +88,14 @@ def keep_schedule(tokens: Sequence[int]) -> Reduce:
 
 
 def count(
-    model: Backbone | Student,
+    model: Backbone | Student | Wrapped,
     *,
     clouds: int = 1,
     tokens: int | None = None,
     reduce: Reduce | None = None,
     merged: int | None = None,
     used: int | None = None,
+    supertokens: int | None = None,
 ) -> Cost:
     """Cost of tokenising and encoding `clouds` clouds; grouping is not counted.
 
@@ -104,6 +107,7 @@ def count(
         merged: tokens of each cloud that a gated student merges; None = all.
         used: supertokens of each cloud that some token chose; None = all. Unused ones are dropped
             before the encoder, which sees `used + c - merged` tokens.
+        supertokens: s', the first ones that a student uses; None = all.
 
     Raises:
         InputError: a reducer given for a student, or merged tokens without a gate.
@@ -116,9 +120,11 @@ def count(
     counter = _Counter(shapes)
     with torch.no_grad():
         if isinstance(shapes, Student) and shapes.gate is not None:
-            _run_gated(shapes, groups, rows if merged is None else merged, used)
+            _run_gated(shapes, groups, rows if merged is None else merged, used, supertokens)
         elif merged is not None or used is not None:
             raise InputError("merged and used are for students with a gate")
+        elif isinstance(shapes, Student):
+            shapes.encode(groups, supertokens=supertokens)
         elif reduce is None:
             shapes.encode(groups)
         elif isinstance(shapes, Backbone):
@@ -127,16 +133,18 @@ def count(
     return Cost(params=parameters, macs=counter.macs, flops=counter.flops)
 
 
-def _run_gated(student: Student, groups: Groups, merged: int, used: int | None) -> None:
+def _run_gated(
+    student: Student, groups: Groups, merged: int, used: int | None, supertokens: int | None
+) -> None:
     """Runs a gated student on shapes: what depends on data is given as numbers."""
-    used = min(student.config.supertokens, merged) if used is None else used
+    used = min(supertokens or student.config.supertokens, merged) if used is None else used
     tokens, positions = student.tokens(groups)
     assert student.gate is not None
     probability = student.gate(tokens)
     clouds, count = probability.shape
     order = torch.empty(clouds, count, dtype=torch.int64, device="meta")
     plan = Plan(order, order[:, 0], merged, used + count - merged)
-    normed, cam = student.dso.choose(gather(tokens, order[:, :merged]))
+    normed, cam = student.dso.choose(gather(tokens, order[:, :merged]), count=supertokens)
     entry = student.enter_planned(tokens, positions, probability, plan, normed, cam)
     encoded = student.encoder(entry.tokens, entry.positions)
     student.output(entry.restore(encoded))
@@ -152,6 +160,7 @@ def encoder_cost(model: Backbone | Student, *, clouds: int, tokens: int) -> Cost
     return Cost(params=0, macs=counter.macs, flops=counter.flops)
 
 
+# Tokens removed in each block: 64 are halved block by block until so many are left.
 TOME_SCHEDULES = {
     "tome_16": (32, 16),
     "tome_8": (32, 16, 8),
@@ -171,9 +180,11 @@ GATE_ROWS = {
 
 def _row_cost(method: str, supertokens: int | None, clouds: int, tokens: int) -> Cost:
     teacher = BackboneConfig()
-    if method in TOME_SCHEDULES or method == "baseline":
-        schedule = keep_schedule(TOME_SCHEDULES.get(method, ()))
-        return count(_meta(teacher), clouds=clouds, tokens=tokens, reduce=schedule)
+    if method == "baseline":
+        return count(_meta(teacher), clouds=clouds, tokens=tokens)
+    if method in TOME_SCHEDULES:
+        merging = ReductionConfig(removed=TOME_SCHEDULES[method])
+        return count(Merged.around(_meta(teacher), merging), clouds=clouds, tokens=tokens)
     dim = 192 if method == "foundry_vit_t" else None
     gated = method in GATE_ROWS
     sizes = student_config(teacher, supertokens=supertokens or 16, dim=dim, gate=gated)

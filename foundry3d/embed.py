@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone, Student, Tokens
-from foundry3d.checkpoint import load, read_config
+from foundry3d.backbone import Backbone, Budgeted, Student, Tokens
+from foundry3d.checkpoint import load_backbone, read_config
 from foundry3d.config import EmbedConfig
 from foundry3d.data.files import Points, read_clouds
 from foundry3d.data.folder import files_below, find_files, is_supported
@@ -38,6 +38,7 @@ from foundry3d.writing import replacing
 
 log = logging.getLogger("foundry3d")
 
+AnyModel = Backbone | Student | Budgeted
 MOST_POINTS = 2**20
 """Clouds go through the model together while they have no more points than this in all."""
 
@@ -139,7 +140,7 @@ def _together(ready: Iterable[_Ready], batch: int) -> Iterator[list[_Ready]]:
 
 
 def _tokens(
-    model: Backbone | Student, ready: Iterable[_Ready], batch: int
+    model: AnyModel, ready: Iterable[_Ready], batch: int
 ) -> Iterator[tuple[_Ready, Tokens]]:
     """Each cloud with its tokens (a batch of one, on the CPU), in order."""
     device = next(model.parameters()).device
@@ -159,7 +160,7 @@ def _tokens(
             )
 
 
-def _fewest(model: Backbone | Student) -> int:
+def _fewest(model: AnyModel) -> int:
     return max(model.shape.groups, model.shape.group_size)
 
 
@@ -389,10 +390,27 @@ def _protocol(config: EmbedConfig, policy: Policy) -> np.ndarray:
         "turn": policy.turn,
         "points": policy.points,
         "samples": config.samples,
+        "budget": _budget(config),
         "seed": config.seed,
         "code": code_version(),
     }
     return np.array(json.dumps(facts))
+
+
+def _budget(config: EmbedConfig) -> dict[str, Any]:
+    asked = {name: getattr(config, name) for name in ("token_budget", "ratio", "supertokens")}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _within_budget(model: Backbone | Student, config: EmbedConfig) -> AnyModel:
+    budget = _budget(config)
+    if not budget:
+        return model
+    if not isinstance(model, Student):
+        raise InputError(
+            f"{', '.join(budget)}: budgets are for students, {config.model} is a teacher"
+        )
+    return Budgeted(model, **budget)
 
 
 def embed(config: EmbedConfig) -> Path:
@@ -410,7 +428,7 @@ def embed(config: EmbedConfig) -> Path:
             written.
         PartialFailure: some clouds cannot be used; the archive holds the others.
     """
-    model = load(config.model)
+    model = _within_budget(load_backbone(config.model), config)
     policy, notice = read_policy(config.model, up=config.up, normalise=config.normalise)
     policy = replace(policy, points=config.points, seed=config.seed)
     least, out, archive = _fewest(model), Path(config.out), _Archive()

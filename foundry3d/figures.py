@@ -85,3 +85,54 @@ def draw_grid(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
+
+
+Curves = dict[str, tuple[list[float], list[float]]]
+"""Values of x and y by the name of the curve."""
+
+
+def draw_lines(
+    path: str | Path,
+    panels: Sequence[tuple[str, str, Curves]],
+    *,
+    title: str,
+    y: str,
+    ticks: bool = True,
+) -> Path:
+    """Writes a PNG of line plots side by side.
+
+    Args:
+        path: of the PNG.
+        panels: heading, name of the x axis, and curves (x, y) by name, for each panel. Values of
+            x are set at equal distances in the order of their size where `ticks` is on.
+        title: above everything.
+        y: name of the y axis.
+        ticks: x values are categories (budgets, lambdas); else a plain axis.
+
+    Returns:
+        The path.
+    """
+    figure = Figure(figsize=(5.2 * len(panels) + 0.6, 4.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    for i, (heading, axis, curves) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        known = sorted({value for xs, _ in curves.values() for value in xs})
+        for name, (xs, ys) in curves.items():
+            order = np.argsort(xs)
+            at = [known.index(xs[k]) if ticks else xs[k] for k in order]
+            axes.plot(at, [ys[k] for k in order], marker="o", markersize=4, label=name)
+        if ticks:
+            axes.set_xticks(range(len(known)), [f"{value:.4g}" for value in known])
+            axes.tick_params(axis="x", rotation=60 if len(known) > 8 else 0)
+        axes.set_title(heading, fontsize=11)
+        axes.set_xlabel(axis)
+        if i == 0:
+            axes.set_ylabel(y)
+        axes.grid(alpha=0.3)
+        if len(curves) > 1:
+            axes.legend(fontsize=8)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path

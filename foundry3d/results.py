@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from foundry3d.errors import InputError
+
 
 def code_version() -> str:
     """The package's version, with the commit where it runs from a git checkout."""
@@ -31,11 +33,40 @@ def code_version() -> str:
 
 
 def append(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Adds rows to a JSON-lines file, which is made where it is missing."""
+    """Adds rows to a JSON-lines file, which is made where it is missing.
+
+    A last line that was cut off, by a process that was stopped, gives way.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+    with open(path, "ab+") as file:
+        file.seek(0)
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file, none where it is missing.
+
+    A last line that was cut off is left out: whoever wrote it was stopped half way.
+
+    Raises:
+        InputError: another line is not a JSON object.
+    """
+    path = Path(path)
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif number < len(lines):
+            raise InputError(f"{path}, line {number}: expected a result row, got {line[:60]!r}")
+    return rows
 
 
 def _cell(value: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "foundry3d"
 FLOORS = [
     {"errors", "writing"},
-    {"config"},
+    {"config", "protocols"},
     {"geometry", "geometry_cpu", "transforms"},
     {"data"},
     {
@@ -16,6 +16,7 @@ FLOORS = [
         "vit",
         "supertokens",
         "gate",
+        "latency",
         "backbone",
         "reduce",
         "jepa",
@@ -26,8 +27,8 @@ FLOORS = [
     },
     {"foreign", "foreign_files", "foreign_tables", "checkpoint", "results", "metrics"},
     {"tasks"},
-    {"cost", "figures", "report", "embed", "hub"},
-    {"demo"},
+    {"cost", "datasets", "figures", "report", "embed", "hub", "budgets"},
+    {"demo", "sweep"},
     {"cli"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}

@@ -4,6 +4,7 @@ Unknown keys and unusable values are errors where the record is made. No torch h
 line reads this room alone to print its help.
 """
 
+from foundry3d.config.budgets import LAMBDAS, BudgetsConfig, SweepConfig
 from foundry3d.config.commands import (
     ConvertConfig,
     CostConfig,
@@ -14,6 +15,16 @@ from foundry3d.config.commands import (
     PackConfig,
     PretrainConfig,
     ProbeConfig,
+)
+from foundry3d.config.datasets import CheckConfig, PrepareConfig
+from foundry3d.config.downstream import (
+    ClassifierConfig,
+    ClassifyConfig,
+    FewshotConfig,
+    FinetuneConfig,
+    HeadConfig,
+    HeadedConfig,
+    ZeroshotConfig,
 )
 from foundry3d.config.models import (
     PRESETS,
@@ -29,19 +40,33 @@ from foundry3d.config.records import (
     read_recipe,
     to_dict,
 )
+from foundry3d.config.reduction import (
+    FPSStudentConfig,
+    KMeansStudentConfig,
+    MergedConfig,
+    ReductionConfig,
+)
+from foundry3d.config.segmentation import PartHeadConfig, SegmentConfig, SegmenterConfig
 from foundry3d.config.training import (
     PRECISIONS,
     AugmentConfig,
+    BudgetDraws,
     DataConfig,
     TrainConfig,
 )
 
 __all__ = [
+    "LAMBDAS",
     "PRECISIONS",
     "PRESETS",
     "RECIPES",
     "AugmentConfig",
     "BackboneConfig",
+    "BudgetDraws",
+    "BudgetsConfig",
+    "CheckConfig",
+    "ClassifierConfig",
+    "ClassifyConfig",
     "ConvertConfig",
     "CostConfig",
     "DataConfig",
@@ -49,13 +74,27 @@ __all__ = [
     "DistillConfig",
     "DoctorConfig",
     "EmbedConfig",
+    "FPSStudentConfig",
+    "FewshotConfig",
+    "FinetuneConfig",
+    "HeadConfig",
+    "HeadedConfig",
     "JepaConfig",
+    "KMeansStudentConfig",
     "MaskedConfig",
+    "MergedConfig",
     "PackConfig",
+    "PartHeadConfig",
+    "PrepareConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "ReductionConfig",
+    "SegmentConfig",
+    "SegmenterConfig",
     "StudentConfig",
+    "SweepConfig",
     "TrainConfig",
+    "ZeroshotConfig",
     "from_dict",
     "preset",
     "read_recipe",

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from foundry3d.config.models import BackboneConfig, JepaConfig, MaskedConfig
-from foundry3d.config.records import fraction, positive, require
-from foundry3d.config.training import AugmentConfig, DataConfig, TrainConfig
+from foundry3d.config.records import positive, require
+from foundry3d.config.training import AugmentConfig, BudgetDraws, DataConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +51,7 @@ class DistillConfig:
         gate_lambda: weight of the regulariser that pulls towards merging (equation 6).
         gate_decay: weight decay on the gate too.
         gate_through: the distillation loss reaches the gate; without, only the regulariser does.
-        random_ratio: every cloud of a step merges a share of its tokens drawn at random, so that
-            one student serves every budget; needs the gate.
-        all_merged: with random_ratio: share of the clouds that merge all of their tokens.
-        nested: a step uses the first s' of the s supertokens, s' drawn among s and the powers of
-            two below it, so that s can be lowered at inference.
-        whole: with nested: probability of s' = s.
+        budgets: what is drawn in training to serve any budget from one checkpoint.
         resume: continue the run in `out`.
     """
 
@@ -77,10 +72,7 @@ class DistillConfig:
     gate_lambda: float = 0.0
     gate_decay: bool = False
     gate_through: bool = True
-    random_ratio: bool = False
-    all_merged: float = 0.25
-    nested: bool = False
-    whole: float = 0.5
+    budgets: BudgetDraws = field(default_factory=BudgetDraws)
     resume: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(flip=True))
@@ -88,14 +80,13 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         positive(self, "supertokens", "temperature")
-        fraction(self, "all_merged", "whole")
         require(
             0 <= self.gate_lambda < float("inf"),
             f"gate_lambda must not be negative, got {self.gate_lambda}",
         )
         require(
-            self.gate or not (self.random_ratio or self.gate_lambda or self.gate_decay),
-            "random_ratio, gate_lambda and gate_decay need the gate; add --gate",
+            self.gate or not (self.budgets.random_ratio or self.gate_lambda or self.gate_decay),
+            "budgets.random_ratio, gate_lambda and gate_decay need the gate; add --gate",
         )
         for name in ("student_dim", "student_depth", "student_heads"):
             value = getattr(self, name)
@@ -238,6 +229,9 @@ class EmbedConfig:
         normalise: centre each cloud and scale it into the unit sphere; null = as in the model's
             training, and yes where the model does not say.
         batch: clouds of equal size that go through the model together.
+        token_budget: exactly as many tokens enter the encoder (students with a gate).
+        ratio: tokens of a higher fusion probability are merged (students with a gate).
+        supertokens: the first so many supertokens are used (students).
     """
 
     files: tuple[str, ...] = ()
@@ -249,6 +243,9 @@ class EmbedConfig:
     up: Literal["x", "y", "z"] | None = None
     normalise: bool | None = None
     batch: int = 16
+    token_budget: int | None = None
+    ratio: float | None = None
+    supertokens: int | None = None
 
     def __post_init__(self) -> None:
         require(len(self.files) > 0, "name files to embed: foundry3d embed FILES --model MODEL")

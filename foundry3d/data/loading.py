@@ -19,6 +19,7 @@ from foundry3d.data import procedural
 from foundry3d.data.archive import read_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.folder import read_folder
+from foundry3d.data.published.sources import is_published, read_published
 from foundry3d.data.shards import is_sharded
 from foundry3d.data.streaming import Shards
 from foundry3d.errors import InputError
@@ -47,7 +48,13 @@ class Stream(Protocol):
 
 
 def _read(
-    source: str, count: int, points: int, seed: int, class_names: tuple[str, ...] | None = None
+    source: str,
+    count: int,
+    points: int,
+    seed: int,
+    class_names: tuple[str, ...] | None = None,
+    *,
+    train: bool,
 ) -> Clouds:
     if source == "procedural":
         return procedural.generate(count, points=points, seed=seed)
@@ -58,7 +65,8 @@ def _read(
         )
     if Path(source).is_dir():
         return read_folder(source, points=points, seed=seed, class_names=class_names)
-    clouds = read_archive(source)
+    published = is_published(source)
+    clouds = read_published(source, train=train) if published else read_archive(source)
     if clouds.points.shape[1] < points:
         raise InputError(
             f"{source}: its clouds have {clouds.points.shape[1]} points, data.points asks for "
@@ -88,12 +96,17 @@ def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
         InputError: a source that cannot be read, clouds with fewer points than asked for, or a test
             folder with a class that training does not have.
     """
-    train = _read(config.train, config.train_clouds, config.points, 2 * seed)
+    train = _read(config.train, config.train_clouds, config.points, 2 * seed, train=True)
     test = (
         None
         if config.test is None
         else _read(
-            config.test, config.test_clouds, config.points, 2 * seed + 1, train.class_names or None
+            config.test,
+            config.test_clouds,
+            config.points,
+            2 * seed + 1,
+            train.class_names or None,
+            train=False,
         )
     )
     kept, held = hold_out(train.labels, config.validation, seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +13,8 @@ from foundry3d.checkpoint import load
 from foundry3d.config import DistillConfig
 from foundry3d.data.loading import load_train
 from foundry3d.errors import InputError
-from foundry3d.gate import draw_merged, draw_supertokens
 from foundry3d.geometry import Groups, group_at
-from foundry3d.tasks.engine import Task, fit, freeze, keep
+from foundry3d.tasks.engine import Task, draw_budget, fit, freeze, keep
 
 
 class DistillTask(Task):
@@ -92,7 +90,7 @@ class DistillTask(Task):
         """The reconstruction loss of a batch of points (B, N, 3), equation 1."""
         generator = self.step_generator()
         groups, goal = self.goal(self.prepared(points, generator), generator)
-        budget = self.draw_budget(len(points), generator)
+        budget = draw_budget(self.config.budgets, self.student, len(points), generator)
         output = self.student.encode(groups, generator=generator, **budget)
         features = output.features.float()
         loss = F.mse_loss(features, goal)
@@ -109,20 +107,6 @@ class DistillTask(Task):
         self.log("fusion_ratio", merged.float().mean())
         self.log("probability", output.probability.mean())
         return loss + gate_loss(output.probability, self.config.gate_lambda)
-
-    def draw_budget(self, batch: int, generator: torch.Generator) -> dict[str, Any]:
-        """The budget of this step: numbers of merged tokens and of supertokens, where drawn."""
-        config = self.config
-        budget: dict[str, Any] = {}
-        if config.random_ratio:
-            budget["merged"] = draw_merged(
-                batch, self.student.shape.groups, all_merged=config.all_merged, generator=generator
-            )
-        if config.nested:
-            budget["supertokens"] = draw_supertokens(
-                self.student.config.supertokens, whole=config.whole, generator=generator
-            )
-        return budget
 
     def undecayed(self) -> Iterable[nn.Parameter]:
         """The gate, unless weight decay on it was asked for (Table 15)."""

@@ -35,6 +35,7 @@ from foundry3d.backbone import Backbone, Student
 from foundry3d.checkpoint import save
 from foundry3d.config import (
     AugmentConfig,
+    BudgetDraws,
     DataConfig,
     DistillConfig,
     PretrainConfig,
@@ -44,6 +45,7 @@ from foundry3d.config import (
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Batches, Stream
 from foundry3d.errors import InputError
+from foundry3d.gate import draw_merged, draw_supertokens
 from foundry3d.results import code_version
 from foundry3d.transforms import augment, subsample
 
@@ -313,6 +315,29 @@ def keep(
         "code": code_version(),
     }
     save(model, Path(out) / "model", provenance=origin | protocol)
+
+
+def draw_budget(
+    draws: BudgetDraws, model: Backbone | Student, batch: int, generator: torch.Generator
+) -> dict[str, Any]:
+    """The budget of a step: numbers of merged tokens and of supertokens, where they are drawn.
+
+    Raises:
+        InputError: draws for a model without supertokens.
+    """
+    budget: dict[str, Any] = {}
+    if draws.random_ratio or draws.nested:
+        if not isinstance(model, Student):
+            raise InputError("budgets are drawn for students; a teacher encodes all of its tokens")
+        if draws.random_ratio:
+            budget["merged"] = draw_merged(
+                batch, model.shape.groups, all_merged=draws.all_merged, generator=generator
+            )
+        if draws.nested:
+            budget["supertokens"] = draw_supertokens(
+                model.config.supertokens, whole=draws.whole, generator=generator
+            )
+    return budget
 
 
 def retain_memory() -> None:

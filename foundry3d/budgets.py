@@ -1,0 +1,171 @@
+"""Accuracy over budgets: one checkpoint at every token budget, ratio and number of supertokens.
+
+The paper's Table 13 and figures 3 and 7 with our models. Of a student or teacher the frozen
+features are probed at each budget; a fine-tuned classifier is tested at each without training.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foundry3d.backbone import Budgeted, Student
+from foundry3d.checkpoint import load
+from foundry3d.config import BudgetsConfig, DataConfig
+from foundry3d.cost import count
+from foundry3d.data.loading import Splits, in_order, load_splits
+from foundry3d.errors import InputError
+from foundry3d.figures import Curves, draw_lines
+from foundry3d.heads import Classifier
+from foundry3d.metrics import overall_accuracy
+from foundry3d.report import probe_row, short_name
+from foundry3d.results import append, code_version, read_rows, table
+from foundry3d.tasks.engine import retain_memory
+from foundry3d.transforms import normalise
+
+log = logging.getLogger("foundry3d")
+
+COLUMNS = {
+    "model": "model",
+    "task": "task",
+    "budget": "budget",
+    "value": "value",
+    "encoded": "encoded tokens",
+    "gmacs": "GMACs",
+    "score": "accuracy",
+}
+AXES = {"token_budget": "token budget", "ratio": "ratio r", "supertokens": "supertokens"}
+
+
+def budgets_of(model: Student, config: BudgetsConfig) -> Iterator[tuple[str, float]]:
+    """Kind and value of every budget that the configuration asks for and the student has."""
+    if model.gate is not None:
+        for budget in config.token_budgets:
+            if model.config.supertokens <= budget <= model.shape.groups:
+                yield "token_budget", budget
+        for ratio in config.ratios:
+            yield "ratio", ratio
+    for supertokens in config.supertokens:
+        if supertokens <= model.config.supertokens:
+            yield "supertokens", supertokens
+
+
+def call_of(model: Student, kind: str, value: float) -> dict[str, float]:
+    """The call of a budget; with a gate, fewer supertokens are asked for with all tokens merged."""
+    if kind == "supertokens" and model.gate is not None:
+        return {"supertokens": value, "ratio": 0.0}
+    return {kind: value}
+
+
+def gmacs(model: Student, kind: str, value: float) -> float | None:
+    """GMACs of one cloud at a budget, every supertoken in use; None where the data decides."""
+    if kind == "ratio":
+        return None
+    if kind == "supertokens":
+        return count(model, supertokens=int(value)).macs / 1e9
+    c, s = model.shape.groups, model.config.supertokens
+    merged = c - int(value) + s if value < c else 0
+    return count(model, merged=merged, used=min(s, merged)).macs / 1e9
+
+
+def encoded_tokens(model: Any, splits: Splits, points: int) -> float:
+    """Mean number of tokens that enter the encoder, over the test clouds."""
+    assert splits.test is not None
+    with torch.inference_mode():
+        used = [model(normalise(b)).tokens_used for b in in_order(splits.test, 64, points)]
+    return round(float(torch.cat(used).float().mean()), 2)
+
+
+def tested(model: Classifier, splits: Splits, points: int, call: dict[str, Any]) -> float:
+    """Overall accuracy in percent of a classifier on the test clouds, at a budget."""
+    assert splits.test is not None
+    with torch.inference_mode():
+        chosen = [
+            model(normalise(b), **call).argmax(dim=1) for b in in_order(splits.test, 64, points)
+        ]
+    return round(100 * overall_accuracy(splits.test.labels, torch.cat(chosen).numpy()), 2)
+
+
+def one_row(
+    name: str, model: Any, splits: Splits, data: DataConfig, seed: int, budget: tuple[str, float]
+) -> dict[str, Any]:
+    """The result row of a model at a budget."""
+    kind, value = budget
+    inner = model.backbone if isinstance(model, Classifier) else model
+    call = call_of(inner, kind, value) if isinstance(inner, Student) else {}
+    at = Budgeted(inner, **call) if isinstance(inner, Student) else inner
+    row: dict[str, Any] = {"model": name, "budget": kind, "value": value}
+    row["encoded"] = encoded_tokens(at, splits, data.points)
+    row["gmacs"] = gmacs(inner, kind, value) if isinstance(inner, Student) else None
+    if isinstance(model, Classifier):
+        assert splits.test is not None
+        return row | {
+            "task": "fine-tuned",
+            "score": tested(model, splits, data.points, call),
+            "data": splits.test.name,
+            "protocol": "overall accuracy at this budget of weights selected at the default one",
+            "points": data.points,
+            "code": code_version(),
+        }
+    found = probe_row(name, at, splits, data, seed=seed)
+    return found | row | {"task": "linear probe", "score": found["svm"]}
+
+
+def curves(rows: list[dict[str, Any]], kind: str) -> Curves:
+    """Values and scores by model and task of the rows of a kind of budget."""
+    found: Curves = {}
+    for row in rows:
+        if row["budget"] == kind:
+            xs, ys = found.setdefault(f"{row['model']}, {row['task']}", ([], []))
+            xs.append(row["value"])
+            ys.append(row["score"])
+    return found
+
+
+def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
+    """Scores saved models at every budget they have; prints the table and draws the picture.
+
+    A teacher is one row at its c tokens. Rows that `<out>/results.jsonl` already holds are kept.
+
+    Raises:
+        InputError: a model or data that cannot be used, or none with a budget.
+    """
+    retain_memory()
+    out = Path(config.out)
+    loaded = [(name, load(name)) for name in config.models]
+    splits = load_splits(config.data, seed=config.seed)
+    if splits.test is None:
+        raise InputError("budgets are compared on test clouds; name them with --data.test")
+    known = {key(row): row for row in read_rows(out / "results.jsonl")}
+    rows: list[dict[str, Any]] = []
+    for path, model in loaded:
+        inner = model.backbone if isinstance(model, Classifier) else model
+        wanted: list[tuple[str, float]] = [("token_budget", inner.shape.groups)]
+        if isinstance(inner, Student):
+            wanted = list(budgets_of(inner, config))
+        for budget in wanted:
+            cell = key({"path": path, "budget": budget[0], "value": budget[1]})
+            if cell not in known:
+                made = one_row(short_name(path), model, splits, config.data, config.seed, budget)
+                known[cell] = made | {"path": path}
+                append(out / "results.jsonl", [known[cell]])
+            rows.append(known[cell])
+            log.info("%s, %s %g: %.1f", short_name(path), *budget, rows[-1]["score"])
+    print(table(rows, COLUMNS))
+    panels = [(text, text, curves(rows, kind)) for kind, text in AXES.items()]
+    draw_lines(
+        out / "budgets.png",
+        [panel for panel in panels if panel[2]],
+        title="Accuracy over budgets",
+        y="test accuracy (%)",
+    )
+    return rows
+
+
+def key(row: dict[str, Any]) -> tuple[str, str, float]:
+    """What a row is about: the model's path, the kind of budget and its value."""
+    return row["path"], row["budget"], float(row["value"])

@@ -1,0 +1,47 @@
+"""Options of the commands for published data sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foundry3d.config.records import require
+
+
+def _name_and_folder(dataset: tuple[str, ...], command: str) -> None:
+    require(
+        len(dataset) == 2,
+        f"name the data set and its folder: foundry3d data {command} NAME FOLDER; "
+        f"got {' '.join(dataset) or 'nothing'}",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """`foundry3d data check`: a copy of a published data set against its published figures.
+
+    Attributes:
+        dataset: its name and the folder it lies in, e.g. `modelnet40 data`.
+    """
+
+    dataset: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _name_and_folder(self.dataset, "check")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """`foundry3d data prepare`: a published data set as one safe archive for each split.
+
+    Attributes:
+        dataset: its name and the folder it lies in, e.g. `shapenetpart data`.
+        out: folder of the archives `NAME-SPLIT.npz`; none is ever overwritten.
+        splits: which of them; none named = all that are there.
+    """
+
+    dataset: tuple[str, ...] = ()
+    out: str = "prepared"
+    splits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _name_and_folder(self.dataset, "prepare")

@@ -1,0 +1,98 @@
+"""HDF5 files of labelled clouds: plain arrays of numbers, stored in the file itself.
+
+Shape legend: n clouds, N points of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from foundry3d.data.formats.raw import MAX_BYTES
+from foundry3d.data.published.record import need
+from foundry3d.errors import InputError
+
+
+def read_h5(path: Path, name: str, dimensions: int) -> np.ndarray:
+    """One array of an HDF5 file.
+
+    Args:
+        path: the file.
+        name: of the array.
+        dimensions: how many it must have; those of size 1 at the end may be missing or too many.
+
+    Raises:
+        InputError: missing, truncated, without that array, or with another kind of it.
+    """
+    need(path)
+    try:
+        with h5py.File(path, "r") as file:
+            return _numbers(file, name, dimensions)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{path}: expected a whole HDF5 file, got a damaged one ({reason}); download it again"
+        ) from None
+
+
+def _numbers(file: h5py.File, name: str, dimensions: int) -> np.ndarray:
+    """An array that lies in the file, never one that a link or a mapping fetches from elsewhere."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise InputError(f"expected an array '{name}', found {sorted(file)[:8]}; download it again")
+    found = file[name]
+    plain = isinstance(found, h5py.Dataset) and found.dtype.kind in "fiu"
+    if not plain or found.external or found.is_virtual or found.nbytes > MAX_BYTES:
+        raise InputError(f"expected '{name}' as a plain array of numbers; download it again")
+    array = np.asarray(found[()])
+    if array.ndim > dimensions:
+        array = array.squeeze(tuple(range(dimensions, array.ndim)))
+    if array.ndim != dimensions:
+        raise InputError(
+            f"expected '{name}' with {dimensions} dimensions, got shape {found.shape}; "
+            "is it a file of another data set?"
+        )
+    return array
+
+
+def points_of(path: Path) -> np.ndarray:
+    """The array `data` of a file, xyz alone: (n, N, 3) float32.
+
+    Raises:
+        InputError: what `read_h5` refuses, or fewer than three columns.
+    """
+    data = read_h5(path, "data", 3)
+    if data.shape[-1] < 3 or 0 in data.shape:
+        raise InputError(
+            f"{path}: expected 'data' of shape (n, N, 3), got {data.shape}; download it again"
+        )
+    return np.ascontiguousarray(data[..., :3], dtype=np.float32)
+
+
+def labels_of(paths: Sequence[Path]) -> np.ndarray:
+    """The arrays `label` of files, joined: (n,) int64.
+
+    Raises:
+        InputError: what `read_h5` refuses.
+    """
+    return np.concatenate([read_h5(path, "label", 1).astype(np.int64) for path in paths])
+
+
+def labelled(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, N, 3) float32 and labels (n,) int64 of several files, joined.
+
+    Raises:
+        InputError: a file that cannot be used, or files of clouds of different sizes.
+    """
+    points = [points_of(path) for path in paths]
+    for path, part in zip(paths, points, strict=True):
+        if part.shape[1] != points[0].shape[1]:
+            raise InputError(
+                f"{path}: expected {points[0].shape[1]} points a cloud as in {paths[0].name}, "
+                f"got {part.shape[1]}; download it again"
+            )
+    return np.concatenate(points), labels_of(paths)

@@ -1,0 +1,147 @@
+"""Pickles of arrays, read without numpy's unpickling and without importing what they name.
+
+Of a pickle only plain values, containers and numpy's arrays and scalars are understood; arrays
+are rebuilt here from their bytes. Everything else a pickle can name is refused before it exists.
+
+Shape legend: n clouds, N points of each.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foundry3d.data.published.record import need
+from foundry3d.errors import InputError
+
+
+class _Kind:
+    """Stands for a numpy dtype of plain numbers."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, text: Any, *_: Any) -> None:
+        if not isinstance(text, str) or not re.fullmatch(r"b1|[iu][1248]|f[248]", text):
+            raise InputError("it holds arrays of something else than numbers")
+        self.dtype = np.dtype(text)
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state[1], str) and state[1] in "<>":
+            self.dtype = self.dtype.newbyteorder("<" if state[1] == "<" else ">")
+
+
+class Array:
+    """Stands for a numpy array until `array` is asked for."""
+
+    __slots__ = ("array",)
+
+    def __init__(self) -> None:
+        self.array = np.zeros(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, raw = state
+        self._fill(raw, kind, shape, "F" if fortran else "C")
+
+    def _fill(self, raw: Any, kind: Any, shape: Any, order: Any) -> None:
+        raw = raw.encode("latin-1") if isinstance(raw, str) else raw
+        plain = isinstance(raw, bytes | bytearray) and isinstance(kind, _Kind)
+        sizes = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+        if not (plain and sizes and math.prod(shape) * kind.dtype.itemsize == len(raw)):
+            raise InputError("it holds an array that is cut short, or not of numbers")
+        self.array = np.frombuffer(raw, kind.dtype).reshape(shape, order=order)
+
+
+def _scalar(kind: Any, raw: Any) -> Any:
+    one = Array()
+    one._fill(raw, kind, (), "C")
+    return one.array.item()
+
+
+def _buffered(raw: Any, kind: Any, shape: Any, order: Any) -> Array:
+    array = Array()
+    array._fill(raw, kind, shape, "F" if order == "F" else "C")
+    return array
+
+
+def _stand_in(module: str, name: str) -> Callable[..., Any] | str | None:
+    """What is used in place of a name, made anew each time so that no pickle can alter it."""
+    module = re.sub(r"^numpy\._?core", "numpy.core", module)
+    match module, name:
+        case "numpy", "ndarray":
+            return "numpy.ndarray"
+        case "numpy", "dtype":
+            return lambda *arguments: _Kind(*arguments)
+        case "numpy.core.multiarray", "_reconstruct":
+            return lambda *_: Array()
+        case "numpy.core.multiarray", "scalar":
+            return lambda kind, raw: _scalar(kind, raw)
+        case "numpy.core.numeric", "_frombuffer":
+            return lambda raw, kind, shape, order: _buffered(raw, kind, shape, order)
+        case "_codecs", "encode":  # how Python 3 writes bytes for Python 2
+            return lambda text, _: text.encode("latin-1")
+    return None
+
+
+class _Plain(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found = _stand_in(module, name)
+        if found is None:
+            raise InputError(
+                f"it names {ascii(module)[1:-1][:40]}.{ascii(name)[1:-1][:40]}, which no data set "
+                "needs; nothing of it was run"
+            )
+        return found
+
+
+def read_pickle(path: Path) -> Any:
+    """The content of a pickle: plain values, containers, and `Array` for numpy's arrays.
+
+    Raises:
+        InputError: missing, damaged, or with anything else in it, of which nothing is executed.
+    """
+    need(path)
+    try:
+        with open(path, "rb") as file:
+            return _Plain(file, encoding="latin-1").load()
+    except InputError as error:
+        raise InputError(f"{path}: expected a pickle of plain arrays, but {error}") from None
+    except Exception as error:  # damaged bytes fail in every way there is
+        raise InputError(
+            f"{path}: expected a pickle of plain arrays, got a damaged file "
+            f"({type(error).__name__}); download it again"
+        ) from None
+
+
+def numbers(value: Any, path: Path) -> np.ndarray:
+    """The array that a value of a pickle stands for; a number is an array without dimensions.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if isinstance(value, Array):
+        return value.array
+    if isinstance(value, bool | int | float):
+        return np.array(value)
+    raise InputError(f"{path}: expected an array of numbers, got {type(value).__name__}")
+
+
+def stacked(values: Sequence[Any], path: Path, dtype: type[np.floating]) -> np.ndarray:
+    """The coordinates of arrays (N, 3 or more columns) of one size, (n, N, 3).
+
+    Raises:
+        InputError: other values, or arrays of different sizes.
+    """
+    clouds = [numbers(value, path) for value in values]
+    shape = clouds[0].shape
+    if len(shape) != 2 or shape[1] < 3 or any(cloud.shape != shape for cloud in clouds):
+        raise InputError(
+            f"{path}: expected clouds of one size, (N, 3) or (N, 6) each, the first is {shape}; "
+            "download it again"
+        )
+    return np.stack([cloud[:, :3].astype(dtype) for cloud in clouds])

@@ -1,0 +1,89 @@
+"""ShapeNet55 of Point-BERT and Point-JEPA: 8,192 points of 52,470 shapes in 55 classes.
+
+Three layouts: a folder of `.npy` with the lists beside it (Point-JEPA) or in `ShapeNet-55/`
+(Point-BERT, Point-MAE), and Point-JEPA's packed `shapenet_{train,test}.npz`, which is read where
+it is there. Coordinates are held as float16, as archives do: the training split takes 2 GB.
+
+Shape legend: n clouds, N points of each.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.files import read_points
+from foundry3d.data.published.names import SHAPENET55
+from foundry3d.data.published.record import Published, Split, below, lines, number, present, stack
+from foundry3d.errors import InputError
+
+_SYNSETS, _NAMES = tuple(SHAPENET55), tuple(SHAPENET55.values())
+
+
+def _folder(root: Path) -> Path:
+    return below(root, "ShapeNet55", "ShapeNet55-34")
+
+
+def _packed(root: Path, split: str) -> Path:
+    return _folder(root) / f"shapenet_{split}.npz"
+
+
+def _listed(root: Path, split: str) -> tuple[list[Path], np.ndarray]:
+    """Files and labels (n,) of a split, as its list names them."""
+    folder = _folder(root)
+    path = below(folder, "ShapeNet-55") / f"{split}.txt"
+    names = lines(path)
+    labels = [number(_SYNSETS, name.partition("-")[0], path) for name in names]
+    return [folder / "shapenet_pc" / Path(name).name for name in names], np.array(labels)
+
+
+def _array(path: Path, name: str) -> np.ndarray:
+    """One array of a packed split."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return np.asarray(archive[name])
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path}: expected a whole .npz with 'data' and 'labels' ({error}); pack it again, or "
+            "move it away so that the .npy files are read"
+        ) from None
+
+
+def _labels(root: Path, split: str) -> np.ndarray:
+    path = _packed(root, split)
+    if path.is_file():
+        return _array(path, "labels").astype(np.int64).ravel()
+    return present(*_listed(root, split))
+
+
+def _read(root: Path, split: str) -> Clouds:
+    path = _packed(root, split)
+    if path.is_file():
+        points, labels = _array(path, "data"), _labels(root, split)
+        if points.ndim != 3 or points.shape[-1] < 3:
+            raise InputError(f"{path}: expected 'data' of shape (n, N, 3), got {points.shape}")
+        points = points[..., :3].astype(np.float16)
+    else:
+        files, labels = _listed(root, split)
+        points = stack(files, lambda file: read_points(file).points, dtype=np.float16)
+    return Clouds(points=points, labels=labels, class_names=_NAMES, name=f"shapenet55 {split}")
+
+
+SHAPENET = Published(
+    title="ShapeNet55",
+    layout="ShapeNet55/{shapenet_pc/*.npy, train.txt, test.txt} or shapenet_{train,test}.npz, or "
+    "ShapeNet55-34/{shapenet_pc/*.npy, ShapeNet-55/*.txt}",
+    owner="shapenet.org (the sampled points are those of the Point-BERT authors)",
+    splits={
+        "train": Split(clouds=41952, classes=55),
+        "test": Split(clouds=10518, classes=55),
+        **{f"train_{share}": Split(optional=True) for share in (25, 50, 75)},
+    },
+    labels=_labels,
+    read=_read,
+    class_names=_NAMES,
+)

@@ -1,0 +1,177 @@
+"""ShapeNetPart: 16 categories whose points carry one of 50 parts.
+
+Files hold different numbers of points. A cloud here has 2,048 of them: a random subset, and where
+a file has fewer, all of them and random ones again. (The usual loaders draw 2,048 with replacement,
+anew each time, at test as well.)
+
+Shape legend: n clouds, N points of each.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.formats.raw import columns
+from foundry3d.data.published.record import (
+    Published,
+    Split,
+    below,
+    lines,
+    need,
+    number,
+    present,
+    stack,
+)
+from foundry3d.errors import InputError
+
+POINTS = 2048
+
+PARTS: Final[dict[str, tuple[int, ...]]] = {
+    "Airplane": (0, 1, 2, 3),
+    "Bag": (4, 5),
+    "Cap": (6, 7),
+    "Car": (8, 9, 10, 11),
+    "Chair": (12, 13, 14, 15),
+    "Earphone": (16, 17, 18),
+    "Guitar": (19, 20, 21),
+    "Knife": (22, 23),
+    "Lamp": (24, 25, 26, 27),
+    "Laptop": (28, 29),
+    "Motorbike": (30, 31, 32, 33, 34, 35),
+    "Mug": (36, 37),
+    "Pistol": (38, 39, 40),
+    "Rocket": (41, 42, 43),
+    "Skateboard": (44, 45, 46),
+    "Table": (47, 48, 49),
+}
+"""Parts of each category, in the order of the category labels."""
+
+CATEGORIES: Final = tuple(PARTS)
+PART_NAMES: Final = tuple(
+    f"{category} {part - parts[0]}" for category, parts in PARTS.items() for part in parts
+)
+
+
+def part_ranges(clouds: Clouds) -> dict[str, tuple[int, ...]]:
+    """Parts that points of each category can have, by category name.
+
+    The published table for ShapeNetPart; for other data, the parts found on its clouds.
+
+    Raises:
+        InputError: clouds without parts or without classes.
+    """
+    if clouds.parts is None or not clouds.class_names:
+        raise InputError(f"{clouds.name}: expected clouds with classes and parts, got none")
+    if clouds.class_names == CATEGORIES and clouds.part_names == PART_NAMES:
+        return dict(PARTS)
+    return {
+        name: tuple(np.unique(clouds.parts[clouds.labels == label]).tolist())
+        for label, name in enumerate(clouds.class_names)
+    }
+
+
+def _folder(root: Path) -> Path:
+    return below(root, "shapenetcore_partanno_segmentation_benchmark_v0_normal")
+
+
+def _categories(folder: Path) -> dict[str, int]:
+    """Labels by WordNet offset, as `synsetoffset2category.txt` pairs names and offsets."""
+    path = folder / "synsetoffset2category.txt"
+    pairs = [line.split() for line in lines(path)]
+    if any(len(pair) != 2 for pair in pairs):
+        raise InputError(f"{path}: expected a name and an offset a line; download it again")
+    return {offset: number(CATEGORIES, name, path) for name, offset in pairs}
+
+
+def _names(path: Path) -> list[str]:
+    """Entries `shape_data/OFFSET/ID` of a list in JSON."""
+    try:
+        found: Any = json.loads(need(path).read_text("utf-8"))
+    except (ValueError, RecursionError):
+        found = None
+    if not (found and isinstance(found, list)) or not all(
+        isinstance(n, str) and "/" in n for n in found
+    ):
+        raise InputError(f"{path}: expected a JSON list of shape_data/OFFSET/ID; download it again")
+    return found
+
+
+def _listed(root: Path, split: str) -> tuple[list[Path], np.ndarray]:
+    """Files and categories (n,) of a split; a shape that is listed twice counts once."""
+    folder = _folder(root)
+    labels = _categories(folder)
+    parts = ("train", "val") if split == "trainval" else (split,)
+    found: dict[tuple[str, str], None] = {}
+    for part in parts:
+        path = folder / "train_test_split" / f"shuffled_{part}_file_list.json"
+        for name in _names(path):
+            offset, shape = name.split("/")[-2:]
+            number(tuple(labels), offset, path)
+            found[offset, shape] = None
+    files = [folder / offset / f"{shape}.txt" for offset, shape in found]
+    return files, np.array([labels[offset] for offset, _ in found])
+
+
+def _labels(root: Path, split: str) -> np.ndarray:
+    return present(*_listed(root, split))
+
+
+def _load(path: Path) -> np.ndarray:
+    """`POINTS` rows x, y, z, part of a file x, y, z, nx, ny, nz, part: (N, 4)."""
+    try:
+        with open(need(path), "rb") as file:
+            rows = columns(file, None, (0, 1, 2, 6))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    generator = np.random.default_rng(len(rows))
+    missing = POINTS - len(rows)
+    again = generator.integers(len(rows), size=max(missing, 0))
+    return rows[np.concatenate([generator.permutation(len(rows)), again])[:POINTS]]
+
+
+def _read(root: Path, split: str) -> Clouds:
+    files, labels = _listed(root, split)
+    rows = stack(files, _load)
+    parts = rows[..., 3]
+    allowed = [(PARTS[name][0], PARTS[name][-1]) for name in CATEGORIES]
+    low, high = np.array(allowed)[labels].T
+    bad = (parts.min(1) < low) | (parts.max(1) > high) | (parts % 1 != 0).any(1)
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise InputError(
+            f"{files[first]}: expected parts {low[first]}..{high[first]} of a "
+            f"{CATEGORIES[labels[first]]}, found others; download it again"
+        )
+    return Clouds(
+        points=np.ascontiguousarray(rows[..., :3]),
+        labels=labels,
+        class_names=CATEGORIES,
+        parts=parts.astype(np.uint8),
+        part_names=PART_NAMES,
+        name=f"shapenetpart {split}",
+    )
+
+
+_TEST = (341, 14, 11, 158, 704, 14, 159, 80, 286, 83, 51, 38, 44, 12, 31, 848)
+
+SHAPENETPART = Published(
+    title="ShapeNetPart",
+    layout="shapenetcore_partanno_segmentation_benchmark_v0_normal/{synsetoffset2category.txt, "
+    "OFFSET/ID.txt, train_test_split/shuffled_{train,val,test}_file_list.json}",
+    owner="shapenet.org",
+    splits={
+        "trainval": Split(clouds=13998, classes=16),
+        "train": Split(classes=16),
+        "val": Split(classes=16),
+        "test": Split(clouds=2874, classes=16, per_class=_TEST),
+    },
+    labels=_labels,
+    read=_read,
+    class_names=CATEGORIES,
+    train="trainval",
+)

@@ -1,0 +1,159 @@
+"""A classification head, and a backbone or student with one: points in, class logits out.
+
+Shapes: B clouds, N points, d token width, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foundry3d.backbone import Backbone, Student
+from foundry3d.config import BackboneConfig, ClassifierConfig, HeadConfig, StudentConfig
+from foundry3d.vit import drop, initialise
+
+
+class ClassHead(nn.Module):
+    """Pooled features to logits: hidden layers with BatchNorm, ReLU and dropout, then a Linear.
+
+    The head of Point-JEPA and point2vec by default (field.md E2).
+
+    Args:
+        width: of the pooled features, 2d.
+        classes: C.
+        config: hidden widths and dropout.
+        generator: of the initial weights; None = torch's default one.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        config: HeadConfig | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config or HeadConfig()
+        widths = (width, *self.config.hidden)
+        pairs = pairwise(widths)
+        self.hidden = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairs)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(b) for b in widths[1:])
+        self.output = nn.Linear(widths[-1], classes)
+        initialise(self, generator=generator)
+
+    def forward(self, pooled: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Logits (B, C) of pooled features (B, 2d)."""
+        x = pooled
+        for linear, norm in zip(self.hidden, self.norms, strict=True):
+            x = F.relu(norm(linear(x)))
+            if self.training:
+                x = drop(x, self.config.dropout, generator, per_cloud=False)
+        return self.output(x)
+
+
+def build_inner(
+    config: BackboneConfig | StudentConfig, *, generator: torch.Generator | None = None
+) -> Backbone | Student:
+    """An untrained backbone or student of these sizes."""
+    if isinstance(config, StudentConfig):
+        return Student(config, generator=generator)
+    return Backbone(config, generator=generator)
+
+
+def reshaped(
+    model: Backbone | Student, *, generator: torch.Generator | None = None, **changes: Any
+) -> Backbone | Student:
+    """A copy of a model with fields of its `BackboneConfig` changed, weights taken over.
+
+    Args:
+        model: not changed.
+        generator: of fresh weights: when given, those are kept instead of the model's.
+        changes: fields that no weight depends on (dropout, groups); None = as it is.
+
+    Raises:
+        InputError: sizes that the configuration records refuse.
+    """
+    shape = replace(model.shape, **{k: v for k, v in changes.items() if v is not None})
+    config: BackboneConfig | StudentConfig = shape
+    if isinstance(model, Student):
+        config = replace(model.config, backbone=shape)
+    copy = build_inner(config, generator=generator)
+    if generator is None:
+        copy.load_state_dict(model.state_dict())
+    return copy.to(next(model.parameters()).device).train(model.training)
+
+
+class Headed(nn.Module):
+    """What is fine-tuned: a backbone or student under a head of its own."""
+
+    backbone: Backbone | Student
+
+
+class Classifier(Headed):
+    """A backbone or student with a classification head.
+
+    Args:
+        config: sizes of both, and the class names.
+        generator: of the initial weights; None = torch's default one.
+    """
+
+    def __init__(
+        self, config: ClassifierConfig, *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_inner(config.inner, generator=generator)
+        width = 2 * self.backbone.output_dim
+        self.head = ClassHead(width, len(config.classes), config.head, generator=generator)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: Backbone | Student,
+        classes: tuple[str, ...],
+        *,
+        head: HeadConfig | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Classifier:
+        """A model's copy under a new head.
+
+        Args:
+            model: its weights are copied; not changed.
+            classes: names by label.
+            head: sizes of the head.
+            generator: of the head's weights; None = torch's default one.
+
+        Raises:
+            InputError: fewer than two classes.
+        """
+        config = ClassifierConfig(
+            kind="student" if isinstance(model, Student) else "backbone",
+            inner=model.config,
+            head=head or HeadConfig(),
+            classes=tuple(classes),
+        )
+        made = cls(config, generator=generator)
+        made.backbone.load_state_dict(model.state_dict())
+        return made.to(next(model.parameters()).device).eval()
+
+    def forward(
+        self, points: Tensor, *, generator: torch.Generator | None = None, **budget: Any
+    ) -> Tensor:
+        """Logits (B, C) of points (B, N, 3).
+
+        Args:
+            points: taken as they are.
+            generator: of the draws in training mode; None = torch's default one.
+            budget: what the model's own forward takes to encode fewer tokens.
+
+        Raises:
+            InputError: points that `geometry.check_points` refuses.
+        """
+        tokens = self.backbone(points, generator=generator, **budget)
+        return self.head(tokens.pooled(), generator=generator)

@@ -1,0 +1,125 @@
+"""Backbones whose encoder merges tokens on their way and gives a feature for every token back.
+
+Shapes: B clouds, c tokens of the tokenizer, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from foundry3d.backbone import Backbone, Tokens
+from foundry3d.config import MergedConfig, ReductionConfig
+from foundry3d.geometry import Groups
+from foundry3d.reduce.trace import PatchMerger, Reduction, Trace
+from foundry3d.reduce.wrapped import Wrapped, copied
+from foundry3d.vit import State, initialise
+
+
+class Merged(Wrapped):
+    """A backbone that merges tokens inside its encoder (ToMe, PiToMe, PatchMerger, clusters).
+
+    At inference any backbone can be wrapped as it is; `from_teacher` makes a student to distil.
+    Merged tokens attend in proportion to their sizes, positions are merged as tokens are, and
+    every token takes the feature of the one it went into. A class token is left alone.
+
+    Args:
+        config: sizes, method and schedule.
+        backbone: of these sizes, weights shared; None = a new one.
+        generator: of the initial weights; None = torch's default one.
+    """
+
+    def __init__(
+        self,
+        config: MergedConfig,
+        backbone: Backbone | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(backbone or Backbone(config.backbone, generator=generator))
+        self.config = config
+        self.merger: PatchMerger | None = None
+        if config.reduction.method == "patchmerger":
+            self.merger = PatchMerger(config.backbone.dim, config.supertokens)
+            initialise(self.merger, generator=generator)
+            nn.init.trunc_normal_(self.merger.queries, generator=generator)
+
+    @classmethod
+    def around(cls, backbone: Backbone, reduction: ReductionConfig) -> Merged:
+        """A backbone with a reducer at inference; weights are shared, nothing is trained.
+
+        Raises:
+            InputError: a schedule that does not fit the backbone.
+        """
+        return cls(MergedConfig(backbone=backbone.config, reduction=reduction), backbone)
+
+    @classmethod
+    def from_teacher(
+        cls,
+        teacher: Backbone,
+        reduction: ReductionConfig,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Merged:
+        """A student with a copy of the teacher's weights, without dropout, in evaluation mode.
+
+        Raises:
+            InputError: a schedule that does not fit the teacher.
+        """
+        own = copied(teacher)
+        made = cls(MergedConfig(backbone=own.config, reduction=reduction), own, generator=generator)
+        return made.to(next(own.parameters()).device).eval()
+
+    def reductions(
+        self, groups: Groups, *, generator: torch.Generator | None = None
+    ) -> list[Reduction]:
+        """What each block hands on: its tokens and what became of the c tokens of the groups.
+
+        Raises:
+            InputError: groups that are too few for the schedule.
+        """
+        config, backbone = self.config.reduction, self.backbone
+        tokens, positions = backbone.tokens(groups)
+        batch, count, _ = tokens.shape
+        ones = torch.ones(batch, count, device=tokens.device)
+        rows = torch.arange(count, device=tokens.device).expand(batch, -1)
+        start = Reduction(
+            tokens=tokens, positions=positions, centers=groups.centers, sizes=ones, source=rows
+        )
+        blocks = backbone.encoder.blocks
+        entering = backbone.with_class(tokens, positions)
+        trace = Trace(
+            config,
+            config.schedule(count, len(blocks)),
+            start,
+            first=entering[0].shape[1] - count,
+            generator=generator if self.training else None,
+        )
+        state, found = State(tokens=entering[0], positions=entering[1]), []
+        for layer, block in enumerate(blocks):
+            if self.merger is not None and layer == config.merger_after(len(blocks)):
+                trace.now = self.merger(trace.follow(state))
+                state = trace.state(state, bias=None)
+            hook = None if self.merger is not None else trace
+            state = block(layer, state, hook, generator)
+            found.append(trace.follow(state))
+        return found
+
+    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+        """Features of grouped points; `tokens_used` counts the tokens that leave the encoder."""
+        last = self.reductions(groups, generator=generator)[-1]
+        return Tokens(
+            features=last.spread(self.encoder.norm(last.tokens)),
+            centers=groups.centers,
+            assignment=last.source,
+            tokens_used=(last.sizes > 0).sum(dim=1),
+        )
+
+    def block_features(
+        self, groups: Groups, layers: Sequence[int], *, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
+        """Features (B, c, d) of grouped points after each of these blocks (from 0)."""
+        found = self.reductions(groups, generator=generator)
+        return [found[layer].spread(found[layer].tokens) for layer in layers]

@@ -1,0 +1,86 @@
+"""Models made of a backbone that is read in another way, with the interface of every model.
+
+Shapes: B clouds, N points, c tokens, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from foundry3d.backbone import Backbone, Tokens
+from foundry3d.config import BackboneConfig
+from foundry3d.geometry import Groups
+from foundry3d.tokenizer import Position, Tokenizer
+from foundry3d.vit import Encoder
+
+
+class Wrapped(nn.Module):
+    """A backbone as it is; subclasses change what enters its encoder or happens inside.
+
+    Args:
+        backbone: used as it is, weights shared; evaluation or training mode is taken from it.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.training = backbone.training
+
+    @property
+    def shape(self) -> BackboneConfig:
+        """Sizes of the model, with the groups that it makes."""
+        return self.backbone.shape
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the returned features."""
+        return self.backbone.output_dim
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The backbone's."""
+        return self.backbone.tokenizer
+
+    @property
+    def position(self) -> Position:
+        """The backbone's."""
+        return self.backbone.position
+
+    @property
+    def encoder(self) -> Encoder:
+        """The backbone's."""
+        return self.backbone.encoder
+
+    def group(self, points: Tensor, *, generator: torch.Generator | None = None) -> Groups:
+        """Groups of points (B, N, 3), those that features are returned for."""
+        return self.backbone.group(points, generator=generator)
+
+    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+        """Features of grouped points."""
+        return self.backbone.encode(groups, generator=generator)
+
+    def block_features(
+        self, groups: Groups, layers: Sequence[int], *, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
+        """Features (B, c, d) of grouped points after each of these blocks (from 0)."""
+        return self.backbone.block_features(groups, layers, generator=generator)
+
+    def forward(self, points: Tensor, *, generator: torch.Generator | None = None) -> Tokens:
+        """Features of points (B, N, 3), taken as they are.
+
+        Raises:
+            InputError: points that `geometry.check_points` refuses.
+        """
+        return self.encode(self.group(points, generator=generator), generator=generator)
+
+
+def copied(teacher: Backbone) -> Backbone:
+    """A copy of a teacher to train as a student: without dropout, in evaluation mode."""
+    shape = replace(teacher.config, dropout=0.0, attention_dropout=0.0, drop_path=0.0)
+    own = Backbone(shape, generator=torch.Generator())
+    own.load_state_dict(teacher.state_dict())
+    return own.to(next(teacher.parameters()).device).eval()

@@ -1,0 +1,215 @@
+"""Fine-tuned classification: one number chosen on held-out clouds, and its protocol beside it.
+
+Shapes: n clouds, B of a batch, N points, C classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foundry3d.checkpoint import save
+from foundry3d.config import AugmentConfig, ClassifyConfig, DataConfig, to_dict
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.loading import Labelled, Splits, in_order
+from foundry3d.geometry import gather
+from foundry3d.heads import Classifier
+from foundry3d.metrics import mean_class_accuracy, overall_accuracy
+from foundry3d.protocols import deviations
+from foundry3d.results import append, code_version, table
+from foundry3d.tasks.engine import draw_budget
+from foundry3d.tasks.finetune import (
+    FinetuneTask,
+    Outcome,
+    fit_and_select,
+    labelled_splits,
+    start_model,
+    still_points,
+)
+from foundry3d.tasks.probe import describe
+from foundry3d.transforms import augment, subsample
+
+BATCH = 64
+CLASSIFY_COLUMNS = {
+    "model": "model",
+    "tokens": "tokens",
+    "encoded": "encoded",
+    "params_m": "params (M)",
+    "oa": "OA, validation-selected",
+    "macc": "mean class",
+    "oa_last": "OA, last",
+    "oa_best_on_test": "OA, best on test",
+    "oa_voted": "OA, voted",
+}
+Logits = Callable[[Tensor], Tensor]
+
+
+class ClassifyTask(FinetuneTask):
+    """Cross entropy with label smoothing on augmented clouds.
+
+    Args:
+        config: of the run.
+        model: trained in place.
+        splits: with test; `validation` None = the last epoch is the selected one.
+    """
+
+    config: ClassifyConfig
+    model: Classifier
+
+    def __init__(self, config: ClassifyConfig, model: Classifier, splits: Splits) -> None:
+        super().__init__(config, model, splits)
+        center = config.augment.center
+        self.still = {
+            name: (still_points(clouds, config.data, center=center), clouds.labels)
+            for name, clouds in (("validation", splits.validation), ("test", splits.test))
+            if clouds is not None
+        }
+
+    def loss(self, batch: Labelled, generator: torch.Generator) -> Tensor:
+        """The cross entropy of a batch of points (B, N, 3)."""
+        points = self.prepared(batch.points, generator)
+        budget = draw_budget(self.config.budgets, self.model.backbone, len(points), generator)
+        logits = self.model(points, generator=generator, **budget)
+        return F.cross_entropy(
+            logits.float(), batch.labels, label_smoothing=self.config.label_smoothing
+        )
+
+    def scores(self, split: str) -> dict[str, float]:
+        """Overall and mean class accuracy in percent, and the plain cross entropy."""
+        points, labels = self.still[split]
+        logits = torch.cat([self.model(b.to(self.device)).float() for b in points.split(BATCH)])
+        loss = F.cross_entropy(logits.cpu(), torch.from_numpy(labels))
+        return accuracies(logits, labels) | {"loss": float(loss)}
+
+    def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
+        """Overall accuracy; the lower cross entropy among equals."""
+        return scores["oa"], -scores["loss"]
+
+
+def accuracies(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
+    """Overall (`oa`) and mean class accuracy (`macc`) in percent of logits (n, C)."""
+    chosen = logits.argmax(dim=1).cpu().numpy()
+    return {
+        "oa": 100 * overall_accuracy(labels, chosen),
+        "macc": 100 * mean_class_accuracy(labels, chosen, logits.shape[1]),
+    }
+
+
+def votes(
+    model: Logits,
+    clouds: Clouds,
+    data: DataConfig,
+    augmentation: AugmentConfig,
+    *,
+    count: int,
+    seed: int,
+) -> Tensor:
+    """Mean soft-max (n, C) over passes that each draw points, order, scale and shift anew.
+
+    The number of passes is fixed and they are averaged once; no repetition is picked. The order
+    of the points sets where farthest point sampling starts.
+
+    Args:
+        model: points (B, N, 3) to logits (B, C), in evaluation mode, on the CPU.
+        clouds: n clouds.
+        data: how many points are drawn, and how.
+        augmentation: its scale and shift are drawn, never a rotation or a flip.
+        count: number of passes.
+        seed: of the draws; pass and batch have generators of their own.
+    """
+    change = replace(augmentation, rotate=False, flip=False)
+    total = torch.zeros(())
+    with torch.inference_mode():
+        for vote in range(count):
+            found = []
+            for i, batch in enumerate(in_order(clouds, BATCH, clouds.points.shape[1])):
+                mix = np.random.SeedSequence([seed, vote, i]).generate_state(1)
+                generator = torch.Generator().manual_seed(int(mix[0]))
+                order = torch.rand(batch.shape[:2], generator=generator).argsort(dim=1)
+                points = subsample(
+                    gather(batch, order), data.points, how=data.subsample, generator=generator
+                )
+                points = augment(points, change, up=data.up, generator=generator)
+                found.append(model(points).float().softmax(dim=1))
+            total = total + torch.cat(found)
+    return total / count
+
+
+def result_row(
+    config: ClassifyConfig, model: Classifier, splits: Splits, outcome: Outcome
+) -> dict[str, Any]:
+    """The scores of a run with everything that led to them."""
+    assert splits.test is not None
+    selected, last, best = outcome
+    row: dict[str, Any] = {"model": config.model} | describe(model.backbone)
+    row["encoded"] = row.get("supertokens", row["tokens"])
+    row |= {key: round(selected.test[key], 2) for key in ("oa", "macc")}
+    row |= {
+        "oa_last": round(last.test["oa"], 2),
+        "macc_last": round(last.test["macc"], 2),
+        "oa_best_on_test": round(best.test["oa"], 2),
+        "macc_best_on_test": round(best.test["macc"], 2),
+        "oa_voted": None,
+        "oa_validation": round(selected.validation["oa"], 2) if selected.validation else None,
+        "selected_epoch": selected.epoch,
+        "best_on_test_epoch": best.epoch,
+        "selection": "held-out clouds" if splits.validation else "last epoch, nothing held out",
+    }
+    held = 0 if splits.validation is None else len(splits.validation)
+    return row | {
+        "task": "fine-tuned classification",
+        "data": f"{splits.train.name} / {splits.test.name}",
+        "sizes": [len(splits.train), held, len(splits.test)],
+        "seed": config.train.seed,
+        "code": code_version(),
+        "settings": to_dict(config),
+    }
+
+
+def classify(config: ClassifyConfig) -> dict[str, Any]:
+    """Fine-tunes a classifier, saves it as `<out>/model`, prints and appends its result row.
+
+    The weights saved are those of the epoch that the held-out clouds select.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The result row.
+
+    Raises:
+        InputError: a model, data or a run folder that cannot be used.
+    """
+    began = time.monotonic()
+    changed = deviations(config.protocol, config, "classify")
+    splits = labelled_splits(config.data, seed=config.train.seed)
+    generator = torch.Generator().manual_seed(config.train.seed)
+    model = Classifier.from_model(
+        start_model(config), splits.train.class_names, head=config.head, generator=generator
+    )
+    task = ClassifyTask(config, model, splits)
+    outcome = fit_and_select(task)
+    row = result_row(config, model, splits, outcome)
+    row |= {"protocol": config.protocol, "deviations": changed}
+    if config.votes:
+        assert splits.test is not None
+        shares = votes(
+            model, splits.test, config.data, config.augment, count=config.votes,
+            seed=config.train.seed,
+        )  # fmt: skip
+        row["oa_voted"] = round(accuracies(shares, splits.test.labels)["oa"], 2)
+    row["seconds"] = round(time.monotonic() - began, 1)
+    if task.trainer.is_global_zero:
+        save(model, Path(config.out) / "model", provenance={"made_by": "classify"} | row)
+        if config.results is not None:
+            append(config.results, [row])
+        print(table([row], CLASSIFY_COLUMNS))
+    return row

@@ -1,0 +1,183 @@
+"""Few-shot classification over folds: a linear SVM on frozen features, or fine-tuning.
+
+`finetune` is the published protocol (field.md B4), except that nothing is selected on the
+queries: an episode has no clouds to hold out, so the last epoch counts, and the best one on the
+queries is a column of its own. `probe` standardises pooled features on the fold's training clouds
+and fits a linear SVM with C = 1; nothing is chosen.
+
+Every fold is a line of `<out>/folds.jsonl` as soon as it is done, so a run that is resumed goes
+on with the next one.
+
+Shapes: n clouds, d width; pooled features are (n, 2d).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from foundry3d.config import FewshotConfig, to_dict
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.loading import Splits, load_splits
+from foundry3d.data.published.fewshot import MODELNET_FEWSHOT, fold
+from foundry3d.heads import Classifier
+from foundry3d.metrics import mean_std, overall_accuracy
+from foundry3d.protocols import deviations
+from foundry3d.results import append, code_version, table
+from foundry3d.tasks.classify import ClassifyTask
+from foundry3d.tasks.engine import open_run
+from foundry3d.tasks.finetune import fit_and_select, start_model
+from foundry3d.tasks.probe import describe, extract
+
+log = logging.getLogger("foundry3d")
+
+FEWSHOT_COLUMNS = {
+    "model": "model",
+    "encoded": "encoded",
+    "mode": "mode",
+    "way": "way",
+    "shot": "shot",
+    "oa": "OA, last",
+    "oa_std": "std",
+    "oa_best_on_test": "OA, best on test",
+    "folds": "folds",
+}
+
+
+class Folds:
+    """The episodes of a run: training clouds and queries of each, and where they come from.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        InputError: data that cannot be read.
+    """
+
+    def __init__(self, config: FewshotConfig) -> None:
+        self.config = config
+
+    @cached_property
+    def clouds(self) -> Clouds:
+        """All clouds that episodes are drawn from."""
+        data = replace(self.config.data, test=None, validation=0.0)
+        return load_splits(data, seed=self.config.train.seed).train
+
+    @property
+    def name(self) -> str:
+        """What rows call the data."""
+        return self.clouds.name if self.config.published is None else "published ModelNet40 folds"
+
+    def __getitem__(self, number: int) -> tuple[Clouds, Clouds]:
+        """Training clouds and queries of a fold, labels 0 to W - 1.
+
+        Raises:
+            InputError: too few classes or clouds, or a published fold that is missing.
+        """
+        config = self.config
+        if config.published is None:
+            drawn = fold(
+                self.clouds, way=config.way, shot=config.shot, fold=number, seed=config.train.seed
+            )
+            return drawn.split(self.clouds)
+        part = f"{config.way}way_{config.shot}shot/{number}"
+        root = Path(config.published)
+        train, test = (MODELNET_FEWSHOT.read(root, f"{part}/{name}") for name in ("train", "test"))
+        return train, test
+
+
+def probe_fold(model: Any, train: Clouds, queries: Clouds, *, points: int) -> dict[str, float]:
+    """Accuracy in percent of a linear SVM on frozen features; see the module."""
+    scaler = StandardScaler()
+    fit = scaler.fit_transform(extract(model, train, points=points))
+    seen = scaler.transform(extract(model, queries, points=points))
+    chosen = SVC(C=1.0, kernel="linear").fit(fit, train.labels).predict(seen)
+    return {"oa": 100 * overall_accuracy(queries.labels, chosen)}
+
+
+def finetune_fold(
+    model: Any, train: Clouds, queries: Clouds, config: FewshotConfig
+) -> dict[str, float]:
+    """Accuracies in percent after fine-tuning a copy of the model in the run folder of `config`."""
+    made = Classifier.from_model(
+        model,
+        train.class_names,
+        head=config.head,
+        generator=torch.Generator().manual_seed(config.train.seed),
+    )
+    task = ClassifyTask(config, made, Splits(train=train, validation=None, test=queries))
+    outcome = fit_and_select(task)
+    (Path(config.out) / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
+    return {"oa": outcome.last.test["oa"], "oa_best_on_test": outcome.best_on_test.test["oa"]}
+
+
+def score_folds(model: Any, folds: Folds, config: FewshotConfig) -> Iterator[dict[str, Any]]:
+    """One row for every fold, those already in `<out>/folds.jsonl` first."""
+    path = Path(config.out) / "folds.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    yield from rows
+    for number in range(len(rows), config.folds):
+        train, queries = folds[number]
+        if config.mode == "probe":
+            scores = probe_fold(model, train, queries, points=config.data.points)
+        else:
+            own = replace(config, out=str(Path(config.out) / f"fold{number}"), resume=True)
+            scores = finetune_fold(model, train, queries, own)
+        row = {"fold": number} | {key: round(value, 3) for key, value in scores.items()}
+        append(path, [row | {"classes": list(train.class_names), "queries": len(queries)}])
+        log.info("fold %d/%d  %s", number + 1, config.folds, scores)
+        yield row
+
+
+def fewshot(config: FewshotConfig) -> dict[str, Any]:
+    """Scores a model over the folds of an episode protocol; prints and appends the row.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The result row: mean and sample deviation over folds.
+
+    Raises:
+        InputError: a model, data or a run folder that cannot be used.
+    """
+    began = time.monotonic()
+    changed = deviations(config.protocol, config, "fewshot")
+    model = start_model(config)
+    folds = Folds(config)
+    folds[0]  # refuses data without enough classes before the run folder is made
+    open_run(Path(config.out), config)  # type: ignore[arg-type]
+    rows = list(score_folds(model, folds, config))
+    row: dict[str, Any] = {"model": config.model} | describe(model)
+    row["encoded"] = row.get("supertokens", row["tokens"])
+    row |= {"mode": config.mode, "way": config.way, "shot": config.shot, "folds": len(rows)}
+    for key in ("oa", "oa_best_on_test"):
+        if key in rows[0]:
+            mean, std = mean_std(np.array([found[key] for found in rows]))
+            row |= {key: round(mean, 2), f"{key}_std": round(std, 2)}
+    row |= {
+        "task": "few-shot classification",
+        "data": folds.name,
+        "oa_folds": [found["oa"] for found in rows],
+        "seed": config.train.seed,
+        "code": code_version(),
+        "protocol": config.protocol,
+        "deviations": changed,
+        "settings": to_dict(config),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    if config.results is not None:
+        append(config.results, [row])
+    print(table([row], FEWSHOT_COLUMNS))
+    return row

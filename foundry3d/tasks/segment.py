@@ -1,0 +1,268 @@
+"""Fine-tuned part segmentation: mIoU chosen on held-out clouds, and its protocol beside it.
+
+Shapes: n clouds, B of a batch, N points, P parts, K categories.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foundry3d.checkpoint import save
+from foundry3d.config import DataConfig, SegmentConfig, to_dict
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.loading import Labelled, Splits, load_splits
+from foundry3d.errors import InputError
+from foundry3d.metrics import (
+    class_iou,
+    confusion,
+    mean_class_iou,
+    miou_category,
+    miou_instance,
+    overall_accuracy,
+    shape_iou,
+)
+from foundry3d.protocols import deviations
+from foundry3d.results import append, code_version, table
+from foundry3d.segmenter import Segmenter
+from foundry3d.tasks.finetune import (
+    FinetuneTask,
+    Outcome,
+    fit_and_select,
+    start_model,
+    still_points,
+)
+from foundry3d.tasks.probe import describe
+from foundry3d.transforms import subsample
+
+BATCH = 32
+SCORES = {
+    "miou_c": "mIoU_C",
+    "miou_i": "mIoU_I",
+    "iou": "part IoU",
+    "iou_without": "part IoU without",
+    "accuracy": "points",
+}
+
+
+def categories_of(clouds: Clouds) -> np.ndarray:
+    """Category (n,) int64 of each cloud; 0 where the data tells no two categories apart."""
+    if len(clouds.class_names) < 2:
+        return np.zeros(len(clouds), np.int64)
+    return clouds.labels.astype(np.int64)
+
+
+def parts_of_category(*splits: Clouds) -> list[np.ndarray]:
+    """The parts (sorted numbers) that points of each category have anywhere in these clouds.
+
+    Args:
+        splits: clouds with parts, of the same categories; nothing for a category without clouds.
+    """
+    owned: list[set[int]] = [set() for _ in range(max(1, len(splits[0].class_names)))]
+    for clouds in splits:
+        assert clouds.parts is not None
+        for category in np.unique(found := categories_of(clouds)):
+            owned[category] |= set(np.unique(clouds.parts[found == category]).tolist())
+    return [np.array(sorted(parts), np.int64) for parts in owned]
+
+
+def part_splits(data: DataConfig, *, seed: int) -> Splits:
+    """Splits with a test part, parts everywhere, and the same categories and parts in all.
+
+    Raises:
+        InputError: they are not.
+    """
+    splits = load_splits(data, seed=seed)
+    train, test = splits.train, splits.test
+    if test is None:
+        raise InputError("scores need test clouds; name them with data.test")
+    for clouds in (train, test):
+        if clouds.parts is None:
+            raise InputError(
+                f"{clouds.name}: part segmentation needs a part for every point; an archive "
+                "stores them as 'parts' and 'part_names'"
+            )
+        if categories_of(clouds).min() < 0:
+            raise InputError(f"{clouds.name}: expected a category for every cloud, found -1")
+    for what in ("part_names", "class_names"):
+        ours, theirs = getattr(train, what), getattr(test, what)
+        if ours != theirs:
+            raise InputError(
+                f"{test.name}: its {what} {', '.join(theirs[:5])} are not those of {train.name}, "
+                f"{', '.join(ours[:5])}, in the same order"
+            )
+    return splits
+
+
+def drawn(
+    points: Tensor, parts: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """`count` random points of each cloud (B, N, 3), with their parts (B, N)."""
+    both = torch.cat([points, parts[..., None].to(points.dtype)], dim=-1)
+    both = subsample(both, count, how="random", generator=generator)
+    return both[..., :3], both[..., 3].long()
+
+
+class SegmentTask(FinetuneTask):
+    """Cross entropy of the part of every point, on random points of augmented clouds.
+
+    Args:
+        config: of the run.
+        model: trained in place.
+        splits: with test; `validation` None = the last epoch is the selected one.
+
+    Raises:
+        InputError: `without` names a part that the data does not have.
+    """
+
+    config: SegmentConfig
+    model: Segmenter
+
+    def __init__(self, config: SegmentConfig, model: Segmenter, splits: Splits) -> None:
+        super().__init__(config, model, splits)
+        names = model.config.parts
+        unknown = [name for name in config.without if name not in names]
+        if unknown:
+            raise InputError(f"no part {', '.join(unknown)} to leave out; known are {names}")
+        self.without = [names.index(name) for name in config.without]
+        named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+        self.clouds = {name: clouds for name, clouds in named.items() if clouds is not None}
+        self.owned = parts_of_category(*self.clouds.values())
+        self.still = {
+            name: still_points(clouds, config.data, center=config.augment.center)
+            for name, clouds in self.clouds.items()
+            if name != "train"
+        }
+
+    def loss(self, batch: Labelled, generator: torch.Generator) -> Tensor:
+        """The cross entropy over all points and parts of a batch."""
+        assert batch.parts is not None
+        points, parts = drawn(batch.points, batch.parts, self.data_config.points, generator)
+        points = self.prepared(points, generator)
+        categories = batch.labels if self.model.head.categories > 1 else batch.labels * 0
+        logits = self.model(points, categories, generator=generator)
+        return F.cross_entropy(logits.float().flatten(0, 1), parts.flatten())
+
+    def predictions(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """True and predicted parts (n, N) of the points that evaluation reads."""
+        clouds, points = self.clouds[split], self.still[split]
+        categories = torch.from_numpy(categories_of(clouds))
+        device = self.model.allowed.device
+        found = [
+            self.model.predict(batch.to(device), category.to(device)).cpu()
+            for batch, category in zip(points.split(BATCH), categories.split(BATCH), strict=True)
+        ]
+        assert clouds.parts is not None
+        return clouds.parts[:, : points.shape[1]].astype(np.int64), torch.cat(found).numpy()
+
+    def scores(self, split: str) -> dict[str, float]:
+        """Both mIoU, data-set IoU with and without what is left out, and accuracy, in percent."""
+        labels, found = self.predictions(split)
+        categories = categories_of(self.clouds[split])
+        shapes = shape_iou(labels, found, categories, self.owned)
+        matrix = confusion(labels, found, len(self.model.config.parts))
+        scores = {
+            "miou_c": miou_category(shapes, categories),
+            "miou_i": miou_instance(shapes),
+            "iou": mean_class_iou(matrix),
+            "accuracy": overall_accuracy(labels, found),
+        }
+        if self.without:
+            scores["iou_without"] = mean_class_iou(matrix, without=self.without)
+        return {name: 100 * value for name, value in scores.items()}
+
+    def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
+        """mIoU_C, as Point-JEPA selects; data-set IoU where all clouds are of one category."""
+        return (scores["miou_c" if len(self.owned) > 1 else "iou"],)
+
+
+def result_row(
+    config: SegmentConfig, model: Segmenter, task: SegmentTask, outcome: Outcome
+) -> dict[str, Any]:
+    """The scores of a run with everything that led to them."""
+    splits = task.splits
+    assert splits.test is not None
+    row: dict[str, Any] = {"model": config.model} | describe(model.backbone)
+    row["encoded"] = row.get("supertokens", row["tokens"])
+    row["head_params_m"] = round(sum(p.numel() for p in model.head.parameters()) / 1e6, 3)
+    selected, last, best = outcome
+    for suffix, found in (("", selected), ("_last", last), ("_best_on_test", best)):
+        row |= {key + suffix: round(value, 2) for key, value in found.test.items()}
+    with torch.inference_mode():
+        values = class_iou(confusion(*task.predictions("test"), len(model.config.parts)))
+    names = zip(model.config.parts, values, strict=True)
+    held = 0 if splits.validation is None else len(splits.validation)
+    return row | {
+        "validation": selected.validation,
+        "selected_epoch": selected.epoch,
+        "best_on_test_epoch": best.epoch,
+        "selection": "held-out clouds" if held else "last epoch, nothing held out",
+        "task": "part segmentation",
+        "scores": "parts of the cloud's category alone; miou_c, miou_i: a part absent from truth "
+        "and prediction counts 1; iou: mean over parts of the IoU over all points",
+        "without": list(config.without),
+        "part_iou": {name: round(100 * v, 2) for name, v in names if not np.isnan(v)},
+        "data": f"{splits.train.name} / {splits.test.name}",
+        "sizes": [len(splits.train), held, len(splits.test)],
+        "points": config.data.points,
+        "seed": config.train.seed,
+        "code": code_version(),
+        "settings": to_dict(config),
+    }
+
+
+def show(row: dict[str, Any]) -> str:
+    """The scores of a result row as a table: selected on held-out clouds first."""
+    kinds = {"": "validation-selected", "_last": "last", "_best_on_test": "best on test"}
+    lines = [
+        {"epoch": text} | {key: row.get(key + suffix) for key in SCORES}
+        for suffix, text in kinds.items()
+    ]
+    shown = {key: heading for key, heading in SCORES.items() if key in row}
+    if row["without"]:
+        shown["iou_without"] += " " + ", ".join(row["without"])
+    return table(lines, {"epoch": row["model"]} | shown)
+
+
+def segment(config: SegmentConfig) -> dict[str, Any]:
+    """Fine-tunes a segmenter, saves it as `<out>/model`, prints and appends its result row.
+
+    The weights saved are those of the epoch that the held-out clouds select.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The result row.
+
+    Raises:
+        InputError: a model, data, a run folder or a protocol that cannot be used.
+    """
+    began = time.monotonic()
+    changed = deviations(config.protocol, config, "segment")
+    splits = part_splits(config.data, seed=config.train.seed)
+    known = [splits.train] if splits.validation is None else [splits.train, splits.validation]
+    model = Segmenter.from_model(
+        start_model(config),
+        parts=splits.train.part_names,
+        categories=splits.train.class_names or ("all",),
+        owned=[parts.tolist() for parts in parts_of_category(*known)],
+        head=config.head,
+        generator=torch.Generator().manual_seed(config.train.seed),
+    )
+    task = SegmentTask(config, model, splits)
+    row = result_row(config, model, task, fit_and_select(task))
+    row |= {"protocol": config.protocol, "deviations": changed}
+    row["seconds"] = round(time.monotonic() - began, 1)
+    if task.trainer.is_global_zero:
+        save(model, Path(config.out) / "model", provenance={"made_by": "segment"} | row)
+        if config.results is not None:
+            append(config.results, [row])
+        print(show(row))
+    return row
