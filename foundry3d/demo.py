@@ -15,14 +15,15 @@ from foundry3d.backbone import Backbone, Student
 from foundry3d.config import DemoConfig, DistillConfig, PretrainConfig, read_recipe
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.errors import InputError
-from foundry3d.figures import draw_grid, pca_basis, pca_colours, spread_to_points
+from foundry3d.figures import draw_grid, pca_basis, pca_colours
 from foundry3d.reduce import RandomSampling
-from foundry3d.report import PROBE_COLUMNS, probe_row
-from foundry3d.results import append, table
+from foundry3d.report import PROBE_COLUMNS, probe_rows
+from foundry3d.results import table
 from foundry3d.tasks.distill import distill
 from foundry3d.tasks.pretrain import pretrain
 from foundry3d.tasks.probe import untrained_like
 from foundry3d.transforms import normalise
+from foundry3d.upsample import interpolate
 
 log = logging.getLogger("foundry3d")
 
@@ -81,13 +82,7 @@ def draw(
     columns = [("points", grey)]
     for name, output in outputs.items():
         colours = pca_colours(output.features.numpy(), mean, directions)
-        spread = [
-            spread_to_points(cloud, centers, values)
-            for cloud, centers, values in zip(
-                clouds.numpy(), output.centers.numpy(), colours, strict=True
-            )
-        ]
-        columns.append((name, np.stack(spread)))
+        columns.append((name, interpolate(clouds, output.centers, torch.tensor(colours)).numpy()))
     return draw_grid(
         path,
         clouds.numpy(),
@@ -129,10 +124,7 @@ def demo(config: DemoConfig) -> list[dict[str, Any]]:
         *students.items(),
         *((f"teacher, {s} random tokens", RandomSampling(teacher, s)) for s in SUPERTOKENS),
     ]
-    rows = []
-    for name, model in subjects:
-        rows.append(probe_row(name, model, splits, data, seed=config.seed))
-        append(out / "results.jsonl", rows[-1:])
+    rows = probe_rows(subjects, splits, data, seed=config.seed, out=out / "results.jsonl")
     log.info("4/4  drawing")
     picture = draw(out / "features.png", teacher, students, splits, data.points)
     print(table(rows, PROBE_COLUMNS))

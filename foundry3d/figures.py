@@ -28,18 +28,6 @@ def pca_colours(features: np.ndarray, mean: np.ndarray, directions: np.ndarray) 
     return np.clip((coordinates - low) / np.maximum(high - low, 1e-12), 0, 1)
 
 
-def spread_to_points(points: np.ndarray, centers: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values (N, v) at points (N, 3): those (c, v) at the three nearest centers (c, 3).
-
-    Weighted by inverse squared distance.
-    """
-    distance = np.square(points[:, None] - centers[None]).sum(-1)
-    nearest = np.argsort(distance, axis=1)[:, :3]
-    weight = 1 / np.maximum(np.take_along_axis(distance, nearest, axis=1), 1e-8)
-    weight /= weight.sum(axis=1, keepdims=True)
-    return (values[nearest] * weight[..., None]).sum(axis=1)
-
-
 def draw_grid(
     path: str | Path,
     points: np.ndarray,

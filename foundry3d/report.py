@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,23 @@ def probe_row(
     }
 
 
+def probe_rows(
+    subjects: Sequence[tuple[str, Any]],
+    splits: Splits,
+    data: DataConfig,
+    *,
+    seed: int,
+    out: str | Path | None,
+) -> list[dict[str, Any]]:
+    """A result row for every named model, each added to the file `out` as soon as it is there."""
+    rows = []
+    for name, model in subjects:
+        rows.append(probe_row(name, model, splits, data, seed=seed))
+        if out is not None:
+            append(out, rows[-1:])
+    return rows
+
+
 def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
     """Probes saved models and, first of all, their untrained network; prints the table.
 
@@ -87,11 +105,7 @@ def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
                 )
                 for n in config.random_tokens
             ]
-    rows = []
-    for name, model in subjects:
-        rows.append(probe_row(name, model, splits, config.data, seed=config.seed))
-        if config.out is not None:
-            append(config.out, rows[-1:])
+    rows = probe_rows(subjects, splits, config.data, seed=config.seed, out=config.out)
     print(table(rows, PROBE_COLUMNS))
     return rows
 

@@ -11,7 +11,7 @@ from foundry3d.backbone import Backbone, Tokens
 from foundry3d.config import DataConfig, DemoConfig
 from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
-from foundry3d.figures import draw_grid, pca_basis, pca_colours, spread_to_points
+from foundry3d.figures import draw_grid, pca_basis, pca_colours
 from foundry3d.results import append, table
 from foundry3d.tasks.probe import C_GRID, choose_c, extract, probe, score, untrained_like
 
@@ -85,15 +85,6 @@ def test_pca_colours_follow_the_features() -> None:
     assert colours.shape == (2, 50, 3)
     assert colours.min() == 0
     assert colours.max() == 1
-
-
-def test_values_spread_from_the_nearest_centers() -> None:
-    centers = np.eye(3) * 5
-    values = np.arange(3.0)[:, None]
-    at_centers = spread_to_points(centers, centers, values)
-    np.testing.assert_allclose(at_centers, values, atol=1e-6)
-    middle = spread_to_points(np.zeros((1, 3)), centers, values)
-    np.testing.assert_allclose(middle, [[1.0]])
 
 
 def test_pictures_are_written(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ EVERY = 30.0
 """Seconds between two lines, at the least."""
 
 
-def with_progress(items: Sequence[T], doing: str) -> Iterator[T]:
+def with_progress(items: Sequence[T], doing: str, what: str = "files") -> Iterator[T]:
     """The items, one after the other, with a line about the time left now and then.
 
     Args:
         items: what is walked over.
         doing: what the line begins with, e.g. `embedded`.
+        what: the items are.
     """
     began = told = time.monotonic()
     for done, item in enumerate(items):
@@ -27,5 +28,5 @@ def with_progress(items: Sequence[T], doing: str) -> Iterator[T]:
         if done and now - told >= EVERY:
             told = now
             left = round((now - began) / done * (len(items) - done))
-            log.info("%s %d/%d files  %d:%02d left", doing, done, len(items), left // 60, left % 60)
+            log.info("%s %d/%d %s  %d:%02d left", doing, done, len(items), what, *divmod(left, 60))
         yield item

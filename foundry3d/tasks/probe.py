@@ -10,8 +10,6 @@ Shapes: n clouds, d width; pooled features are (n, 2d), maximum and mean over to
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,10 +23,9 @@ from foundry3d import backbone as models
 from foundry3d.backbone import Backbone, Student, Tokens
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, in_order
+from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
 from foundry3d.transforms import normalise
-
-log = logging.getLogger("foundry3d")
 
 C_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 NEIGHBORS = 20
@@ -54,16 +51,11 @@ def extract(model: Model, clouds: Clouds, *, points: int, batch_size: int = 64) 
         batch_size: clouds at a time.
     """
     device = next(iter(getattr(model, "parameters", list)()), torch.empty(0)).device
+    batches = with_progress(range(0, len(clouds), batch_size), "features of", "batches")
     found = []
-    began = told = time.monotonic()
     with torch.inference_mode():
-        for batch in in_order(clouds, batch_size, points):
+        for _, batch in zip(batches, in_order(clouds, batch_size, points), strict=True):
             found.append(model(normalise(batch.to(device))).pooled().float().cpu().numpy())
-            done = len(found) * batch_size
-            if time.monotonic() - told > 30:
-                told = time.monotonic()
-                left = (told - began) * (len(clouds) - done) / done
-                log.info("features of %d/%d clouds, %.0f s left", done, len(clouds), left)
     return np.concatenate(found)
 
 
