@@ -44,6 +44,7 @@ class Tokens:
         features: (B, c, d) one feature a token.
         centers: (B, c, 3) where the tokens are.
         assignment: (B, c) int64, the supertoken of each token, -1 = not merged; None for teachers.
+            Of the first head where a student has several assignment heads.
         tokens_used: (B,) int64, how many tokens entered the encoder.
         probability: (B, c) the gate's fusion probabilities; None without a gate.
     """
@@ -290,8 +291,9 @@ class Student(Grouped):
             bias=config.dso_bias,
             learned_positions=config.supertoken_positions,
             temperature=config.temperature,
+            heads=config.assignment_heads,
         )
-        self.cau = CAU(dim, norm=config.cau_norm)
+        self.cau = CAU(dim, norm=config.cau_norm, heads=config.assignment_heads)
         self.gate = Gate(dim) if config.gate else None
         same = self.output_dim == dim
         self.output = nn.Identity() if same else nn.Linear(dim, self.output_dim)

@@ -32,7 +32,7 @@ from foundry3d.config import (
 )
 from foundry3d.errors import InputError
 from foundry3d.foreign import load_foreign
-from foundry3d.heads import Classifier, Headed
+from foundry3d.heads import Classifier, Headed, Inner
 from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
 from foundry3d.segmenter import Segmenter
 
@@ -177,14 +177,11 @@ def load(path: str | Path, **options: Any) -> Any:
     return model.eval()
 
 
-def load_backbone(path: str | Path) -> Backbone | Student:
-    """The backbone or student of a checkpoint: of a fine-tuned model, the one under its head.
+def load_backbone(path: str | Path) -> Inner:
+    """The model of a checkpoint; of a fine-tuned one, what is under its head.
 
     Raises:
-        InputError: as `load`, or a checkpoint that holds neither.
+        InputError: as `load`.
     """
-    model = load(path)
-    inner = model.backbone if isinstance(model, Headed) else model
-    if not isinstance(inner, Backbone | Student):
-        raise InputError(f"{path}: expected a backbone or student, found a {type(inner).__name__}")
-    return inner
+    model: Inner | Headed = load(path)
+    return model.backbone if isinstance(model, Headed) else model

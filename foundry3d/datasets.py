@@ -11,7 +11,7 @@ import numpy as np
 
 from foundry3d.config import CheckConfig, PrepareConfig
 from foundry3d.data.archive import write_archive
-from foundry3d.data.published.record import Published, Split
+from foundry3d.data.published.record import ASK, Published, Split
 from foundry3d.data.published.sources import find, read_split
 from foundry3d.errors import InputError
 from foundry3d.results import table
@@ -51,7 +51,7 @@ def compare(data: Published, root: Path) -> tuple[list[Row], list[str]]:
         except InputError as error:
             if not split.optional:
                 rows.append(Row(name, "files", "there", "missing or damaged", False))
-                faults.append(str(error))
+                faults.append(str(error).removesuffix(f"; {ASK}"))
             continue
         rows += _figures(name, split, labels, data.class_names)
     return rows, faults

@@ -1,4 +1,4 @@
-"""A classification head, and a backbone or student with one: points in, class logits out.
+"""A classification head, and a model with one: points in, class logits out.
 
 Shapes: B clouds, N points, d token width, C classes.
 """
@@ -14,8 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry3d.backbone import Backbone, Student
-from foundry3d.config import BackboneConfig, ClassifierConfig, HeadConfig, StudentConfig
+from foundry3d.config import (
+    BackboneConfig,
+    ClassifierConfig,
+    FPSStudentConfig,
+    HeadConfig,
+    KMeansStudentConfig,
+    MergedConfig,
+    StudentConfig,
+)
+from foundry3d.config.downstream import InnerConfig, kind_of, shape_of
+from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
 from foundry3d.vit import drop, initialise
+
+Inner = Backbone | Student | Merged | FPSStudent | KMeansStudent
 
 
 class ClassHead(nn.Module):
@@ -57,18 +69,22 @@ class ClassHead(nn.Module):
         return self.output(x)
 
 
-def build_inner(
-    config: BackboneConfig | StudentConfig, *, generator: torch.Generator | None = None
-) -> Backbone | Student:
-    """An untrained backbone or student of these sizes."""
-    if isinstance(config, StudentConfig):
-        return Student(config, generator=generator)
-    return Backbone(config, generator=generator)
+def build_inner(config: InnerConfig, *, generator: torch.Generator | None = None) -> Inner:
+    """An untrained model of these sizes."""
+    match config:
+        case BackboneConfig():
+            return Backbone(config, generator=generator)
+        case StudentConfig():
+            return Student(config, generator=generator)
+        case MergedConfig():
+            return Merged(config, generator=generator)
+        case FPSStudentConfig():
+            return FPSStudent(config, generator=generator)
+        case KMeansStudentConfig():
+            return KMeansStudent(config, generator=generator)
 
 
-def reshaped(
-    model: Backbone | Student, *, generator: torch.Generator | None = None, **changes: Any
-) -> Backbone | Student:
+def reshaped(model: Inner, *, generator: torch.Generator | None = None, **changes: Any) -> Inner:
     """A copy of a model with fields of its `BackboneConfig` changed, weights taken over.
 
     Args:
@@ -79,10 +95,10 @@ def reshaped(
     Raises:
         InputError: sizes that the configuration records refuse.
     """
-    shape = replace(model.shape, **{k: v for k, v in changes.items() if v is not None})
-    config: BackboneConfig | StudentConfig = shape
-    if isinstance(model, Student):
-        config = replace(model.config, backbone=shape)
+    given = {key: value for key, value in changes.items() if value is not None}
+    config: InnerConfig = model.config
+    shape = replace(shape_of(config), **given)
+    config = shape if isinstance(config, BackboneConfig) else replace(config, backbone=shape)
     copy = build_inner(config, generator=generator)
     if generator is None:
         copy.load_state_dict(model.state_dict())
@@ -90,13 +106,13 @@ def reshaped(
 
 
 class Headed(nn.Module):
-    """What is fine-tuned: a backbone or student under a head of its own."""
+    """What is fine-tuned: a backbone, a student or a reduced backbone under a head of its own."""
 
-    backbone: Backbone | Student
+    backbone: Inner
 
 
 class Classifier(Headed):
-    """A backbone or student with a classification head.
+    """A model with a classification head.
 
     Args:
         config: sizes of both, and the class names.
@@ -115,7 +131,7 @@ class Classifier(Headed):
     @classmethod
     def from_model(
         cls,
-        model: Backbone | Student,
+        model: Inner,
         classes: tuple[str, ...],
         *,
         head: HeadConfig | None = None,
@@ -133,7 +149,7 @@ class Classifier(Headed):
             InputError: fewer than two classes.
         """
         config = ClassifierConfig(
-            kind="student" if isinstance(model, Student) else "backbone",
+            kind=kind_of(model.config),
             inner=model.config,
             head=head or HeadConfig(),
             classes=tuple(classes),

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone
+from foundry3d.backbone import Backbone, Student
 from foundry3d.config import JepaConfig
 from foundry3d.geometry import Groups, gather, greedy_order
-from foundry3d.supertokens import key_bias
+from foundry3d.supertokens import SupertokenEncoder, key_bias
 from foundry3d.tokenizer import Position
 from foundry3d.vit import Encoder, initialise
 
@@ -137,23 +137,36 @@ class Predictor(nn.Module):
 
 
 class Jepa(nn.Module):
-    """Point-JEPA around a backbone.
+    """Point-JEPA around a backbone, or around a student with DSO and CAU as part of the encoder.
 
     Args:
-        backbone: trained in place; its online weights are what stays.
+        backbone: trained in place; its online weights are what stays. A student (no gate, one
+            assignment head) makes the paper's Table 9, which reports that it fails.
         config: samplers, predictor, EMA.
         generator: of the predictor's initial weights.
     """
 
     def __init__(
-        self, backbone: Backbone, config: JepaConfig, *, generator: torch.Generator | None = None
+        self,
+        backbone: Backbone | Student,
+        config: JepaConfig,
+        *,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.config = config
-        self.predictor = Predictor(backbone.config.dim, config, backbone.config.position_dim)
+        self.predictor = Predictor(backbone.shape.dim, config, backbone.shape.position_dim)
         initialise(self, generator=generator)
         self.backbone = backbone
-        self.target_encoder = copy.deepcopy(backbone.encoder).requires_grad_(False)
+        self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+
+    @property
+    def encoder(self) -> Encoder | SupertokenEncoder:
+        """What encodes the context, and the target encoder follows."""
+        model = self.backbone
+        if isinstance(model, Backbone):
+            return model.encoder
+        return SupertokenEncoder(model.dso, model.encoder, model.cau)
 
     @torch.no_grad()
     def update_target(self, progress: float, *, copy_weights: bool = False) -> float:
@@ -168,16 +181,22 @@ class Jepa(nn.Module):
         """
         start, end = self.config.ema_start, self.config.ema_end
         decay = 0.0 if copy_weights else start + (end - start) * progress
-        online = self.backbone.encoder.parameters()
+        online = self.encoder.parameters()
         for mine, theirs in zip(self.target_encoder.parameters(), online, strict=True):
             mine.lerp_(theirs, 1 - decay)
         return decay
 
     @torch.no_grad()
     def target_features(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """(B, c, d): last block of the EMA encoder, layer-normed without parameters."""
-        self.target_encoder.eval()
-        last = self.target_encoder.states(tokens, positions)[-1]
+        """(B, c, d): last block of the EMA encoder, layer-normed without parameters.
+
+        With supertokens: the output of its CAU, layer-normed in the same way.
+        """
+        encoder = self.target_encoder.eval()
+        if isinstance(encoder, Encoder):
+            last = encoder.states(tokens, positions)[-1]
+        else:
+            last = encoder(tokens, positions)
         return F.layer_norm(last.float(), last.shape[-1:])
 
     def forward(
@@ -195,7 +214,7 @@ class Jepa(nn.Module):
         batch, count, _ = tokens.shape
         targets = target_masks(batch, count, self.config, device=tokens.device, generator=generator)
         seen, seen_real = padded(context_mask(targets, self.config, generator=generator))
-        context = self.backbone.encoder(
+        context = self.encoder(
             gather(tokens, seen),
             gather(positions, seen),
             bias=key_bias(seen_real, tokens.dtype),

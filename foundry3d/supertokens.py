@@ -1,6 +1,7 @@
 """Supertokens: compress c tokens into s (DSO, equations 2-4), reconstruct all c (CAU, equation 5).
 
-Shapes: B clouds, c tokens, s supertokens, d width. An assignment map (CAM) is (B, c, s).
+Shapes: B clouds, c tokens, s supertokens, d width, h assignment heads. An assignment map (CAM) is
+(B, c, s), or (B, h, c, s) where each of several heads assigns its own slice of the width.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foundry3d.vit import Encoder
+
 
 class Compressed(NamedTuple):
     """What the DSO hands to the encoder and the CAU.
@@ -18,8 +21,9 @@ class Compressed(NamedTuple):
     Attributes:
         supertokens: (B, s, d) updated supertokens; zero where nobody chose one.
         positions: (B, s, d) mean position of the tokens of each.
-        cam: (B, c, s) assignment map, one-hot unless the assignment is soft.
-        used: (B, s) bool, chosen by at least one token.
+        cam: (B, c, s) assignment map, one-hot unless the assignment is soft; (B, h, c, s) with
+            several heads.
+        used: (B, s) bool, chosen by at least one token in at least one head.
     """
 
     supertokens: Tensor
@@ -29,8 +33,9 @@ class Compressed(NamedTuple):
 
     @property
     def assignment(self) -> Tensor:
-        """(B, c) int64: the supertoken of each token."""
-        return self.cam.argmax(dim=-1)
+        """(B, c) int64: the supertoken of each token; with several heads that of the first."""
+        cam = self.cam if self.cam.ndim == 3 else self.cam[:, 0]
+        return cam.argmax(dim=-1)
 
 
 def key_bias(used: Tensor, dtype: torch.dtype) -> Tensor:
@@ -46,8 +51,22 @@ def gumbel(logits: Tensor, generator: torch.Generator | None) -> Tensor:
     return -noise.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
+def sliced(x: Tensor, heads: int) -> Tensor:
+    """The slice of every head (..., h, n, d/h) of x (..., n, d); x itself for one head."""
+    return x if heads == 1 else x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def joined(x: Tensor, heads: int) -> Tensor:
+    """The inverse of `sliced`."""
+    return x if heads == 1 else x.transpose(-3, -2).flatten(-2)
+
+
 class DSO(nn.Module):
     """Dynamic Supertoken Optimization: every token chooses one of s learned supertokens.
+
+    With several heads it chooses one in each: by the head's slice of keys and queries, and only
+    that slice of its value goes there. The position of a supertoken is the mean position of its
+    tokens, each counted as often as it has heads there (the mean of the heads' maps).
 
     Args:
         dim: d.
@@ -56,6 +75,7 @@ class DSO(nn.Module):
         bias: bias on W_Q, W_K, W_V (ablation).
         learned_positions: learned positions instead of zero added to the merged ones (ablation).
         temperature: of the Gumbel-Softmax in training.
+        heads: h, assignment heads; the paper's equation 3 has one map for the whole width.
     """
 
     def __init__(
@@ -67,9 +87,10 @@ class DSO(nn.Module):
         bias: bool = False,
         learned_positions: bool = False,
         temperature: float = 1.0,
+        heads: int = 1,
     ) -> None:
         super().__init__()
-        self.soft, self.temperature = soft, temperature
+        self.soft, self.temperature, self.heads = soft, temperature, heads
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim, bias=bias)
         self.key = nn.Linear(dim, dim, bias=bias)
@@ -85,13 +106,15 @@ class DSO(nn.Module):
     def logits(self, normed: Tensor, count: int | None = None) -> Tensor:
         """Similarity (B, c, s) of layer-normed tokens (B, c, d) with the first `count` supertokens.
 
-        Nested training makes the first s' of s a set of their own; None = all of them.
+        Nested training makes the first s' of s a set of their own; None = all of them. With
+        several heads (B, h, c, s).
         """
-        queries = self.query(self.supertokens[:count])
-        return self.key(normed) @ queries.T * normed.shape[-1] ** -0.5
+        queries = sliced(self.query(self.supertokens[:count]), self.heads)
+        keys = sliced(self.key(normed), self.heads)
+        return keys @ queries.mT * keys.shape[-1] ** -0.5
 
     def assign(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Assignment map (B, c, s): argmax, or straight-through Gumbel-Softmax in training."""
+        """Assignment map of logits: argmax, or straight-through Gumbel-Softmax in training."""
         logits = logits.float()
         if self.soft:
             return (logits / self.temperature).softmax(dim=-1)
@@ -105,24 +128,30 @@ class DSO(nn.Module):
     def choose(
         self, tokens: Tensor, generator: torch.Generator | None = None, count: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Layer-normed tokens (B, c, d) and the map (B, c, s) of tokens without position."""
+        """Layer-normed tokens (B, c, d) and the map of tokens without position."""
         normed = self.norm(tokens)
         return normed, self.assign(self.logits(normed, count), generator).to(normed.dtype)
 
     def merge(self, normed: Tensor, positions: Tensor, cam: Tensor) -> Compressed:
-        """Supertokens of layer-normed tokens and positions (B, c, d) by a map (B, c, s).
+        """Supertokens of layer-normed tokens and positions (B, c, d) by their map.
 
         Rows of the map that are zero leave their token out.
         """
-        # Straight-through maps hold ones up to rounding; a soft map uses every supertoken.
-        total = cam.sum(dim=1)
-        used = total.detach() > (0 if self.soft else 0.5)
-        share = cam / total.masked_fill(~used, 1).unsqueeze(1)
-        merged = share.transpose(1, 2) @ self.value(normed)
-        placed = share.transpose(1, 2) @ positions
+        share, used = self.shares(cam)
+        merged = joined(share.mT @ sliced(self.value(normed), self.heads), self.heads)
+        if self.heads > 1:
+            share, used = self.shares(cam.sum(dim=1))
+        placed = share.mT @ positions
         if self.positions is not None:
             placed = placed + self.positions[: cam.shape[-1]]
         return Compressed(self.out(merged), placed, cam, used)
+
+    def shares(self, cam: Tensor) -> tuple[Tensor, Tensor]:
+        """A map (..., c, s) whose used columns sum to one, and which are used (..., s)."""
+        # Straight-through maps hold ones up to rounding; a soft map uses every supertoken.
+        total = cam.sum(dim=-2)
+        used = total.detach() > (0 if self.soft else 0.5)
+        return cam / total.masked_fill(~used, 1).unsqueeze(-2), used
 
     def forward(
         self, tokens: Tensor, positions: Tensor, generator: torch.Generator | None = None
@@ -138,16 +167,59 @@ class CAU(nn.Module):
     Args:
         dim: d.
         norm: LayerNorm on the output (ablation).
+        heads: h; with several, each slice of a token comes from the supertoken of its head.
     """
 
-    def __init__(self, dim: int, *, norm: bool = False) -> None:
+    def __init__(self, dim: int, *, norm: bool = False, heads: int = 1) -> None:
         super().__init__()
+        self.heads = heads
         self.fc1 = nn.Linear(dim, dim)
         self.activation = nn.GELU()
         self.fc2 = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim) if norm else None
 
     def forward(self, tokens: Tensor, cam: Tensor, encoded: Tensor) -> Tensor:
-        """Features (B, c, d) of tokens (B, c, d), map (B, c, s) and supertokens (B, s, d)."""
-        x = self.fc2(self.activation(self.fc1(tokens + cam @ encoded)))
+        """Features (B, c, d) of tokens (B, c, d), their map and supertokens (B, s, d)."""
+        found = joined(cam @ sliced(encoded, self.heads), self.heads)
+        x = self.fc2(self.activation(self.fc1(tokens + found)))
         return x if self.norm is None else self.norm(x)
+
+
+class SupertokenEncoder(nn.Module):
+    """DSO, encoder and CAU as one encoder, for pre-training with supertokens (Table 9).
+
+    Args:
+        dso, encoder, cau: used as they are, one assignment head.
+    """
+
+    def __init__(self, dso: DSO, encoder: Encoder, cau: CAU) -> None:
+        super().__init__()
+        self.dso, self.encoder, self.cau = dso, encoder, cau
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        *,
+        bias: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Features (B, n, d) of tokens and positions (B, n, d).
+
+        Args:
+            tokens: without position.
+            positions: of the tokens.
+            bias: (B, n) as of `Encoder`: -inf keeps a token out of every supertoken, log(size)
+                weighs it by its size; None = all count once.
+            generator: of the draws in training mode.
+        """
+        normed, cam = self.dso.choose(tokens, generator)
+        merged = cam if bias is None else cam * bias.exp().unsqueeze(-1)
+        packed = self.dso.merge(normed, positions, merged)
+        encoded = self.encoder(
+            packed.supertokens,
+            packed.positions,
+            bias=key_bias(packed.used, tokens.dtype),
+            generator=generator,
+        )
+        return self.cau(tokens, cam, encoded)

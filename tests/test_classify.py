@@ -19,6 +19,7 @@ from foundry3d.config import (
     FewshotConfig,
     HeadConfig,
     ProbeConfig,
+    ReductionConfig,
     SegmentConfig,
     TrainConfig,
     from_dict,
@@ -27,7 +28,8 @@ from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
-from foundry3d.heads import ClassHead, Classifier, reshaped
+from foundry3d.heads import ClassHead, Classifier, Inner, reshaped
+from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
 from foundry3d.tasks.classify import ClassifyTask, accuracies, classify, votes
 from foundry3d.tasks.finetune import Evaluation, FinetuneTask, start_model
 
@@ -100,11 +102,23 @@ def test_dropout_of_the_head_draws_from_the_generator(generator: torch.Generator
     assert not torch.allclose(a, c)
 
 
-@pytest.mark.parametrize("kind", ["backbone", "student"])
-def test_classifiers_survive_saving(
-    teacher: Backbone, points: torch.Tensor, tmp_path: Path, kind: str
-) -> None:
-    model = teacher if kind == "backbone" else Student.from_teacher(teacher, supertokens=3)
+@pytest.fixture(params=["backbone", "student", "merged", "fps_student", "kmeans_student"])
+def inner(request: pytest.FixtureRequest, teacher: Backbone, points: torch.Tensor) -> Inner:
+    """A model of every kind that can be fine-tuned."""
+    match request.param:
+        case "student":
+            return Student.from_teacher(teacher, supertokens=3)
+        case "merged":
+            return Merged.from_teacher(teacher, ReductionConfig(method="patchmerger", reach=4))
+        case "fps_student":
+            return FPSStudent.from_teacher(teacher, supertokens=4, points=48)
+        case "kmeans_student":
+            return KMeansStudent.from_teacher(teacher, [points], supertokens=4)
+    return teacher
+
+
+def test_classifiers_survive_saving(inner: Inner, points: torch.Tensor, tmp_path: Path) -> None:
+    model = inner
     made = Classifier.from_model(model, ("a", "b", "c"), head=HeadConfig(hidden=(8,)))
     assert same(made.backbone, model)
     save(made, tmp_path / "m", provenance={})
@@ -126,7 +140,7 @@ def test_budgets_reach_the_student(teacher: Backbone, points: torch.Tensor) -> N
 
 
 def test_a_run_learns_and_leaves_everything(run: ClassifyConfig, capsys) -> None:
-    row = classify(replace(run, votes=2, train=replace(TRAIN, epochs=12)))
+    row = classify(replace(run, votes=2, train=replace(TRAIN, epochs=12, checkpoint_every=12)))
     assert row["oa"] > 90
     assert (row["tokens"], row["encoded"], row["sizes"]) == (12, 3, [48, 12, 30])
     written = json.loads(Path(run.results or "").read_text())
@@ -140,6 +154,20 @@ def test_a_run_learns_and_leaves_everything(run: ClassifyConfig, capsys) -> None
     assert {"validation_oa", "test_oa", "test_macc", "loss"} <= set(log.splitlines()[0].split(","))
     with pytest.raises(InputError, match="already holds a run"):
         classify(run)
+
+
+def test_every_kind_can_be_fine_tuned(inner: Inner, run: ClassifyConfig, tmp_path: Path) -> None:
+    """With a frozen encoder: what is wrapped around it trains, the encoder stays."""
+    save(inner, tmp_path / "inner", provenance={})
+    train = replace(TRAIN, epochs=1)
+    frozen = replace(run, model=str(tmp_path / "inner"), unfreeze_encoder=None, train=train)
+    row = classify(replace(frozen, data=replace(run.data, validation=0.0)))
+    found = load_backbone(Path(run.out) / "model")
+    assert type(found) is type(inner)
+    assert same(found.encoder, inner.encoder)
+    assert not same(found.tokenizer, inner.tokenizer)
+    assert row["tokens"] == 12
+    assert row["encoded"] == {Backbone: 12, Student: 3}.get(type(inner), 4)
 
 
 @pytest.mark.parametrize("late", [None, 1])
@@ -301,6 +329,7 @@ def test_unlabelled_or_foreign_classes_are_one_sentence(
     for change, says in (
         ({"labels": np.full(10, -1)}, "expected a label"),
         ({"class_names": ("long", "flat")}, "same order"),
+        ({"class_names": (*NAMES, "new"), "labels": np.full(10, 2)}, "same order"),
     ):
         write_archive(tmp_path / "other.npz", replace(clouds, **change))
         with pytest.raises(InputError, match=says):

@@ -100,7 +100,9 @@ def test_fine_tuning_reports_the_last_epoch_and_the_best_by_name(run: FewshotCon
         unfreeze_encoder=None,
         head=HeadConfig(hidden=(16,), dropout=0.0),
     )
-    row = fewshot(replace(frozen, train=replace(run.train, epochs=30, lr=1e-2)))
+    row = fewshot(
+        replace(frozen, train=replace(run.train, epochs=30, lr=1e-2, checkpoint_every=30))
+    )
     assert row["oa"] <= row["oa_best_on_test"]
     assert row["oa"] > 45
     folders = sorted(p.name for p in Path(run.out).iterdir() if p.is_dir())

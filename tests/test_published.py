@@ -162,6 +162,19 @@ def test_shapenetpart_keeps_every_point_with_its_part(tmp_path: Path) -> None:
     assert len(CATEGORIES) == 16 and PART_NAMES[12] == "Chair 0"
 
 
+def test_a_shape_that_is_missing_is_named(tmp_path: Path) -> None:
+    shapenetpart(tmp_path)
+    path = next(tmp_path.rglob("b.txt"))
+    path.write_text("1 2 3 4 5 6\n")
+    with pytest.raises(InputError, match=r"b\.txt: expected a number in each coordinate column"):
+        DATASETS["shapenetpart"].read(tmp_path, "val")
+    path.unlink()
+    assert DATASETS["shapenetpart"].labels(tmp_path, "trainval").tolist() == [0]
+    with pytest.raises(InputError, match=r"b\.txt: there is no such file") as caught:
+        DATASETS["shapenetpart"].read(tmp_path, "val")
+    assert str(caught.value).count("b.txt") == 1
+
+
 def test_parts_of_another_category_are_refused(tmp_path: Path) -> None:
     shapenetpart(tmp_path)
     path = next(tmp_path.rglob("b.txt"))

@@ -148,6 +148,9 @@ def test_damaged_pickles_are_one_sentence(tmp_path: Path) -> None:
         (b"hello", "damaged"),
         (pickle.dumps(np.array(["a"], object)), "something else than numbers"),
         (pickle.dumps(np.array(["text"])), "something else than numbers"),
+        (b"\x80\x04N\x8f\xff\xff\xff\x7f.", "damaged"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "more memory than it can fill"),
+        (b"\x80\x05\x96\x00\x00\x00\x00\x02\x00\x00\x00abc.", "damaged"),
         (good.replace(b"K\x14K\x06", b"K\x15K\x06"), "cut short"),
     ]:
         path.write_bytes(content)

@@ -10,6 +10,7 @@ from foundry3d.backbone import Backbone, Student
 from foundry3d.checkpoint import load, load_backbone, save
 from foundry3d.config import (
     AugmentConfig,
+    BudgetDraws,
     DataConfig,
     PartHeadConfig,
     SegmentConfig,
@@ -18,17 +19,12 @@ from foundry3d.config import (
 )
 from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.parts import part_splits, parts_of_category
 from foundry3d.data.procedural import CATEGORIES, category_parts, generate
 from foundry3d.errors import InputError
 from foundry3d.protocols import deviations
 from foundry3d.segmenter import PartHead, Segmenter, spread_blocks
-from foundry3d.tasks.segment import (
-    SegmentTask,
-    drawn,
-    part_splits,
-    parts_of_category,
-    segment,
-)
+from foundry3d.tasks.segment import SegmentTask, drawn, segment
 
 HEAD = PartHeadConfig(upsampling=(12, 16), hidden=(20, 16), dropout=0.3, label_dim=8)
 OWNED = ((0, 1), (2, 3, 4), ())
@@ -198,7 +194,8 @@ def test_drawn_points_keep_their_parts(generator) -> None:
 
 
 def test_a_run_learns_parts_and_reports_what_was_selected(teacher, tmp_path, capsys) -> None:
-    config = run(tmp_path, teacher, halves(80, 0), halves(24, 1), without=("top",))
+    train = TrainConfig(epochs=8, batch_size=8, lr=1e-2, warmup_epochs=1, accelerator="cpu")
+    config = run(tmp_path, teacher, halves(80, 0), halves(24, 1), without=("top",), train=train)
     row = segment(config)
     assert row["accuracy"] > 75  # two parts of equal size in each category
     assert row["miou_c"] == pytest.approx(row["miou_i"], abs=0.02)  # categories of equal size
@@ -271,6 +268,8 @@ def test_unusable_data_and_options_are_refused(teacher, tmp_path) -> None:
     config = run(tmp_path, teacher, train, test, without=("lid",))
     with pytest.raises(InputError, match="lid"):
         segment(config)
+    with pytest.raises(InputError, match="for students"):
+        segment(replace(config, without=(), budgets=BudgetDraws(nested=True)))
     with pytest.raises(InputError, match=r"data\.test"):
         part_splits(replace(config.data, test=None), seed=0)
     write_archive(tmp_path / "test.npz", replace(test, part_names=("a", "b", "c", "d")))

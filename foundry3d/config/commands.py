@@ -18,12 +18,15 @@ class PretrainConfig:
         out: run folder; made, never overwritten unless resumed.
         objective: masked (small budgets) or jepa (the paper's).
         init: a saved backbone to start from, e.g. JEPA from reconstruction weights.
+        supertokens: s, pre-trains a student whose encoders see supertokens (jepa only; the
+            paper's Table 9, where it fails); null = a backbone that sees all of its tokens.
         resume: continue the run in `out`.
     """
 
     out: str = "runs/teacher"
     objective: Literal["masked", "jepa"] = "masked"
     init: str | None = None
+    supertokens: int | None = None
     resume: bool = False
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     masked: MaskedConfig = field(default_factory=MaskedConfig)
@@ -31,6 +34,12 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.supertokens is None or (self.objective == "jepa" and self.init is None),
+            "pre-training with supertokens is for --objective jepa, from scratch; leave init null",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +56,8 @@ class DistillConfig:
         student_heads: attention heads; null = the teacher's head width is kept.
         unfreeze_epoch: epoch from which the encoder trains; null = frozen all the way.
         loss: smooth_l1 (beta 1) or mse.
+        soft_assignment, dso_bias, cau_norm, supertoken_positions, assignment_heads, temperature:
+            as in `StudentConfig`.
         gate: the student gets a gate, so that a token budget can be set at inference.
         gate_lambda: weight of the regulariser that pulls towards merging (equation 6).
         gate_decay: weight decay on the gate too.
@@ -67,6 +78,7 @@ class DistillConfig:
     dso_bias: bool = False
     cau_norm: bool = False
     supertoken_positions: bool = False
+    assignment_heads: int = 1
     temperature: float = 1.0
     gate: bool = False
     gate_lambda: float = 0.0

@@ -7,9 +7,32 @@ from typing import Literal
 
 from foundry3d.config.models import BackboneConfig, StudentConfig
 from foundry3d.config.records import fraction, from_dict, positive, require
+from foundry3d.config.reduction import FPSStudentConfig, KMeansStudentConfig, MergedConfig
 from foundry3d.config.training import AugmentConfig, BudgetDraws, DataConfig, TrainConfig
 
-INNER = {"backbone": BackboneConfig, "student": StudentConfig}
+InnerConfig = BackboneConfig | StudentConfig | MergedConfig | FPSStudentConfig | KMeansStudentConfig
+INNER: dict[str, type[InnerConfig]] = {
+    "backbone": BackboneConfig,
+    "student": StudentConfig,
+    "merged": MergedConfig,
+    "fps_student": FPSStudentConfig,
+    "kmeans_student": KMeansStudentConfig,
+}
+
+
+def kind_of(config: InnerConfig) -> str:
+    """The kind in `INNER` of a model's sizes."""
+    return next(kind for kind, record in INNER.items() if isinstance(config, record))
+
+
+def shape_of(config: InnerConfig) -> BackboneConfig:
+    """The transformer in a model's sizes."""
+    return config if isinstance(config, BackboneConfig) else config.backbone
+
+
+def encoded(config: InnerConfig) -> int:
+    """Tokens that a model of these sizes encodes, or that leave its encoder."""
+    return config.groups if isinstance(config, BackboneConfig) else config.supertokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +61,12 @@ class HeadedConfig:
     """A model under a head: what its checkpoint stores.
 
     Attributes:
-        kind: of the model under the head, `backbone` or `student`.
+        kind: of the model under the head, one of `INNER`.
         inner: its sizes; a plain dictionary is read as the record of that kind.
     """
 
-    kind: Literal["backbone", "student"]
-    inner: BackboneConfig | StudentConfig
+    kind: str
+    inner: InnerConfig
 
     def __post_init__(self) -> None:
         require(self.kind in INNER, f"kind is one of {', '.join(INNER)}; got {self.kind!r}")
@@ -57,7 +80,7 @@ class HeadedConfig:
     @property
     def shape(self) -> BackboneConfig:
         """Sizes of the transformer."""
-        return self.inner.backbone if isinstance(self.inner, StudentConfig) else self.inner
+        return shape_of(self.inner)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,6 +99,8 @@ class StudentConfig:
         cau_norm: LayerNorm on the CAU output (ablation).
         supertoken_positions: learned positions added to the supertokens (ablation, "use
             supertoken P" of Table 15).
+        assignment_heads: h, a divisor of the encoder width; each head assigns its own slice of it
+            (ablation). Not with a gate.
         temperature: of the Gumbel-Softmax in training.
         gate: a gate decides which tokens are merged, and budgets can be set at inference.
         gate_ratio: r where a call sets no budget: tokens of a higher fusion probability are merged.
@@ -113,13 +115,24 @@ class StudentConfig:
     dso_bias: bool = False
     cau_norm: bool = False
     supertoken_positions: bool = False
+    assignment_heads: int = 1
     temperature: float = 1.0
     gate: bool = False
     gate_ratio: float = 0.5
     gate_through: bool = True
 
     def __post_init__(self) -> None:
-        positive(self, "temperature")
+        positive(self, "temperature", "assignment_heads")
+        require(
+            self.backbone.dim % self.assignment_heads == 0,
+            f"assignment_heads must divide the encoder width, got {self.assignment_heads} and "
+            f"{self.backbone.dim}",
+        )
+        require(
+            self.assignment_heads == 1 or not self.gate,
+            f"a gate merges whole tokens, so it needs assignment_heads 1, got "
+            f"{self.assignment_heads}",
+        )
         require(0 <= self.gate_ratio <= 1, f"gate_ratio must lie in [0, 1], got {self.gate_ratio}")
         require(not self.backbone.class_token, "a student has no class token, got class_token")
         require(

@@ -110,11 +110,12 @@ class Merged(Wrapped):
     def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
         """Features of grouped points; `tokens_used` counts the tokens that leave the encoder."""
         last = self.reductions(groups, generator=generator)[-1]
+        leaving = (last.sizes > 0) | (self.merger is not None)  # the merger hides no row
         return Tokens(
             features=last.spread(self.encoder.norm(last.tokens)),
             centers=groups.centers,
             assignment=last.source,
-            tokens_used=(last.sizes > 0).sum(dim=1),
+            tokens_used=leaving.sum(dim=1),
         )
 
     def block_features(

@@ -32,7 +32,8 @@ class Reduction:
         tokens: (B, n, d).
         positions: (B, n, d).
         centers: (B, n, 3) mean center of the tokens in each.
-        sizes: (B, n) how many tokens are in each; 0 = an empty cluster, hidden from attention.
+        sizes: (B, n) how many tokens are in each; 0 = an empty cluster, hidden from attention (a
+            query of PatchMerger is not, even if no token names it as its source).
         source: (B, c) int64, the row that each of the c tokens is in.
     """
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from foundry3d.checkpoint import save
 from foundry3d.config import AugmentConfig, ClassifyConfig, DataConfig, to_dict
+from foundry3d.config.downstream import encoded, shape_of
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Labelled, Splits, in_order
 from foundry3d.geometry import gather
@@ -76,7 +77,7 @@ class ClassifyTask(FinetuneTask):
     def loss(self, batch: Labelled, generator: torch.Generator) -> Tensor:
         """The cross entropy of a batch of points (B, N, 3)."""
         points = self.prepared(batch.points, generator)
-        budget = draw_budget(self.config.budgets, self.model.backbone, len(points), generator)
+        budget = draw_budget(self.config.budgets, self.core(), len(points), generator)
         logits = self.model(points, generator=generator, **budget)
         return F.cross_entropy(
             logits.float(), batch.labels, label_smoothing=self.config.label_smoothing
@@ -150,7 +151,10 @@ def result_row(
     assert splits.test is not None
     selected, last, best = outcome
     row: dict[str, Any] = {"model": config.model} | describe(model.backbone)
-    row["encoded"] = row.get("supertokens", row["tokens"])
+    row |= {
+        "tokens": shape_of(model.backbone.config).groups,
+        "encoded": encoded(model.backbone.config),
+    }
     row |= {key: round(selected.test[key], 2) for key in ("oa", "macc")}
     row |= {
         "oa_last": round(last.test["oa"], 2),

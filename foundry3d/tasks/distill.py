@@ -141,6 +141,7 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Student:
         dso_bias=config.dso_bias,
         cau_norm=config.cau_norm,
         supertoken_positions=config.supertoken_positions,
+        assignment_heads=config.assignment_heads,
         temperature=config.temperature,
         gate=config.gate,
         gate_through=config.gate_through,

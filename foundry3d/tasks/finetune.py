@@ -11,6 +11,7 @@ Shapes: B clouds, N points.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Labelled, LabelledBatches, Splits, load_splits
 from foundry3d.errors import InputError
 from foundry3d.geometry import farthest_point_sample, gather
-from foundry3d.heads import Headed, reshaped
+from foundry3d.heads import Headed, Inner, reshaped
+from foundry3d.reduce.wrapped import Wrapped
 from foundry3d.tasks.engine import Task, freeze, make_trainer, open_run, retain_memory
 from foundry3d.transforms import normalise
 
@@ -101,16 +103,27 @@ class FinetuneTask(Task):
             "encoder": self.config.unfreeze_encoder,
         }[name]
 
+    def core(self) -> Backbone | Student:
+        """The model under the head, without what is wrapped around it."""
+        inner = self.model.backbone
+        return inner.backbone if isinstance(inner, Wrapped) else inner
+
+    def undecayed(self) -> Iterable[nn.Parameter]:
+        """A gate's parameters (the paper's Table 11)."""
+        core = self.core()
+        gate = core.gate if isinstance(core, Student) else None
+        return () if gate is None else gate.parameters()
+
     def part(self, name: str) -> list[nn.Module]:
         """The modules of a part of `PARTS`."""
-        return [getattr(self.model.backbone, module) for module in PARTS[name]]
+        return [getattr(self.core(), module) for module in PARTS[name]]
 
     def loose(self, name: str) -> list[nn.Parameter]:
         """Parameters of a part outside its modules: the class token goes with the encoder."""
-        backbone = self.model.backbone
-        if name != "encoder" or not isinstance(backbone, Backbone):
+        core = self.core()
+        if name != "encoder" or not isinstance(core, Backbone):
             return []
-        return [p for p in (backbone.class_token, backbone.class_position) if p is not None]
+        return [p for p in (core.class_token, core.class_position) if p is not None]
 
     def frozen(self) -> list[str]:
         """The parts that do not train in the current epoch."""
@@ -209,7 +222,7 @@ def fit_and_select(task: FinetuneTask) -> Outcome:
     return task.outcome()
 
 
-def start_model(config: FinetuneConfig) -> Backbone | Student:
+def start_model(config: FinetuneConfig) -> Inner:
     """The model a run starts from, with the run's groups and dropout.
 
     Raises:
@@ -241,7 +254,8 @@ def labelled_splits(data: DataConfig, *, seed: int) -> Splits:
         if clouds.labels.min() < 0 or len(train.class_names) < 2:
             raise InputError(f"{clouds.name}: expected a label of one of two or more classes")
     shared = min(len(train.class_names), len(test.class_names))
-    if train.class_names[:shared] != test.class_names[:shared]:
+    surplus = test.labels.max() >= len(train.class_names)
+    if surplus or train.class_names[:shared] != test.class_names[:shared]:
         raise InputError(
             f"{test.name}: its classes {', '.join(test.class_names[:5])} are not those of "
             f"{train.name}, {', '.join(train.class_names[:5])}, in the same order"

@@ -1,13 +1,13 @@
-"""Pre-training: a backbone by masked reconstruction or by Point-JEPA."""
+"""Pre-training: a backbone by masked reconstruction or Point-JEPA, or a student by Point-JEPA."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone, require_teacher
+from foundry3d.backbone import Backbone, Student, require_teacher
 from foundry3d.checkpoint import load
-from foundry3d.config import PretrainConfig
+from foundry3d.config import PretrainConfig, StudentConfig
 from foundry3d.data.loading import load_train
 from foundry3d.errors import InputError
 from foundry3d.jepa import Jepa
@@ -20,17 +20,17 @@ class PretrainTask(Task):
 
     Args:
         config: of the run.
-        backbone: trained in place.
+        backbone: trained in place; a student for Point-JEPA alone.
     """
 
-    def __init__(self, config: PretrainConfig, backbone: Backbone) -> None:
+    def __init__(self, config: PretrainConfig, backbone: Backbone | Student) -> None:
         super().__init__(config.train, config.data, config.augment)
         generator = torch.Generator().manual_seed(config.train.seed + 1)
         self.backbone = backbone
         self.objective: Jepa | MaskedReconstruction = (
             Jepa(backbone, config.jepa, generator=generator)
             if config.objective == "jepa"
-            else MaskedReconstruction(backbone, config.masked, generator=generator)
+            else MaskedReconstruction(require_teacher(backbone), config.masked, generator=generator)
         )
 
     def training_step(self, points: Tensor, index: int) -> Tensor:
@@ -54,26 +54,38 @@ class PretrainTask(Task):
             self.log("ema_decay", decay)
 
 
-def pretrain(config: PretrainConfig) -> Backbone:
-    """Pre-trains a teacher and saves it as `<out>/model`.
+def start(config: PretrainConfig) -> Backbone | Student:
+    """The untrained or saved model that a run starts from.
+
+    Raises:
+        InputError: sizes that cannot be used, or differ from those of the saved model.
+    """
+    generator = torch.Generator().manual_seed(config.train.seed)
+    if config.supertokens is not None:
+        sizes = StudentConfig(backbone=config.backbone, supertokens=config.supertokens)
+        return Student(sizes, generator=generator)
+    if config.init is None:
+        return Backbone(config.backbone, generator=generator)
+    backbone = require_teacher(load(config.init))
+    if backbone.config != config.backbone:
+        raise InputError(
+            f"{config.init} has other sizes than this run's backbone settings; copy the "
+            "'config' of its config.json into 'backbone'"
+        )
+    return backbone
+
+
+def pretrain(config: PretrainConfig) -> Backbone | Student:
+    """Pre-trains a model and saves it as `<out>/model`.
 
     Returns:
-        The backbone, in evaluation mode.
+        The backbone, or with `supertokens` the student, in evaluation mode.
 
     Raises:
         InputError: data, sizes or a run folder that cannot be used.
     """
     train = load_train(config.data, seed=config.train.seed)
-    generator = torch.Generator().manual_seed(config.train.seed)
-    if config.init is None:
-        backbone = Backbone(config.backbone, generator=generator)
-    else:
-        backbone = require_teacher(load(config.init))
-        if backbone.config != config.backbone:
-            raise InputError(
-                f"{config.init} has other sizes than this run's backbone settings; copy the "
-                "'config' of its config.json into 'backbone'"
-            )
+    backbone = start(config)
     task = PretrainTask(config, backbone)
     metrics = fit(task, train, config)
     backbone = task.backbone.cpu().eval()

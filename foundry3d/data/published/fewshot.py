@@ -16,7 +16,7 @@ import numpy as np
 
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.published.names import MODELNET40
-from foundry3d.data.published.pickles import numbers, read_pickle, stacked
+from foundry3d.data.published.pickles import read_pickle, stacked, whole
 from foundry3d.data.published.record import Published, Split, below
 from foundry3d.errors import InputError
 
@@ -123,12 +123,12 @@ def _samples(root: Path, split: str) -> tuple[Path, list[tuple[Any, Any, Any]]]:
 
 def _labels(root: Path, split: str) -> np.ndarray:
     path, samples = _samples(root, split)
-    return np.array([int(numbers(label, path)) for _, label, _ in samples])
+    return np.array([whole(label, path) for _, label, _ in samples])
 
 
 def _names(path: Path, samples: list[tuple[Any, Any, Any]]) -> tuple[str, ...]:
     """Names of the labels 0 to W - 1, which the samples pair with classes of ModelNet40."""
-    pairs = {(int(numbers(x, path)), int(numbers(y, path))) for _, x, y in samples}
+    pairs = {(whole(x, path), whole(y, path)) for _, x, y in samples}
     known = dict(pairs)
     if sorted(known) != list(range(len(pairs))) or not set(known.values()) <= set(range(40)):
         raise InputError(

@@ -17,7 +17,7 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.files import read_points
 from foundry3d.data.published.hdf5 import labelled, labels_of
 from foundry3d.data.published.names import MODELNET40, MODELNET40_COUNTS
-from foundry3d.data.published.pickles import numbers, read_pickle, stacked
+from foundry3d.data.published.pickles import read_pickle, stacked, whole
 from foundry3d.data.published.record import (
     ASK,
     Published,
@@ -92,10 +92,10 @@ def _read_cache(path: Path) -> tuple[list[Any], np.ndarray]:
         raise InputError(
             f"{path}: expected a list of clouds and a list of labels; download it again"
         )
-    labels = [numbers(value, path).ravel() for value in found[1]]
-    if len(labels) != len(found[0]) or any(label.size != 1 for label in labels):
+    labels = np.array([whole(value, path) for value in found[1]])
+    if len(labels) != len(found[0]):
         raise InputError(f"{path}: expected one label for each cloud; download it again")
-    return found[0], np.concatenate(labels).astype(np.int64)
+    return found[0], labels
 
 
 def _normal_labels(root: Path, split: str) -> np.ndarray:

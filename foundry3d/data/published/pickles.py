@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -99,6 +100,14 @@ class _Plain(pickle.Unpickler):
         return found
 
 
+def _scan(file: BinaryIO, size: int) -> None:
+    """Walks a pickle without building anything: no part of it may be larger than its file."""
+    for code, argument, _ in pickletools.genops(file):
+        if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > size:
+            raise InputError("it asks for more memory than it can fill")
+    file.seek(0)
+
+
 def read_pickle(path: Path) -> Any:
     """The content of a pickle: plain values, containers, and `Array` for numpy's arrays.
 
@@ -108,6 +117,7 @@ def read_pickle(path: Path) -> Any:
     need(path)
     try:
         with open(path, "rb") as file:
+            _scan(file, path.stat().st_size)
             return _Plain(file, encoding="latin-1").load()
     except InputError as error:
         raise InputError(f"{path}: expected a pickle of plain arrays, but {error}") from None
@@ -129,6 +139,21 @@ def numbers(value: Any, path: Path) -> np.ndarray:
     if isinstance(value, bool | int | float):
         return np.array(value)
     raise InputError(f"{path}: expected an array of numbers, got {type(value).__name__}")
+
+
+def whole(value: Any, path: Path) -> int:
+    """The whole number that a value of a pickle stands for, an array of one number among them.
+
+    Raises:
+        InputError: it is something else.
+    """
+    array = numbers(value, path)
+    if array.size != 1 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: expected one whole number as a label, got shape {array.shape} of {array.dtype}; "
+            "download it again"
+        )
+    return int(array.reshape(-1)[0])
 
 
 def stacked(values: Sequence[Any], path: Path, dtype: type[np.floating]) -> np.ndarray:

@@ -123,8 +123,9 @@ def _labels(root: Path, split: str) -> np.ndarray:
 
 def _load(path: Path) -> np.ndarray:
     """`POINTS` rows x, y, z, part of a file x, y, z, nx, ny, nz, part: (N, 4)."""
+    need(path)
     try:
-        with open(need(path), "rb") as file:
+        with open(path, "rb") as file:
             rows = columns(file, None, (0, 1, 2, 6))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

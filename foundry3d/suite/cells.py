@@ -1,0 +1,288 @@
+"""A cell: one model, fine-tuned or probed on the data of one column with one seed.
+
+A cell is known by its name, so that tables with the same rows share it. Its folder is
+`<out>/cells/<name>`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from foundry3d.backbone import require_teacher
+from foundry3d.checkpoint import load, load_backbone, read_config
+from foundry3d.config import ClassifyConfig, DataConfig, SegmentConfig, SuiteConfig, from_dict, to_dict
+from foundry3d.data.loading import in_order, load_splits
+from foundry3d.data.parts import part_splits
+from foundry3d.data.published.sources import is_published
+from foundry3d.errors import InputError
+from foundry3d.protocols import find
+from foundry3d.report import probe_row
+from foundry3d.results import code_version
+from foundry3d.suite.models import model_path, reduced_at_test
+from foundry3d.suite.specialists import specialise
+from foundry3d.suite.tables import COLUMNS, EPISODES, MODELS, Row, Table
+from foundry3d.tasks.classify import ClassifyTask, classify
+from foundry3d.tasks.fewshot import fewshot
+from foundry3d.tasks.finetune import labelled_splits
+from foundry3d.tasks.probe import describe
+from foundry3d.tasks.segment import SegmentTask, segment
+from foundry3d.transforms import normalise
+
+PUBLISHED = {
+    "mn40": "modelnet40@point-jepa",
+    "oo3d": "modelnet40@point-jepa",
+    "sonn-obj-bg": "scanobjectnn-obj-bg@point-jepa",
+    "sonn-obj-only": "scanobjectnn-obj-only@point-jepa",
+    "sonn-pb": "scanobjectnn-pb@point-jepa",
+    "sn55": "modelnet40@point-jepa",
+    "snp": "shapenetpart@point-jepa",
+}
+"""Protocols of the paper's columns; OmniObject3D as ModelNet40 (Appendix E), and so ShapeNet55."""
+
+EPOCHS = 150
+"""Of published classification runs (Appendix D.2), whatever the protocol says."""
+
+
+class Cell(NamedTuple):
+    """One result.
+
+    Attributes:
+        model: in `MODELS`.
+        column: name of the data; `loss` for the distillation loss.
+        task: classify, segment, probe, `5way-10shot` or the like, loss.
+        seed: of the run.
+        thaw: start, late or never; empty where nothing is fine-tuned here.
+        at_test: what is done to the fine-tuned model at test time.
+    """
+
+    model: str
+    column: str
+    task: str
+    seed: int
+    thaw: str = ""
+    at_test: str = ""
+
+    @property
+    def name(self) -> str:
+        """What rows and folders call it."""
+        how = (f"+{self.at_test}" * bool(self.at_test)) + (f"@{self.thaw}" * bool(self.thaw))
+        return f"{self.model}{how}/{self.column}/{self.task}/seed{self.seed}"
+
+    def needs(self) -> Cell | None:
+        """The cell whose fine-tuned model this one starts from."""
+        if self.task not in ("classify", "segment"):
+            return None
+        if MODELS[self.model].how == "specialist":
+            thaw = "late" if self.task == "classify" else "start"
+            return self._replace(model="teacher", thaw=thaw)
+        return self._replace(at_test="") if self.at_test else None
+
+
+def cell_folder(config: SuiteConfig, cell: Cell) -> Path:
+    """The run folder of a cell."""
+    return Path(config.out) / "cells" / cell.name
+
+
+def column_tasks(config: SuiteConfig, table: Table) -> dict[str, str]:
+    """How each column of a suite is measured, in the paper's order, other columns last."""
+    known = [name for name in COLUMNS if name in config.sources]
+    others = [name for name in config.sources if name not in COLUMNS]
+    return {name: config.chosen_tasks.get(name, table.task(name)) for name in known + others}
+
+
+def cells_of(config: SuiteConfig, table: Table, row: Row, column: str) -> list[Cell]:
+    """The cells behind a row in a column (its name; `loss`; `NAME.5way-10shot`), all seeds."""
+    if column == "loss":
+        known = MODELS[row.model].how in ("student", "merged", "fps")
+        return [Cell(row.model, "loss", "loss", 0)] if known else []
+    name, _, episodes = column.partition(".")
+    task = episodes or column_tasks(config, table)[name]
+    wanted = row.thaws.get(task, ()) if task in ("classify", "segment") else ("",)
+    if len(wanted) > 1 and config.thaws:
+        wanted = tuple(thaw for thaw in wanted if thaw in config.thaws)
+    return [
+        Cell(row.model, name, task, seed, thaw, row.at_test)
+        for seed in config.seeds
+        for thaw in wanted
+    ]
+
+
+def columns_of(config: SuiteConfig, table: Table) -> Iterator[str]:
+    """What cells are made for: names of data, with episodes for Table 3, and the loss."""
+    if table.loss:
+        yield "loss"
+    for name, task in column_tasks(config, table).items():
+        if task == "fewshot":
+            yield from (f"{name}.{way}way-{shot}shot" for way, shot in EPISODES)
+        elif table.columns:
+            yield name
+
+
+def run_cell(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """Runs a cell, or goes on with one that was stopped; its row, named and with its sources.
+
+    Raises:
+        InputError: a model, data or settings that cannot be used.
+    """
+    began = time.monotonic()
+    match cell.task:
+        case "loss":
+            row = loss_row(config, cell)
+        case "probe":
+            row = probed(config, cell)
+        case "classify" | "segment":
+            row = tested(config, cell) if cell.at_test else finetuned(config, cell)
+        case _:
+            row = episodes(config, cell)
+    return {"cell": cell.name, "seconds": round(time.monotonic() - began, 1)} | row
+
+
+def with_source(config: SuiteConfig, data: DataConfig, column: str) -> DataConfig:
+    """Data settings with the sources of a column.
+
+    Raises:
+        InputError: one archive or folder for training and test.
+    """
+    train, test = config.sources[column]
+    if train == test and train != "procedural" and not is_published(train):
+        raise InputError(f"{column}: name training and test clouds, --data {column}=TRAIN,TEST")
+    return replace(data, train=train, test=test)
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings with changes laid over them."""
+    return base | {
+        key: merged(base[key], value) if isinstance(value, dict) else value
+        for key, value in changes.items()
+    }
+
+
+def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConfig:
+    """The fine-tuning run of a cell: the suite's recipe or the published protocol."""
+    base: ClassifyConfig | SegmentConfig
+    base = config.segment if cell.task == "segment" else config.classify
+    protocol = PUBLISHED.get(cell.column)
+    if config.as_published and protocol and find_task(protocol) == cell.task:
+        changes = find(protocol, cell.task).settings
+        if cell.task == "classify":
+            changes = merged(changes, {"train": {"epochs": EPOCHS}})
+        values = merged(to_dict(base), changes) | {"protocol": protocol}
+        base = from_dict(type(base), values)
+    epochs = base.train.epochs
+    return replace(
+        base,
+        model=str(model_path(config, cell.model)),
+        out=str(cell_folder(config, cell)),
+        results=None,
+        resume=True,
+        unfreeze_encoder={"start": 0, "late": round(2 * epochs / 3), "never": None}[cell.thaw],
+        data=with_source(config, base.data, cell.column),
+        train=replace(base.train, seed=cell.seed),
+    )
+
+
+def find_task(protocol: str) -> str:
+    """The command that a protocol of `PUBLISHED` is for."""
+    return "segment" if protocol.startswith("shapenetpart") else "classify"
+
+
+def finetuned(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """Fine-tunes the cell's model; a specialist is distilled from the fine-tuned teacher."""
+    settings = settings_of(config, cell)
+    if (before := cell.needs()) is not None:
+        teacher = str(cell_folder(config, before) / "model")
+        frozen = {"unfreeze_tokenizer": None, "unfreeze_position": None}
+        own = replace(settings, model=teacher, **frozen)  # type: ignore[arg-type]
+        return specialise(own, supertokens=MODELS[cell.model].tokens)
+    return segment(settings) if isinstance(settings, SegmentConfig) else classify(settings)
+
+
+def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """Scores a fine-tuned teacher that reads fewer tokens at test time; nothing is trained."""
+    before = cell.needs()
+    assert before is not None
+    settings, folder = settings_of(config, before), cell_folder(config, before) / "model"
+    model, data = load(folder), settings.data
+    wrapped = reduced_at_test(
+        model.backbone, cell.at_test, points=data.points, seed=cell.seed
+    )
+    model.backbone = wrapped
+    task: ClassifyTask | SegmentTask
+    if isinstance(settings, SegmentConfig):
+        task = SegmentTask(settings, model, part_splits(data, seed=cell.seed))
+    else:
+        task = ClassifyTask(settings, model, labelled_splits(data, seed=cell.seed))
+    task.eval()
+    with torch.inference_mode():
+        scores = task.scores("test")
+    fields = ("task", "selection", "data", "sizes", "protocol", "deviations")
+    known = read_config(folder)["provenance"]
+    row: dict[str, Any] = {"model": str(folder)} | describe(wrapped)
+    row |= {"at_test": cell.at_test, "tokens": wrapped.backbone.shape.groups}
+    row |= {"encoded": int(cell.at_test.rpartition("-")[2])}
+    row |= {key: round(value, 2) for key, value in scores.items()}
+    row |= {key: known[key] for key in fields if key in known}
+    return row | {"points": data.points, "seed": cell.seed, "code": code_version()}
+
+
+def probed(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """A linear probe of the cell's frozen model."""
+    data = with_source(config, config.classify.data, cell.column)
+    path = model_path(config, cell.model)
+    model: Any = load_backbone(path)
+    if cell.at_test:
+        model = reduced_at_test(model, cell.at_test, points=data.points, seed=cell.seed)
+    splits = load_splits(data, seed=cell.seed)
+    return probe_row(str(path), model, splits, data, seed=cell.seed)
+
+
+def episodes(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """Few-shot folds of the cell's model."""
+    way, shot = dict(zip((f"{w}way-{s}shot" for w, s in EPISODES), EPISODES, strict=True))[cell.task]
+    base = config.fewshot
+    settings = replace(
+        base,
+        model=str(model_path(config, cell.model)),
+        out=str(cell_folder(config, cell)),
+        results=None,
+        resume=True,
+        way=way,
+        shot=shot,
+        data=with_source(config, base.data, cell.column),
+        train=replace(base.train, seed=cell.seed),
+    )
+    return fewshot(settings)
+
+
+def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """The distillation loss, Smooth L1 of equation 1, on clouds as they are.
+
+    The clouds held out of distillation; where none are, its test clouds, or else its own.
+    """
+    teacher = require_teacher(load(model_path(config, "teacher")))
+    path = model_path(config, cell.model)
+    student, settings = load(path), config.distill
+    splits = load_splits(settings.data, seed=settings.train.seed)
+    kind, clouds = next(
+        (name, found)
+        for name in ("validation", "test", "train")
+        if (found := getattr(splits, name)) is not None
+    )
+    total = 0.0
+    with torch.inference_mode():
+        for batch in in_order(clouds, 64, settings.data.points):
+            groups = student.group(normalise(batch))
+            goal = teacher.encode(groups).features
+            found_loss = F.smooth_l1_loss(student.encode(groups).features, goal)
+            total += float(found_loss) * len(batch)
+    row: dict[str, Any] = {"model": str(path)} | describe(student)
+    row |= {"loss": round(total / len(clouds), 5), "task": "distillation loss, Smooth L1"}
+    row |= {"data": f"{clouds.name}, {kind}", "sizes": [len(clouds)], "seed": settings.train.seed}
+    return row | {"points": settings.data.points, "code": code_version()}

@@ -1,0 +1,155 @@
+"""The models of a table's rows: handed in, or distilled from the teacher when they are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from foundry3d.backbone import Backbone, require_teacher
+from foundry3d.checkpoint import load, save
+from foundry3d.config import DistillConfig, ReductionConfig, SuiteConfig
+from foundry3d.data.loading import in_order, load_splits
+from foundry3d.errors import InputError
+from foundry3d.reduce import FPSStudent, KMeansStudent, LargerGroups, Merged, RandomSampling
+from foundry3d.reduce.wrapped import Wrapped
+from foundry3d.results import code_version
+from foundry3d.suite.tables import MODELS, Model
+from foundry3d.tasks.distill import DistillTask, distill
+from foundry3d.tasks.engine import fit, keep
+from foundry3d.tasks.pretrain import pretrain
+from foundry3d.transforms import normalise
+
+
+def model_path(config: SuiteConfig, name: str) -> Path:
+    """The folder of a model of `MODELS`, whether it is there or not."""
+    if name in config.given:
+        return Path(config.given[name])
+    if name == "teacher" and config.teacher != "pretrain":
+        return Path(config.teacher)
+    return Path(config.out) / "models" / name / "model"
+
+
+def is_made(config: SuiteConfig, name: str) -> bool:
+    """Whether a model is there, or is one that a suite does not make."""
+    made = (model_path(config, name) / "config.json").is_file()
+    return made or name in config.given or MODELS[name].how in ("specialist", "given")
+
+
+def make_model(config: SuiteConfig, name: str) -> None:
+    """Makes a model that is missing, or goes on with one that was stopped.
+
+    Raises:
+        InputError: teacher, data or sizes that cannot be used.
+    """
+    model, folder = MODELS[name], Path(config.out) / "models" / name
+    if model.how == "teacher":
+        pretrain(replace(config.pretrain, out=str(folder), resume=True))
+        return
+    teacher = require_teacher(load(model_path(config, "teacher")))
+    settings = distill_settings(config, model, teacher, folder)
+    match model.how:
+        case "student":
+            distill(settings, teacher=teacher)
+        case "merged" | "fps":
+            distill_reduced(settings, teacher, reduced_student(model, teacher, settings))
+        case "kmeans":
+            fit_kmeans(settings, teacher)
+
+
+def distill_settings(
+    config: SuiteConfig, model: Model, teacher: Backbone, folder: Path
+) -> DistillConfig:
+    """The distillation of a model: the suite's recipe with what the row changes."""
+    base = config.distill
+    settings = replace(
+        base,
+        teacher=str(model_path(config, "teacher")),
+        out=str(folder),
+        supertokens=model.tokens,
+        unfreeze_epoch=None if model.frozen else base.unfreeze_epoch,
+        resume=True,
+        **model.options,
+    )
+    if not model.narrow:
+        return settings
+    sizes = teacher.config
+    return replace(settings, student_dim=sizes.dim // 2, student_heads=max(1, sizes.heads // 2))
+
+
+def reduced_student(model: Model, teacher: Backbone, settings: DistillConfig) -> Wrapped:
+    """A copy of the teacher that reduces its tokens, before distillation.
+
+    Raises:
+        InputError: fewer tokens than the teacher's depth can reach, or more than it has.
+    """
+    if model.how == "fps":
+        return FPSStudent.from_teacher(
+            teacher, supertokens=model.tokens, points=settings.data.points
+        )
+    reduction = ReductionConfig(method=model.method, reach=model.tokens)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(settings.train.seed)
+    return Merged.from_teacher(teacher, reduction, generator=generator)
+
+
+class ReducedTask(DistillTask):
+    """FMD of a token reducer, which has no gate."""
+
+    def undecayed(self) -> Iterable[nn.Parameter]:
+        """None."""
+        return ()
+
+
+def distill_reduced(config: DistillConfig, teacher: Backbone, student: Wrapped) -> None:
+    """Distils a token reducer and saves it as `<out>/model`.
+
+    Raises:
+        InputError: data or a run folder that cannot be used.
+    """
+    data = replace(config.data, test=None)
+    train = load_splits(data, seed=config.train.seed).train
+    task = ReducedTask(config, teacher, student)  # type: ignore[arg-type]
+    metrics = fit(task, train, config)
+    student.cpu().eval().requires_grad_(True)
+    origin = {"made_by": "distill", "teacher": config.teacher, "metrics": metrics}
+    keep(student, task, train, config.out, origin)  # type: ignore[arg-type]
+
+
+def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
+    """Fits prototypes on the training clouds and saves the KMeans-Student as `<out>/model`."""
+    train = load_splits(replace(config.data, test=None), seed=config.train.seed).train
+    batches = map(normalise, in_order(train, config.train.batch_size, config.data.points))
+    student = KMeansStudent.from_teacher(
+        teacher, batches, supertokens=config.supertokens, seed=config.train.seed
+    )
+    origin = {"made_by": "k-means", "teacher": config.teacher, "data": train.name}
+    protocol = {"clouds": len(train), "seed": config.train.seed, "code": code_version()}
+    save(student, Path(config.out) / "model", provenance=origin | protocol)
+
+
+def reduced_at_test(backbone: object, what: str, *, points: int, seed: int) -> Wrapped:
+    """A teacher that reads fewer tokens at test time, weights shared.
+
+    Args:
+        backbone: the teacher.
+        what: `random-N`, `larger-N` or `tome-N`: N tokens are left.
+        points: of the clouds that it will read.
+        seed: of the random choice.
+
+    Raises:
+        InputError: a student instead of a teacher, or more tokens than there are.
+    """
+    teacher = require_teacher(backbone)
+    method, _, count = what.rpartition("-")
+    makers = {
+        "random": partial(RandomSampling, seed=seed),
+        "larger": partial(LargerGroups, points=points),
+        "tome": lambda model, left: Merged.around(model, ReductionConfig(reach=left)),
+    }
+    if method not in makers:
+        raise InputError(f"expected one of {', '.join(makers)} and a number, got {what!r}")
+    return makers[method](teacher, int(count)).eval()
