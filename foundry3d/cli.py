@@ -91,6 +91,11 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
         "foundry3d.sweep:sweep_gate",
         "gated students over the regulariser's weights, with correlations",
     ),
+    "suite": (
+        configs.SuiteConfig,
+        "foundry3d.suite.run:suite",
+        "a whole table of the paper: suite table5 --teacher M --data NAME=TRAIN,TEST",
+    ),
     "cost": (configs.CostConfig, "foundry3d.report:show_cost", "MACs, FLOPs and parameters"),
     "doctor": (configs.DoctorConfig, "foundry3d.report:doctor", "what was found and picked"),
 }

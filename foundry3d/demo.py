@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone, Student, require_teacher
 from foundry3d.config import DemoConfig, DistillConfig, PretrainConfig, read_recipe
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.errors import InputError
@@ -107,7 +107,7 @@ def demo(config: DemoConfig) -> list[dict[str, Any]]:
     began = time.monotonic()
     first, others = plan(config)
     log.info("1/4  pre-training a teacher on built-in shapes (masked reconstruction, no labels)")
-    teacher = pretrain(first)
+    teacher = require_teacher(pretrain(first))
     students = {}
     for settings in others:
         s = settings.supertokens

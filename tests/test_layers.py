@@ -28,7 +28,7 @@ FLOORS = [
     {"foreign", "foreign_files", "foreign_tables", "checkpoint", "results", "metrics"},
     {"tasks"},
     {"cost", "datasets", "figures", "report", "embed", "hub", "budgets"},
-    {"demo", "sweep"},
+    {"demo", "suite", "sweep"},
     {"cli"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}

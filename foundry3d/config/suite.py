@@ -1,4 +1,4 @@
-"""Options of `foundry3d suite`: which table of the paper is run, on what, and how each part trains."""
+"""Options of `foundry3d suite`: which table of the paper, on what data, and how parts train."""
 
 from __future__ import annotations
 
@@ -91,19 +91,19 @@ class SuiteConfig:
 
     def __post_init__(self) -> None:
         require(self.name in SUITES, f"no suite {self.name!r}; known are {', '.join(SUITES)}")
+        require(bool(self.teacher), "name a saved teacher with --teacher, or --teacher pretrain")
         require(
-            bool(self.teacher), "name a saved teacher with --teacher, or --teacher pretrain"
+            bool(self.sources) or self.name == "table8", "name data with --data NAME=TRAIN,TEST"
         )
-        require(bool(self.sources) or self.name == "table8", "name data with --data NAME=TRAIN,TEST")
         unknown = sorted(set(self.chosen_tasks) - set(self.sources))
         require(not unknown, f"--tasks names {', '.join(unknown)}, which --data does not")
         for task in self.chosen_tasks.values():
             require(task in SUITE_TASKS, f"a task is one of {', '.join(SUITE_TASKS)}; got {task!r}")
+        require(set(self.thaws) <= set(THAWS), f"thaws are of {', '.join(THAWS)}; got {self.thaws}")
         require(
-            set(self.thaws) <= set(THAWS), f"thaws are of {', '.join(THAWS)}; got {self.thaws}"
-        )
-        require(
-            len(self.seeds) > 0 and min(self.seeds) >= 0 and len(set(self.seeds)) == len(self.seeds),
+            len(self.seeds) > 0
+            and min(self.seeds) >= 0
+            and len(set(self.seeds)) == len(self.seeds),
             f"seeds are one or more different numbers from 0, got {self.seeds}",
         )
         require(self.workers >= 0, f"workers must not be negative, got {self.workers}")

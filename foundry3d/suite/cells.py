@@ -17,7 +17,14 @@ import torch.nn.functional as F
 
 from foundry3d.backbone import require_teacher
 from foundry3d.checkpoint import load, load_backbone, read_config
-from foundry3d.config import ClassifyConfig, DataConfig, SegmentConfig, SuiteConfig, from_dict, to_dict
+from foundry3d.config import (
+    ClassifyConfig,
+    DataConfig,
+    SegmentConfig,
+    SuiteConfig,
+    from_dict,
+    to_dict,
+)
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.data.parts import part_splits
 from foundry3d.data.published.sources import is_published
@@ -114,13 +121,18 @@ def cells_of(config: SuiteConfig, table: Table, row: Row, column: str) -> list[C
     ]
 
 
+def episode_name(way: int, shot: int) -> str:
+    """The task of a cell of Table 3."""
+    return f"{way}way-{shot}shot"
+
+
 def columns_of(config: SuiteConfig, table: Table) -> Iterator[str]:
     """What cells are made for: names of data, with episodes for Table 3, and the loss."""
     if table.loss:
         yield "loss"
     for name, task in column_tasks(config, table).items():
         if task == "fewshot":
-            yield from (f"{name}.{way}way-{shot}shot" for way, shot in EPISODES)
+            yield from (f"{name}.{episode_name(way, shot)}" for way, shot in EPISODES)
         elif table.columns:
             yield name
 
@@ -210,9 +222,7 @@ def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     assert before is not None
     settings, folder = settings_of(config, before), cell_folder(config, before) / "model"
     model, data = load(folder), settings.data
-    wrapped = reduced_at_test(
-        model.backbone, cell.at_test, points=data.points, seed=cell.seed
-    )
+    wrapped = reduced_at_test(model.backbone, cell.at_test, points=data.points, seed=cell.seed)
     model.backbone = wrapped
     task: ClassifyTask | SegmentTask
     if isinstance(settings, SegmentConfig):
@@ -245,7 +255,7 @@ def probed(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
 
 def episodes(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     """Few-shot folds of the cell's model."""
-    way, shot = dict(zip((f"{w}way-{s}shot" for w, s in EPISODES), EPISODES, strict=True))[cell.task]
+    way, shot = next(e for e in EPISODES if episode_name(*e) == cell.task)
     base = config.fewshot
     settings = replace(
         base,
@@ -270,19 +280,14 @@ def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     path = model_path(config, cell.model)
     student, settings = load(path), config.distill
     splits = load_splits(settings.data, seed=settings.train.seed)
-    kind, clouds = next(
-        (name, found)
-        for name in ("validation", "test", "train")
-        if (found := getattr(splits, name)) is not None
-    )
-    total = 0.0
+    clouds, total = splits.validation or splits.test or splits.train, 0.0
     with torch.inference_mode():
         for batch in in_order(clouds, 64, settings.data.points):
             groups = student.group(normalise(batch))
             goal = teacher.encode(groups).features
-            found_loss = F.smooth_l1_loss(student.encode(groups).features, goal)
-            total += float(found_loss) * len(batch)
+            found = F.smooth_l1_loss(student.encode(groups).features, goal)
+            total += float(found) * len(batch)
     row: dict[str, Any] = {"model": str(path)} | describe(student)
     row |= {"loss": round(total / len(clouds), 5), "task": "distillation loss, Smooth L1"}
-    row |= {"data": f"{clouds.name}, {kind}", "sizes": [len(clouds)], "seed": settings.train.seed}
+    row |= {"data": clouds.name, "sizes": [len(clouds)], "seed": settings.train.seed}
     return row | {"points": settings.data.points, "code": code_version()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -145,11 +144,12 @@ def reduced_at_test(backbone: object, what: str, *, points: int, seed: int) -> W
     """
     teacher = require_teacher(backbone)
     method, _, count = what.rpartition("-")
-    makers = {
-        "random": partial(RandomSampling, seed=seed),
-        "larger": partial(LargerGroups, points=points),
-        "tome": lambda model, left: Merged.around(model, ReductionConfig(reach=left)),
-    }
-    if method not in makers:
-        raise InputError(f"expected one of {', '.join(makers)} and a number, got {what!r}")
-    return makers[method](teacher, int(count)).eval()
+    left = int(count)
+    match method:
+        case "random":
+            return RandomSampling(teacher, left, seed=seed)
+        case "larger":
+            return LargerGroups(teacher, left, points=points)
+        case "tome":
+            return Merged.around(teacher, ReductionConfig(reach=left))
+    raise InputError(f"expected random, larger or tome and a number of tokens, got {what!r}")

@@ -32,8 +32,8 @@ from foundry3d.tasks.segment import SegmentTask, drawn
 
 def divergence(logits: Tensor, goal: Tensor) -> Tensor:
     """Mean KL divergence of softmax(logits) from softmax(goal), both (..., C)."""
-    rows = (each.float().flatten(0, -2).log_softmax(dim=-1) for each in (logits, goal))
-    return F.kl_div(*rows, log_target=True, reduction="batchmean")
+    ours, theirs = (each.float().flatten(0, -2).log_softmax(dim=-1) for each in (logits, goal))
+    return F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
 
 
 class MimicClasses(ClassifyTask):

@@ -9,7 +9,7 @@ fine-tuning, as Table 10 shows: its rows "-" are mean and sample deviation of th
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -73,12 +73,13 @@ MODELS: dict[str, Model] = {
     "supertoken-teacher": Model(how="given"),
 }
 
-LATE = {"classify": ("late",), "segment": ("start",)}
+Thaws = Mapping[str, tuple[str, ...]]
+LATE: Thaws = {"classify": ("late",), "segment": ("start",)}
 """When a teacher or a distilled reducer thaws in fine-tuning (caption of Table 10)."""
-ALL = {"classify": ("start", "late", "never"), "segment": ("start", "never")}
-NEVER = {"classify": ("never",), "segment": ("never",)}
-START = {"classify": ("start",), "segment": ("start",)}
-ONLY_LATE: dict[str, tuple[str, ...]] = {"classify": ("late",), "segment": ()}
+ALL: Thaws = {"classify": ("start", "late", "never"), "segment": ("start", "never")}
+NEVER: Thaws = {"classify": ("never",), "segment": ("never",)}
+START: Thaws = {"classify": ("start",), "segment": ("start",)}
+ONLY_LATE: Thaws = {"classify": ("late",), "segment": ()}
 
 
 class Row(NamedTuple):
@@ -96,7 +97,7 @@ class Row(NamedTuple):
     name: str
     title: str
     model: str
-    thaws: dict[str, tuple[str, ...]] = LATE
+    thaws: Thaws = LATE
     section: str = ""
     at_test: str = ""
 

@@ -150,8 +150,8 @@ def whole(value: Any, path: Path) -> int:
     array = numbers(value, path)
     if array.size != 1 or array.dtype.kind not in "iu":
         raise InputError(
-            f"{path}: expected one whole number as a label, got shape {array.shape} of {array.dtype}; "
-            "download it again"
+            f"{path}: expected one whole number as a label, got {array.dtype} of shape "
+            f"{array.shape}; download it again"
         )
     return int(array.reshape(-1)[0])
 

@@ -1,0 +1,48 @@
+"""A process that runs one unit of a suite: python -m foundry3d.suite.worker JOB.json ROW.json."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+from foundry3d.config import SuiteConfig, from_dict
+from foundry3d.errors import InputError
+from foundry3d.suite.cells import Cell
+from foundry3d.suite.run import run_unit
+from foundry3d.tasks.engine import retain_memory
+from foundry3d.writing import replacing
+
+
+def end_with_parent() -> None:
+    """Ends this process when the other end of its standard input is closed."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def main() -> None:
+    """Runs the unit of a job file and writes its row; the last line of an error says why."""
+    job, answer = map(Path, sys.argv[1:])
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    retain_memory()
+    content = json.loads(job.read_text())
+    unit = content["unit"]
+    try:
+        row = run_unit(
+            from_dict(SuiteConfig, content["config"]),
+            unit if isinstance(unit, str) else Cell(*unit),
+        )
+    except InputError as error:
+        sys.exit(" ".join(str(error).split()))
+    with replacing(answer) as partial:
+        partial.write_text(json.dumps(row))
+    sys.stdout.flush()
+    os._exit(0)  # not through the thread that waits
+
+
+if __name__ == "__main__":
+    main()
