@@ -12,6 +12,11 @@ from foundry3d.geometry import gather, nearest_neighbors
 from foundry3d.tokenizer import PointConv
 
 
+MOST_SHARES = 2**25
+"""Up to so many weights (B x N x c) are laid out in full: a product is faster than gathering, and
+its gradient several times."""
+
+
 def interpolate(points: Tensor, centers: Tensor, features: Tensor) -> Tensor:
     """Features (B, N, d) at points (B, N, 3) from those (B, c, d) at centers (B, c, 3).
 
@@ -22,7 +27,10 @@ def interpolate(points: Tensor, centers: Tensor, features: Tensor) -> Tensor:
     squared = (gather(centers, index) - points[:, :, None]).square().sum(-1)
     weight = 1 / (squared + 1e-8)
     weight = weight / weight.sum(dim=-1, keepdim=True)
-    return (gather(features, index) * weight[..., None]).sum(dim=2)
+    shape = torch.Size((*index.shape[:2], centers.shape[1]))
+    if shape.numel() > MOST_SHARES:
+        return (gather(features, index) * weight[..., None]).sum(dim=2)
+    return features.new_zeros(shape).scatter(2, index, weight.to(features.dtype)) @ features
 
 
 class FeatureUpsampling(nn.Module):

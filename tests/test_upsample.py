@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
+from foundry3d import upsample
 from foundry3d.upsample import FeatureUpsampling, interpolate
 
 
@@ -31,3 +33,20 @@ def test_interpolation_keeps_constants_and_hits_the_centers(generator: torch.Gen
     assert ((between >= low - 1e-5) & (between <= high + 1e-5)).all()
     two = interpolate(points, centers[:, :2], features[:, :2])
     assert two.shape == (2, 40, 5)
+
+
+def test_both_ways_to_interpolate_agree(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = torch.randn(2, 40, 3, generator=generator)
+    centers = points[:, ::5].clone()
+    features = torch.randn(2, 8, 5, generator=generator).requires_grad_(True)
+    goal = torch.randn(2, 40, 5, generator=generator)
+    found = []
+    for most in (2**25, 0):
+        monkeypatch.setattr(upsample, "MOST_SHARES", most)
+        made = upsample.interpolate(points, centers, features)
+        (gradient,) = torch.autograd.grad((made * goal).sum(), features)
+        found.append((made, gradient))
+    for product, gathered in zip(*found, strict=True):
+        assert torch.allclose(product, gathered, atol=1e-5)

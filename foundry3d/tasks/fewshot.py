@@ -49,7 +49,7 @@ FEWSHOT_COLUMNS = {
     "mode": "mode",
     "way": "way",
     "shot": "shot",
-    "oa": "OA, last",
+    "oa": "OA, nothing selected",
     "oa_std": "std",
     "oa_best_on_test": "OA, best on test",
     "folds": "folds",
