@@ -56,6 +56,11 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
         "foundry3d.tasks.segment:segment",
         "fine-tune part segmentation",
     ),
+    "specialize": (
+        configs.SpecialistConfig,
+        "foundry3d.tasks.specialize:specialize",
+        "a student of a fine-tuned model's outputs alone (KL divergence)",
+    ),
     "embed": (
         configs.EmbedConfig,
         "foundry3d.embed:embed",

@@ -32,13 +32,14 @@ from foundry3d.data.files import Points, read_clouds
 from foundry3d.data.folder import files_below, find_files, is_supported
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError, PartialFailure
+from foundry3d.heads import Inner
 from foundry3d.results import code_version
 from foundry3d.transforms import normalise as into_sphere
 from foundry3d.writing import replacing
 
 log = logging.getLogger("foundry3d")
 
-AnyModel = Backbone | Student | Budgeted
+AnyModel = Inner | Budgeted
 MOST_POINTS = 2**20
 """Clouds go through the model together while they have no more points than this in all."""
 
@@ -402,7 +403,7 @@ def _budget(config: EmbedConfig) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _within_budget(model: Backbone | Student, config: EmbedConfig) -> AnyModel:
+def _within_budget(model: Inner, config: EmbedConfig) -> AnyModel:
     budget = _budget(config)
     if not budget:
         return model

@@ -14,11 +14,12 @@ import torch
 
 from foundry3d import config as configs
 from foundry3d.backbone import Backbone, Student, student_config
-from foundry3d.checkpoint import load
+from foundry3d.checkpoint import load_backbone
 from foundry3d.config import CostConfig, DataConfig, DoctorConfig, ProbeConfig
 from foundry3d.cost import count, paper_rows
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.errors import InputError
+from foundry3d.heads import Inner
 from foundry3d.reduce import RandomSampling
 from foundry3d.results import append, code_version, table
 from foundry3d.tasks.engine import retain_memory
@@ -89,7 +90,7 @@ def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
         InputError: a model or data that cannot be used.
     """
     retain_memory()
-    loaded = [(name, load(name)) for name in config.models]
+    loaded = [(name, load_backbone(name)) for name in config.models]
     splits = load_splits(config.data, seed=config.seed)
     first = loaded[0][1]
     subjects: list[tuple[str, Any]] = [
@@ -123,13 +124,13 @@ def _model_rows(config: CostConfig) -> list[dict[str, Any]]:
     if config.model in configs.PRESETS:
         sizes = configs.preset(config.model)
         with torch.device("meta"):
-            models: list[tuple[str, Backbone | Student]] = [(config.model, Backbone(sizes))]
+            models: list[tuple[str, Inner]] = [(config.model, Backbone(sizes))]
             models += [
                 (f"{config.model}, s={s}", Student(student_config(sizes, supertokens=s)))
                 for s in config.supertokens
             ]
     elif Path(config.model).exists():
-        models = [(short_name(config.model), load(config.model))]
+        models = [(short_name(config.model), load_backbone(config.model))]
     else:
         raise InputError(
             f"{config.model} is neither a saved model nor one of {', '.join(configs.PRESETS)}"

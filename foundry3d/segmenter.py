@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Student
 from foundry3d.config import PartHeadConfig, SegmenterConfig
+from foundry3d.config.downstream import kind_of
 from foundry3d.errors import InputError
-from foundry3d.heads import Headed, build_inner
+from foundry3d.heads import Headed, Inner, build_inner
 from foundry3d.tokenizer import PointConv
 from foundry3d.upsample import FeatureUpsampling
 from foundry3d.vit import drop, initialise
@@ -130,7 +130,7 @@ class Segmenter(Headed):
     @classmethod
     def from_model(
         cls,
-        model: Backbone | Student,
+        model: Inner,
         *,
         parts: tuple[str, ...],
         categories: tuple[str, ...] = ("all",),
@@ -155,7 +155,7 @@ class Segmenter(Headed):
             InputError: sizes, names or numbers that `SegmenterConfig` refuses.
         """
         config = SegmenterConfig(
-            kind="student" if isinstance(model, Student) else "backbone",
+            kind=kind_of(model.config),
             inner=model.config,
             head=head or PartHeadConfig(),
             categories=tuple(categories),

@@ -13,8 +13,10 @@ from foundry3d.checkpoint import save
 from foundry3d.config import (
     RECIPES,
     BackboneConfig,
+    ClassifyConfig,
     DistillConfig,
     PretrainConfig,
+    SegmentConfig,
     from_dict,
     read_recipe,
     to_dict,
@@ -71,13 +73,24 @@ def test_bad_recipes_are_one_sentence(capsys, tmp_path: Path, text: str) -> None
     assert err.count("\n") == 1
 
 
+RECIPE_KINDS = {
+    "pretrain": PretrainConfig,
+    "jepa": PretrainConfig,
+    "demo_teacher": PretrainConfig,
+    "demo_student": DistillConfig,
+    "distill": DistillConfig,
+    "budgets": DistillConfig,
+    "classify": ClassifyConfig,
+    "segment": SegmentConfig,
+}
+
+
 def test_every_recipe_is_valid() -> None:
     found = sorted(RECIPES.glob("*/*.yaml"))
     assert len(found) >= 8
     for path in found:
         name = str(path.relative_to(RECIPES).with_suffix(""))
-        kind = DistillConfig if "distill" in name or "student" in name else PretrainConfig
-        read_recipe(kind, name)
+        read_recipe(RECIPE_KINDS[path.stem.replace("demo-", "demo_").split("-")[0]], name)
 
 
 def test_the_paper_recipes_hold_the_published_values() -> None:

@@ -47,6 +47,7 @@ from foundry3d.config.reduction import (
     ReductionConfig,
 )
 from foundry3d.config.segmentation import PartHeadConfig, SegmentConfig, SegmenterConfig
+from foundry3d.config.specialist import SpecialistConfig
 from foundry3d.config.suite import SuiteConfig
 from foundry3d.config.training import (
     PRECISIONS,
@@ -92,6 +93,7 @@ __all__ = [
     "ReductionConfig",
     "SegmentConfig",
     "SegmenterConfig",
+    "SpecialistConfig",
     "StudentConfig",
     "SuiteConfig",
     "SweepConfig",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from foundry3d.config.downstream import FinetuneConfig, HeadedConfig
-from foundry3d.config.models import StudentConfig
 from foundry3d.config.records import fraction, positive, require
 from foundry3d.config.training import AugmentConfig, TrainConfig
 
@@ -73,8 +72,7 @@ class SegmenterConfig(HeadedConfig):
             len(self.parts) > 1 and all(0 <= n < len(self.parts) for n in numbers),
             f"expected at least two parts and numbers below {len(self.parts)}, got {self.owned}",
         )
-        shape = self.inner.backbone if isinstance(self.inner, StudentConfig) else self.inner
-        blocks, depth = self.head.blocks, shape.depth
+        blocks, depth = self.head.blocks, self.shape.depth
         require(
             blocks is None or max(blocks) < depth,
             f"blocks must lie in 0..{depth - 1} (the encoder), got {blocks}",

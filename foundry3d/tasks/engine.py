@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning as L
 import torch
@@ -172,13 +172,22 @@ class Progress(Callback):
         )
 
 
+class Resumable(Protocol):
+    """A run's configuration record: any of `config/` that has `resume`."""
+
+    @property
+    def resume(self) -> bool:
+        """Continue what the run folder holds."""
+        ...
+
+
 def _rank() -> int:
     """This process's rank before the trainer exists, from what launchers set."""
     named = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((int(value) for value in named if value is not None), 0)
 
 
-def open_run(out: Path, config: PretrainConfig | DistillConfig) -> Path | None:
+def open_run(out: Path, config: Resumable) -> Path | None:
     """Makes a run folder with its configuration and command, or finds where to resume.
 
     Args:

@@ -158,7 +158,7 @@ def fewshot(config: FewshotConfig) -> dict[str, Any]:
     model = start_model(config)
     folds = Folds(config)
     folds[0]  # refuses data without enough classes before the run folder is made
-    open_run(Path(config.out), config)  # type: ignore[arg-type]
+    open_run(Path(config.out), config)
     rows = list(score_folds(model, folds, config))
     row: dict[str, Any] = {"model": config.model} | describe(model)
     row |= {"tokens": shape_of(model.config).groups, "encoded": encoded(model.config)}

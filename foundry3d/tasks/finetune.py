@@ -214,7 +214,7 @@ def fit_and_select(task: FinetuneTask) -> Outcome:
         rank=trainer.global_rank,
         world=trainer.world_size,
     )
-    last = open_run(Path(config.out), config)  # type: ignore[arg-type]
+    last = open_run(Path(config.out), config)
     trainer.fit(task, train_dataloaders=batches, ckpt_path=last, weights_only=True)
     if task.best is not None:
         task.model.load_state_dict(task.best)

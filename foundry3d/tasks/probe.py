@@ -25,6 +25,7 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, in_order
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
+from foundry3d.heads import Inner
 from foundry3d.transforms import normalise
 
 C_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -123,7 +124,7 @@ def probe(model: Model, splits: Splits, *, points: int) -> Scores:
 
 
 def untrained_like(
-    model: Backbone | Student, splits: Splits, *, points: int, seed: int
+    model: Inner, splits: Splits, *, points: int, seed: int
 ) -> Backbone:
     """An untrained backbone of the model's sizes, BatchNorm statistics set from training clouds."""
     fresh = Backbone(model.shape, generator=torch.Generator().manual_seed(seed)).eval()
