@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -29,7 +28,6 @@ from foundry3d.geometry import Groups, gather
 from foundry3d.reduce.merged import Merged
 from foundry3d.reduce.wrapped import Wrapped
 from foundry3d.tokenizer import PointConv
-from foundry3d.vit import Reduce, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,28 +69,11 @@ def _shape(*sizes: int) -> Tensor:
     return torch.empty(sizes, device="meta")
 
 
-def keep_schedule(tokens: Sequence[int]) -> Reduce:
-    """A reduce hook that leaves tokens[i] tokens after the attention of block i.
-
-    It costs what any merging of that schedule costs in these conventions, which leave the
-    matching out; blocks beyond the schedule keep what is left.
-    """
-
-    def reduce(layer: int, state: State, keys: Tensor) -> State:
-        if layer >= len(tokens):
-            return state
-        left = tokens[layer]
-        return State(tokens=state.tokens[:, :left], positions=state.positions[:, :left])
-
-    return reduce
-
-
 def count(
     model: Backbone | Student | Wrapped,
     *,
     clouds: int = 1,
     tokens: int | None = None,
-    reduce: Reduce | None = None,
     merged: int | None = None,
     used: int | None = None,
     supertokens: int | None = None,
@@ -103,17 +84,14 @@ def count(
         model: counted as it is; not changed.
         clouds: B.
         tokens: c; None = the model's own.
-        reduce: a token reducer inside the encoder (backbones only).
         merged: tokens of each cloud that a gated student merges; None = all.
         used: supertokens of each cloud that some token chose; None = all. Unused ones are dropped
             before the encoder, which sees `used + c - merged` tokens.
         supertokens: s', the first ones that a student uses; None = all.
 
     Raises:
-        InputError: a reducer given for a student, or merged tokens without a gate.
+        InputError: merged tokens without a gate.
     """
-    if reduce is not None and not isinstance(model, Backbone):
-        raise InputError("a reducer works inside the encoder of a backbone, not of a student")
     shapes = copy.deepcopy(model).to("meta").eval()
     rows, size = tokens or model.shape.groups, model.shape.group_size
     groups = Groups(_shape(clouds, rows, 3), _shape(clouds, rows, size, 3))
@@ -125,10 +103,8 @@ def count(
             raise InputError("merged and used are for students with a gate")
         elif isinstance(shapes, Student):
             shapes.encode(groups, supertokens=supertokens)
-        elif reduce is None:
+        else:
             shapes.encode(groups)
-        elif isinstance(shapes, Backbone):
-            shapes.encoder(*shapes.with_class(*shapes.tokens(groups)), reduce=reduce)
     parameters = sum(p.numel() for p in shapes.parameters())
     return Cost(params=parameters, macs=counter.macs, flops=counter.flops)
 

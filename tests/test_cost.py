@@ -6,7 +6,7 @@ from conftest import TINY
 
 from foundry3d.backbone import Backbone, Student, student_config
 from foundry3d.config import BackboneConfig
-from foundry3d.cost import count, encoder_cost, keep_schedule, paper_rows
+from foundry3d.cost import count, encoder_cost, paper_rows
 from foundry3d.errors import InputError
 
 
@@ -50,11 +50,6 @@ def test_costs_scale_and_leave_the_model_alone(teacher: Backbone, points: torch.
     assert count(teacher, clouds=10).macs == 10 * count(teacher).macs
     assert torch.equal(before, teacher(points).features)
     assert not teacher.encoder.norm._forward_hooks
-    whole = count(teacher, reduce=keep_schedule(()))
-    assert whole == count(teacher)
-    assert count(teacher, reduce=keep_schedule((6, 3))).macs < whole.macs
-    with pytest.raises(InputError):
-        count(Student.from_teacher(teacher, supertokens=2), reduce=keep_schedule((6,)))
 
 
 def test_gate_that_merges_everything_costs_a_student_and_the_gate() -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -23,7 +22,6 @@ from foundry3d.data.published.shapenetpart import (
     PART_NAMES,
     PARTS,
     POINTS,
-    part_ranges,
 )
 from foundry3d.data.published.sources import DATASETS, is_published, read_published
 from foundry3d.errors import InputError
@@ -157,7 +155,6 @@ def test_shapenetpart_keeps_every_point_with_its_part(tmp_path: Path) -> None:
         assert mine <= {(*row[:3].tolist(), int(row[6])) for row in source}
         assert len(mine) == count
     assert data.read(tmp_path, "test").labels.tolist() == [1]
-    assert part_ranges(found) == PARTS
     assert [part for parts in PARTS.values() for part in parts] == list(range(len(PART_NAMES)))
     assert len(CATEGORIES) == 16 and PART_NAMES[12] == "Chair 0"
 
@@ -181,16 +178,6 @@ def test_parts_of_another_category_are_refused(tmp_path: Path) -> None:
     np.savetxt(path, np.hstack([some(300, 6), np.full((300, 1), 3)]), fmt="%.4f")
     with pytest.raises(InputError, match=r"b\.txt: expected parts 12\.\.15 of a Chair"):
         DATASETS["shapenetpart"].read(tmp_path, "val")
-
-
-def test_part_ranges_of_other_data_are_those_found(tmp_path: Path) -> None:
-    shapenetpart(tmp_path)
-    found = DATASETS["shapenetpart"].read(tmp_path, "val")
-    named = replace(found, class_names=("bolt", "nut", "x", "y", "gear"))
-    assert part_ranges(named) == {
-        **dict.fromkeys(("bolt", "nut", "x", "y"), ()),
-        "gear": tuple(np.unique(found.parts).tolist()),
-    }
 
 
 def ply(path: Path, cloud: np.ndarray) -> None:

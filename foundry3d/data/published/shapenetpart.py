@@ -57,24 +57,6 @@ PART_NAMES: Final = tuple(
 )
 
 
-def part_ranges(clouds: Clouds) -> dict[str, tuple[int, ...]]:
-    """Parts that points of each category can have, by category name.
-
-    The published table for ShapeNetPart; for other data, the parts found on its clouds.
-
-    Raises:
-        InputError: clouds without parts or without classes.
-    """
-    if clouds.parts is None or not clouds.class_names:
-        raise InputError(f"{clouds.name}: expected clouds with classes and parts, got none")
-    if clouds.class_names == CATEGORIES and clouds.part_names == PART_NAMES:
-        return dict(PARTS)
-    return {
-        name: tuple(np.unique(clouds.parts[clouds.labels == label]).tolist())
-        for label, name in enumerate(clouds.class_names)
-    }
-
-
 def _folder(root: Path) -> Path:
     return below(root, "shapenetcore_partanno_segmentation_benchmark_v0_normal")
 
