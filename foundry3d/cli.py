@@ -63,7 +63,7 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
     ),
     "embed": (
         configs.EmbedConfig,
-        "foundry3d.embed:embed",
+        "foundry3d.embed_files:embed",
         "features of your own files: embed FILES --model M --out features.npz",
     ),
     "convert": (

@@ -46,8 +46,8 @@ def made(teacher: Backbone, **options: object) -> Student:
     generator = torch.Generator().manual_seed(3)
     student = Student.from_teacher(teacher, supertokens=5, generator=generator, **options)
     with torch.no_grad():
-        student.dso.query.weight.mul_(20)
-        student.dso.key.weight.mul_(20)
+        student.dso.query.weight.mul_(4)
+        student.dso.key.weight.mul_(4)
     return student
 
 
@@ -65,7 +65,7 @@ def test_distilling_takes_every_option(teacher: Backbone) -> None:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_changes_what_it_says(teacher: Backbone, points: Tensor, option: str) -> None:
-    """The same weights, another function; the temperature in training alone."""
+    """The same weights, another function; the temperature changes the gradient alone."""
     plain = made(teacher)
     other = made(teacher, **{option: OPTIONS[option]})
     with torch.no_grad():
@@ -74,13 +74,15 @@ def test_every_option_changes_what_it_says(teacher: Backbone, points: Tensor, op
                 weight.copy_(plain.state_dict()[name])
             else:
                 weight.add_(0.3 * torch.ones_like(weight).cumsum(-1).sin())
-    a, b = plain(points).features, other(points).features
-    assert torch.allclose(a, b) == (option == "temperature")
-    drawn = [
-        m.train()(points, generator=torch.Generator().manual_seed(0)).features
-        for m in (plain, other)
-    ]
-    assert not torch.allclose(*drawn)
+    assert torch.allclose(plain(points).features, other(points).features) == (
+        option == "temperature"
+    )
+    gradients = []
+    for student in (plain, other):
+        draws = torch.Generator().manual_seed(0)
+        student.train()(points, generator=draws).features.square().mean().backward()
+        gradients.append(student.dso.query.weight.grad)
+    assert not torch.allclose(*gradients, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_one_head_is_the_plain_formula_to_the_bit(generator: torch.Generator) ->
 
 def test_heads_against_loops(generator: torch.Generator) -> None:
     """Every head, cloud, supertoken and token by itself."""
-    heads, width, count = 3, 4, 5
+    heads, width, count = 3, 4, 24  # 7 tokens of 3 heads cannot choose them all
     dso, cau = DSO(12, count, heads=heads).eval(), CAU(12, heads=heads)
     tokens, positions = torch.randn(2, 2, 7, 12, generator=generator).unbind(0)
     packed = dso(tokens, positions)
@@ -321,7 +323,7 @@ def test_pretraining_with_supertokens_leaves_a_student(tmp_path: Path) -> None:
     assert isinstance(student, Student)
     assert student.shape == config.backbone
     g = np.random.default_rng(0)
-    clouds = Clouds(points=g.normal(size=(6, 64, 3)).astype(np.float32), labels=np.zeros(6, int))
+    clouds = Clouds(points=g.normal(size=(6, 64, 3)).astype(np.float32), labels=np.full(6, -1))
     features = extract(student, clouds, points=64)
     assert features.shape == (6, 48)
     assert np.isfinite(features).all()
@@ -355,7 +357,8 @@ def test_students_keep_their_loss(teacher: Backbone, tmp_path: Path) -> None:
     assert "probability" not in found
     gated = Student.from_teacher(teacher, supertokens=4, gate=True)
     losses = held_out_losses(teacher, gated, clouds, 64)
-    output = gated(cloud)
+    with torch.no_grad():
+        output = gated(cloud)
     assert losses["probability"] == pytest.approx(float(output.probability.mean()), rel=1e-4)
     merged = float((output.assignment >= 0).float().mean())
     assert losses["fusion_ratio"] == pytest.approx(merged, rel=1e-4)

@@ -27,7 +27,7 @@ FLOORS = [
     },
     {"foreign", "foreign_files", "foreign_tables", "checkpoint", "results", "metrics"},
     {"tasks"},
-    {"cost", "datasets", "figures", "report", "embed", "hub", "budgets"},
+    {"cost", "datasets", "figures", "report", "embed", "embed_files", "hub", "budgets"},
     {"demo", "suite", "sweep"},
     {"cli"},
 ]

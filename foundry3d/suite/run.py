@@ -23,10 +23,12 @@ import yaml
 from foundry3d.config import SuiteConfig, to_dict
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.results import append, read_rows
-from foundry3d.suite.cells import Cell, cell_folder, cells_of, columns_of, run_cell
+from foundry3d.suite.cells import Cell, cell_folder, cells_of, columns_of
 from foundry3d.suite.models import is_made, make_model
+from foundry3d.suite.pictures import draw
 from foundry3d.suite.render import write_tables
 from foundry3d.suite.tables import TABLES
+from foundry3d.suite.work import run_cell
 from foundry3d.tasks.engine import retain_memory
 from foundry3d.writing import replacing
 
@@ -177,7 +179,7 @@ def keep_settings(config: SuiteConfig) -> None:
 
 
 def suite(config: SuiteConfig) -> list[dict[str, Any]]:
-    """Runs what is missing of a table and writes it as Markdown, CSV and LaTeX.
+    """Runs what is missing of a table and writes it as Markdown, CSV and LaTeX, figures drawn.
 
     Returns:
         The rows of the table's cells that are there.
@@ -201,6 +203,7 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
                     append(path, [done.row])
     rows = {row["cell"]: row for row in read_rows(path)}
     print(write_tables(config, rows))
+    draw(config, rows)
     if faults:
         raise PartialFailure(
             f"{len(faults)} parts of {config.name} failed, {unit_name(faults[0].unit)} first: "

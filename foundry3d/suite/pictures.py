@@ -1,0 +1,67 @@
+"""Figures 2 and 4 of the paper, drawn from the cells that are there."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from foundry3d.config import SuiteConfig
+from foundry3d.figures import Curves, draw_lines
+from foundry3d.suite.cells import cell_folder, cells_of, column_tasks
+from foundry3d.suite.render import Rows, grid_of
+from foundry3d.suite.tables import TABLES
+
+
+def losses_and_scores(config: SuiteConfig, rows: Rows) -> list[tuple[str, str, Curves]]:
+    """Figure 2: for each column the score of every student over its distillation loss."""
+    grid = grid_of(config, rows)
+    panels: list[tuple[str, str, Curves]] = []
+    for i, shown in enumerate(grid.columns[1:], 1):
+        curves: Curves = {}
+        for row, entries in grid.lines:
+            loss, score = entries[0].mean, entries[i].mean
+            if loss is not None and score is not None and shown.key != "avg":
+                kind = {"✓": "frozen", "✗": "not frozen"}[row.frozen]
+                xs, ys = curves.setdefault(kind + ", ViT-T" * ("ViT-T" in row.title), ([], []))
+                xs.append(loss)
+                ys.append(score)
+        if curves:
+            panels.append((shown.heading, "distillation loss", curves))
+    return panels
+
+
+def validation_curves(config: SuiteConfig, rows: Rows) -> list[tuple[str, str, Curves]]:
+    """Figure 4: held-out accuracy over the steps of fine-tuning, the first seed of each row."""
+    table, panels = TABLES[config.name], []
+    for column, task in column_tasks(config, table).items():
+        curves: Curves = {}
+        for row in table.rows:
+            cells = [c for c in cells_of(config, table, row, column) if c.name in rows]
+            if cells and task == "classify":
+                curves[row.title] = logged(cell_folder(config, cells[0]), "validation_oa")
+        if any(xs for xs, _ in curves.values()):
+            panels.append((column, "step", curves))
+    return panels
+
+
+def logged(folder: Path, key: str) -> tuple[list[float], list[float]]:
+    """Steps and values of a metric of a run, all of its starts together."""
+    found: dict[int, float] = {}
+    for path in sorted(folder.glob("metrics/version_*/metrics.csv")):
+        for line in csv.DictReader(path.read_text().splitlines()):
+            if line.get(key):
+                found[int(line["step"])] = float(line[key])
+    steps = sorted(found)
+    return [float(step) for step in steps], [found[step] for step in steps]
+
+
+def draw(config: SuiteConfig, rows: Rows) -> None:
+    """Writes `<out>/<name>.png` for a figure of the paper; nothing for tables, or without cells."""
+    panels: list[tuple[str, str, Curves]] = []
+    if config.name == "figure2":
+        panels = losses_and_scores(config, rows)
+    elif config.name == "figure4":
+        panels = validation_curves(config, rows)
+    if panels:
+        path, title = Path(config.out) / f"{config.name}.png", TABLES[config.name].title
+        draw_lines(path, panels, title=title, y="score (%)", ticks=False)

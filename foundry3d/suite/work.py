@@ -1,0 +1,208 @@
+"""What is done for a cell: fine-tuning, a change at test time, a probe, episodes, a loss."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from foundry3d.backbone import require_teacher
+from foundry3d.checkpoint import load, load_backbone, read_config
+from foundry3d.config import (
+    ClassifyConfig,
+    DataConfig,
+    SegmentConfig,
+    SuiteConfig,
+    from_dict,
+    to_dict,
+)
+from foundry3d.data.loading import in_order, load_splits
+from foundry3d.data.parts import part_splits
+from foundry3d.data.published.sources import is_published
+from foundry3d.errors import InputError
+from foundry3d.protocols import find
+from foundry3d.report import probe_row
+from foundry3d.results import code_version
+from foundry3d.suite.cells import Cell, cell_folder, episode_name
+from foundry3d.suite.models import model_path, reduced_at_test
+from foundry3d.suite.specialists import specialise
+from foundry3d.suite.tables import EPISODES, MODELS
+from foundry3d.tasks.classify import ClassifyTask, classify
+from foundry3d.tasks.fewshot import fewshot
+from foundry3d.tasks.finetune import labelled_splits
+from foundry3d.tasks.probe import describe
+from foundry3d.tasks.segment import SegmentTask, segment
+from foundry3d.transforms import normalise
+
+PUBLISHED = {
+    "mn40": "modelnet40@point-jepa",
+    "oo3d": "modelnet40@point-jepa",
+    "sonn-obj-bg": "scanobjectnn-obj-bg@point-jepa",
+    "sonn-obj-only": "scanobjectnn-obj-only@point-jepa",
+    "sonn-pb": "scanobjectnn-pb@point-jepa",
+    "sn55": "modelnet40@point-jepa",
+    "snp": "shapenetpart@point-jepa",
+}
+"""Protocols of the paper's columns; OmniObject3D as ModelNet40 (Appendix E), and so ShapeNet55."""
+
+EPOCHS = 150
+"""Of published classification runs (Appendix D.2), whatever the protocol says."""
+
+
+def run_cell(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """Runs a cell, or goes on with one that was stopped; its row, named and with its sources.
+
+    Raises:
+        InputError: a model, data or settings that cannot be used.
+    """
+    began = time.monotonic()
+    match cell.task:
+        case "loss":
+            row = loss_row(config, cell)
+        case "probe":
+            row = probed(config, cell)
+        case "classify" | "segment":
+            row = tested(config, cell) if cell.at_test else finetuned(config, cell)
+        case _:
+            row = episodes(config, cell)
+    return {"cell": cell.name, "seconds": round(time.monotonic() - began, 1)} | row
+
+
+def with_source(config: SuiteConfig, data: DataConfig, column: str) -> DataConfig:
+    """Data settings with the sources of a column.
+
+    Raises:
+        InputError: one archive or folder for training and test.
+    """
+    train, test = config.sources[column]
+    if train == test and train != "procedural" and not is_published(train):
+        raise InputError(f"{column}: name training and test clouds, --data {column}=TRAIN,TEST")
+    return replace(data, train=train, test=test)
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings with changes laid over them."""
+    return base | {
+        key: merged(base[key], value) if isinstance(value, dict) else value
+        for key, value in changes.items()
+    }
+
+
+def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConfig:
+    """The fine-tuning run of a cell: the suite's recipe or the published protocol."""
+    base: ClassifyConfig | SegmentConfig
+    base = config.segment if cell.task == "segment" else config.classify
+    protocol = PUBLISHED.get(cell.column)
+    if config.as_published and protocol and find_task(protocol) == cell.task:
+        changes = find(protocol, cell.task).settings
+        if cell.task == "classify":
+            changes = merged(changes, {"train": {"epochs": EPOCHS}})
+        values = merged(to_dict(base), changes) | {"protocol": protocol}
+        base = from_dict(type(base), values)
+    epochs = base.train.epochs
+    return replace(
+        base,
+        model=str(model_path(config, cell.model)),
+        out=str(cell_folder(config, cell)),
+        results=None,
+        resume=True,
+        unfreeze_encoder={"start": 0, "late": round(2 * epochs / 3), "never": None}[cell.thaw],
+        data=with_source(config, base.data, cell.column),
+        train=replace(base.train, seed=cell.seed),
+    )
+
+
+def find_task(protocol: str) -> str:
+    """The command that a protocol of `PUBLISHED` is for."""
+    return "segment" if protocol.startswith("shapenetpart") else "classify"
+
+
+def finetuned(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """Fine-tunes the cell's model; a specialist is distilled from the fine-tuned teacher."""
+    settings = settings_of(config, cell)
+    if (before := cell.needs()) is not None:
+        teacher = str(cell_folder(config, before) / "model")
+        frozen = {"unfreeze_tokenizer": None, "unfreeze_position": None}
+        own = replace(settings, model=teacher, **frozen)  # type: ignore[arg-type]
+        return specialise(own, supertokens=MODELS[cell.model].tokens)
+    return segment(settings) if isinstance(settings, SegmentConfig) else classify(settings)
+
+
+def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """Scores a fine-tuned teacher that reads fewer tokens at test time; nothing is trained."""
+    before = cell.needs()
+    assert before is not None
+    settings, folder = settings_of(config, before), cell_folder(config, before) / "model"
+    model, data = load(folder), settings.data
+    wrapped = reduced_at_test(model.backbone, cell.at_test, points=data.points, seed=cell.seed)
+    model.backbone = wrapped
+    task: ClassifyTask | SegmentTask
+    if isinstance(settings, SegmentConfig):
+        task = SegmentTask(settings, model, part_splits(data, seed=cell.seed))
+    else:
+        task = ClassifyTask(settings, model, labelled_splits(data, seed=cell.seed))
+    task.eval()
+    with torch.inference_mode():
+        scores = task.scores("test")
+    fields = ("task", "selection", "data", "sizes", "protocol", "deviations")
+    known = read_config(folder)["provenance"]
+    row: dict[str, Any] = {"model": str(folder)} | describe(wrapped)
+    row |= {"at_test": cell.at_test, "tokens": wrapped.backbone.shape.groups}
+    row |= {"encoded": int(cell.at_test.rpartition("-")[2])}
+    row |= {key: round(value, 2) for key, value in scores.items()}
+    row |= {key: known[key] for key in fields if key in known}
+    return row | {"points": data.points, "seed": cell.seed, "code": code_version()}
+
+
+def probed(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """A linear probe of the cell's frozen model."""
+    data = with_source(config, config.classify.data, cell.column)
+    path = model_path(config, cell.model)
+    model: Any = load_backbone(path)
+    if cell.at_test:
+        model = reduced_at_test(model, cell.at_test, points=data.points, seed=cell.seed)
+    splits = load_splits(data, seed=cell.seed)
+    return probe_row(str(path), model, splits, data, seed=cell.seed)
+
+
+def episodes(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """Few-shot folds of the cell's model."""
+    way, shot = next(e for e in EPISODES if episode_name(*e) == cell.task)
+    base = config.fewshot
+    settings = replace(
+        base,
+        model=str(model_path(config, cell.model)),
+        out=str(cell_folder(config, cell)),
+        results=None,
+        resume=True,
+        way=way,
+        shot=shot,
+        data=with_source(config, base.data, cell.column),
+        train=replace(base.train, seed=cell.seed),
+    )
+    return fewshot(settings)
+
+
+def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """The distillation loss, Smooth L1 of equation 1, on clouds as they are.
+
+    The clouds held out of distillation; where none are, its test clouds, or else its own.
+    """
+    teacher = require_teacher(load(model_path(config, "teacher")))
+    path = model_path(config, cell.model)
+    student, settings = load(path), config.distill
+    splits = load_splits(settings.data, seed=settings.train.seed)
+    clouds, total = splits.validation or splits.test or splits.train, 0.0
+    with torch.inference_mode():
+        for batch in in_order(clouds, 64, settings.data.points):
+            groups = student.group(normalise(batch))
+            goal = teacher.encode(groups).features
+            found = F.smooth_l1_loss(student.encode(groups).features, goal)
+            total += float(found) * len(batch)
+    row: dict[str, Any] = {"model": str(path)} | describe(student)
+    row |= {"loss": round(total / len(clouds), 5), "task": "distillation loss, Smooth L1"}
+    row |= {"data": clouds.name, "sizes": [len(clouds)], "seed": settings.train.seed}
+    return row | {"points": settings.data.points, "code": code_version()}
