@@ -151,10 +151,16 @@ def in_batches(
 
 
 def fewest(model: AnyModel) -> int:
+    """Points that a cloud must have at the least: as many as groups and as a group."""
     return max(model.shape.groups, model.shape.group_size)
 
 
 def finite(one: Ready, tokens: Tokens) -> Tokens:
+    """The tokens of a cloud.
+
+    Raises:
+        InputError: features that are not finite.
+    """
     if not bool(tokens.features.isfinite().all()):
         raise InputError(
             f"{one.source}: expected finite features, the model gave others; normalise the "
