@@ -16,6 +16,7 @@ from foundry3d import config as configs
 from foundry3d.backbone import Backbone, Student, student_config
 from foundry3d.checkpoint import load_backbone
 from foundry3d.config import CostConfig, DataConfig, DoctorConfig, ProbeConfig
+from foundry3d.config.downstream import encoded
 from foundry3d.cost import count, paper_rows
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.errors import InputError
@@ -47,7 +48,7 @@ def probe_row(
     row: dict[str, Any] = {"model": name} | describe(model)
     if isinstance(model, Backbone | Student):
         row["gmacs"] = round(count(model).macs / 1e9, 4)
-        row["encoded"] = row.get("supertokens", model.shape.groups)
+        row["encoded"] = encoded(model.config)
     elif isinstance(model, RandomSampling):
         row |= {"tokens": model.backbone.shape.groups, "encoded": model.keep}
     row |= {key: round(value, 2) for key, value in scores._asdict().items()}

@@ -30,9 +30,14 @@ def shape_of(config: InnerConfig) -> BackboneConfig:
     return config if isinstance(config, BackboneConfig) else config.backbone
 
 
-def encoded(config: InnerConfig) -> int:
-    """Tokens that a model of these sizes encodes, or that leave its encoder."""
-    return config.groups if isinstance(config, BackboneConfig) else config.supertokens
+def encoded(config: InnerConfig) -> int | None:
+    """Tokens that a model of these sizes encodes, or that leave its encoder.
+
+    None for a student with a gate, which decides that for every cloud.
+    """
+    if isinstance(config, BackboneConfig):
+        return config.groups
+    return None if isinstance(config, StudentConfig) and config.gate else config.supertokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,7 @@ class SuiteConfig:
         render: write the tables from the rows that are there, run nothing.
         as_published: fine-tune the paper's columns by their published protocols, which win over
             `classify` and `segment`.
-        pretrain: the teacher, where `teacher` is `pretrain`.
+        pretrain: the teacher, where `teacher` is `pretrain`; and Point-JEPA with supertokens.
         distill: the students, those of token reducers included.
         classify: fine-tuned classification; its data gives the points and the held-out share.
         segment: fine-tuned part segmentation, likewise.

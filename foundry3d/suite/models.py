@@ -11,7 +11,7 @@ from torch import nn
 
 from foundry3d.backbone import Backbone, require_teacher
 from foundry3d.checkpoint import load, save
-from foundry3d.config import DistillConfig, ReductionConfig, SuiteConfig
+from foundry3d.config import DistillConfig, PretrainConfig, ReductionConfig, SuiteConfig
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.errors import InputError
 from foundry3d.reduce import FPSStudent, KMeansStudent, LargerGroups, Merged, RandomSampling
@@ -36,7 +36,7 @@ def model_path(config: SuiteConfig, name: str) -> Path:
 def is_made(config: SuiteConfig, name: str) -> bool:
     """Whether a model is there, or is one that a suite does not make."""
     made = (model_path(config, name) / "config.json").is_file()
-    return made or name in config.given or MODELS[name].how in ("specialist", "given")
+    return made or name in config.given or MODELS[name].how == "specialist"
 
 
 def make_model(config: SuiteConfig, name: str) -> None:
@@ -52,12 +52,29 @@ def make_model(config: SuiteConfig, name: str) -> None:
     teacher = require_teacher(load(model_path(config, "teacher")))
     settings = distill_settings(config, model, teacher, folder)
     match model.how:
+        case "pretrained":
+            pretrain(supertoken_settings(config, model, teacher, folder))
         case "student":
             distill(settings, teacher=teacher)
         case "merged" | "fps":
             distill_reduced(settings, teacher, reduced_student(model, teacher, settings))
         case "kmeans":
             fit_kmeans(settings, teacher)
+
+
+def supertoken_settings(
+    config: SuiteConfig, model: Model, teacher: Backbone, folder: Path
+) -> PretrainConfig:
+    """Point-JEPA with supertokens (Table 9): the suite's pre-training at the teacher's sizes."""
+    return replace(
+        config.pretrain,
+        objective="jepa",
+        init=None,
+        supertokens=model.tokens,
+        backbone=teacher.config,
+        out=str(folder),
+        resume=True,
+    )
 
 
 def distill_settings(

@@ -36,7 +36,8 @@ class Model:
 
     Attributes:
         how: the teacher itself; distilled as a student, as a token reducer or as an FPS-Student;
-            prototypes of the teacher; a specialist (made cell by cell); or handed in alone.
+            prototypes of the teacher; a specialist (made cell by cell); or pre-trained with
+            supertokens, without a teacher.
         tokens: supertokens, or tokens that the reducer leaves.
         frozen: the encoder never thaws while it is distilled.
         method: of a token reducer.
@@ -44,7 +45,7 @@ class Model:
         options: further fields of `DistillConfig`.
     """
 
-    how: Literal["teacher", "student", "merged", "fps", "kmeans", "specialist", "given"]
+    how: Literal["teacher", "student", "merged", "fps", "kmeans", "specialist", "pretrained"]
     tokens: int = 16
     frozen: bool = False
     method: str = ""
@@ -70,7 +71,7 @@ MODELS: dict[str, Model] = {
     "kmeans-student": Model(how="kmeans", frozen=True),
     "specialist-cls": Model(how="specialist", frozen=True),
     "specialist-seg": Model(how="specialist", frozen=True),
-    "supertoken-teacher": Model(how="given"),
+    "supertoken-teacher": Model(how="pretrained"),
 }
 
 Thaws = Mapping[str, tuple[str, ...]]
@@ -105,7 +106,7 @@ class Row(NamedTuple):
     def frozen(self) -> str:
         """The paper's column "Frozen student"."""
         model = MODELS[self.model]
-        if model.how in ("teacher", "given"):
+        if model.how in ("teacher", "pretrained"):
             return "-"
         return "✓" if model.frozen else "✗"
 

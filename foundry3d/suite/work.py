@@ -15,6 +15,7 @@ from foundry3d.config import (
     ClassifyConfig,
     DataConfig,
     SegmentConfig,
+    SpecialistConfig,
     SuiteConfig,
     from_dict,
     to_dict,
@@ -28,13 +29,13 @@ from foundry3d.report import probe_row
 from foundry3d.results import code_version
 from foundry3d.suite.cells import Cell, cell_folder, episode_name
 from foundry3d.suite.models import model_path, reduced_at_test
-from foundry3d.suite.specialists import specialise
 from foundry3d.suite.tables import EPISODES, MODELS
 from foundry3d.tasks.classify import ClassifyTask, classify
 from foundry3d.tasks.fewshot import fewshot
 from foundry3d.tasks.finetune import labelled_splits
 from foundry3d.tasks.probe import describe
 from foundry3d.tasks.segment import SegmentTask, segment
+from foundry3d.tasks.specialize import specialize
 from foundry3d.transforms import normalise
 
 PUBLISHED = {
@@ -124,10 +125,18 @@ def finetuned(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     """Fine-tunes the cell's model; a specialist is distilled from the fine-tuned teacher."""
     settings = settings_of(config, cell)
     if (before := cell.needs()) is not None:
-        teacher = str(cell_folder(config, before) / "model")
-        frozen = {"unfreeze_tokenizer": None, "unfreeze_position": None}
-        own = replace(settings, model=teacher, **frozen)  # type: ignore[arg-type]
-        return specialise(own, supertokens=MODELS[cell.model].tokens)
+        own = SpecialistConfig(
+            model=str(cell_folder(config, before) / "model"),
+            out=settings.out,
+            results=None,
+            resume=True,
+            supertokens=MODELS[cell.model].tokens,
+            eval_every=settings.eval_every,
+            data=settings.data,
+            augment=settings.augment,
+            train=settings.train,
+        )
+        return specialize(own)
     return segment(settings) if isinstance(settings, SegmentConfig) else classify(settings)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from foundry3d.checkpoint import save
 from foundry3d.config import SegmentConfig, to_dict
+from foundry3d.config.downstream import encoded
 from foundry3d.data.loading import Labelled, Splits
 from foundry3d.data.parts import categories_of, part_splits, parts_of_category
 from foundry3d.errors import InputError
@@ -142,7 +143,7 @@ def result_row(
     splits = task.splits
     assert splits.test is not None
     row: dict[str, Any] = {"model": config.model} | describe(model.backbone)
-    row["encoded"] = row.get("supertokens", row["tokens"])
+    row["encoded"] = encoded(model.backbone.config)
     row["head_params_m"] = round(sum(p.numel() for p in model.head.parameters()) / 1e6, 3)
     selected, last, best = outcome
     for suffix, found in (("", selected), ("_last", last), ("_best_on_test", best)):
