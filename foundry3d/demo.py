@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foundry3d.backbone import Backbone, Student, require_teacher
+from foundry3d.backbone import Backbone, require_teacher
 from foundry3d.config import DemoConfig, DistillConfig, PretrainConfig, read_recipe
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.errors import InputError
@@ -19,7 +19,7 @@ from foundry3d.figures import draw_grid, pca_basis, pca_colours
 from foundry3d.reduce import RandomSampling
 from foundry3d.report import PROBE_COLUMNS, probe_rows
 from foundry3d.results import table
-from foundry3d.tasks.distill import distill
+from foundry3d.tasks.distill import Learner, distill
 from foundry3d.tasks.pretrain import pretrain
 from foundry3d.tasks.probe import untrained_like
 from foundry3d.transforms import normalise
@@ -62,7 +62,7 @@ def plan(config: DemoConfig) -> tuple[PretrainConfig, list[DistillConfig]]:
 
 
 def draw(
-    path: Path, teacher: Backbone, students: dict[str, Student], splits: Splits, points: int
+    path: Path, teacher: Backbone, students: dict[str, Learner], splits: Splits, points: int
 ) -> Path:
     """The picture: one test cloud of some classes a row, a model a column.
 

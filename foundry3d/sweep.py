@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 
-from foundry3d.backbone import Backbone, Student, require_teacher
+from foundry3d.backbone import Backbone, require_teacher
 from foundry3d.checkpoint import load
 from foundry3d.config import SweepConfig
 from foundry3d.data.clouds import Clouds
@@ -25,7 +25,7 @@ from foundry3d.errors import InputError
 from foundry3d.figures import Curves, draw_lines
 from foundry3d.report import probe_row
 from foundry3d.results import append, read_rows, table
-from foundry3d.tasks.distill import distill
+from foundry3d.tasks.distill import Learner, distill
 from foundry3d.tasks.engine import retain_memory
 from foundry3d.transforms import normalise
 
@@ -64,7 +64,7 @@ def cells(config: SweepConfig) -> Iterator[Cell]:
 
 
 def held_out_losses(
-    teacher: Backbone, student: Student, clouds: Clouds, points: int
+    teacher: Backbone, student: Learner, clouds: Clouds, points: int
 ) -> dict[str, float]:
     """Distillation loss, share of merged tokens and mean probability on clouds, no augmentation.
 

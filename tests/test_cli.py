@@ -17,6 +17,7 @@ from foundry3d.config import (
     DistillConfig,
     PretrainConfig,
     SegmentConfig,
+    SuiteConfig,
     from_dict,
     read_recipe,
     to_dict,
@@ -82,6 +83,7 @@ RECIPE_KINDS = {
     "budgets": DistillConfig,
     "classify": ClassifyConfig,
     "segment": SegmentConfig,
+    "suite": SuiteConfig,
 }
 
 

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from foundry3d import checkpoint
 from foundry3d.backbone import Backbone
-from foundry3d.config import KMeansStudentConfig, MergedConfig, ReductionConfig
+from foundry3d.config import (
+    DataConfig,
+    DistillConfig,
+    KMeansStudentConfig,
+    MergedConfig,
+    ReductionConfig,
+    TrainConfig,
+)
 from foundry3d.cost import count
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, gather
@@ -32,6 +39,7 @@ from foundry3d.reduce.matching import (
     soft_matching,
 )
 from foundry3d.reduce.trace import Trace
+from foundry3d.tasks.distill import distill
 
 HOOKED = ("tome", "pitome", "kmeans", "fps", "random")
 METHODS = (*HOOKED, "patchmerger")
@@ -525,3 +533,29 @@ def test_prototypes_are_near_the_tokens_and_need_enough(teacher: Backbone, point
     for batches in ([], [points[:1]]):
         with pytest.raises(InputError, match="prototypes need"):
             fit_prototypes(teacher, batches, 13)
+
+
+@pytest.mark.parametrize("kind", ["tome", "patchmerger", "fps-student"])
+def test_reducers_are_distilled_like_students(
+    teacher: Backbone, points: Tensor, tmp_path: Path, kind: str
+) -> None:
+    data = tmp_path / "clouds.npz"
+    np.savez(data, points=points.numpy(), labels=np.zeros(len(points), np.int16))
+    config = DistillConfig(
+        out=str(tmp_path / "run"),
+        student=kind,
+        supertokens=4,
+        unfreeze_epoch=0,
+        data=DataConfig(train=str(data), test=None, points=96, validation=0.0),
+        train=TrainConfig(epochs=2, batch_size=2, warmup_epochs=0, accelerator="cpu"),
+    )
+    student = distill(config, teacher=teacher)
+    loaded = checkpoint.load(tmp_path / "run" / "model")
+    assert torch.equal(loaded(points).features, student(points).features)
+    moved = [
+        not torch.equal(new, old)
+        for new, old in zip(student.encoder.parameters(), teacher.encoder.parameters(), strict=True)
+    ]
+    assert all(moved)
+    with pytest.raises(InputError, match="gate"):
+        DistillConfig(student=kind, gate=True)

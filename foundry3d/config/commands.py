@@ -49,6 +49,9 @@ class DistillConfig:
     Attributes:
         teacher: a saved teacher (folder).
         out: run folder.
+        student: supertokens (the paper's), or a baseline that reaches as many tokens: a token
+            reducer inside the encoder (tome, pitome, patchmerger, kmeans, fps, random), or the
+            second, coarser tokenizer of FPS-Student (fps-student).
         supertokens: s.
         student_dim: encoder width of the student; null = the teacher's. Other widths start from
             scratch and are never frozen (ViT-T students).
@@ -68,6 +71,9 @@ class DistillConfig:
 
     teacher: str = "runs/teacher"
     out: str = "runs/student"
+    student: Literal[
+        "supertokens", "tome", "pitome", "patchmerger", "kmeans", "fps", "random", "fps-student"
+    ] = "supertokens"
     supertokens: int = 16
     student_dim: int | None = None
     student_depth: int | None = None
@@ -95,6 +101,10 @@ class DistillConfig:
         require(
             0 <= self.gate_lambda < float("inf"),
             f"gate_lambda must not be negative, got {self.gate_lambda}",
+        )
+        require(
+            self.student == "supertokens" or not (self.gate or self.budgets.nested),
+            f"gate and budgets.nested are for students of supertokens, got student {self.student}",
         )
         require(
             self.gate or not (self.budgets.random_ratio or self.gate_lambda or self.gate_decay),

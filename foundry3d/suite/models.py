@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-
-import torch
-from torch import nn
 
 from foundry3d.backbone import Backbone, require_teacher
 from foundry3d.checkpoint import load, save
 from foundry3d.config import DistillConfig, PretrainConfig, ReductionConfig, SuiteConfig
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.errors import InputError
-from foundry3d.reduce import FPSStudent, KMeansStudent, LargerGroups, Merged, RandomSampling
+from foundry3d.reduce import KMeansStudent, LargerGroups, Merged, RandomSampling
 from foundry3d.reduce.wrapped import Wrapped
 from foundry3d.results import code_version
 from foundry3d.suite.tables import MODELS, Model
-from foundry3d.tasks.distill import DistillTask, distill
-from foundry3d.tasks.engine import fit, keep
+from foundry3d.tasks.distill import distill
 from foundry3d.tasks.pretrain import pretrain
 from foundry3d.transforms import normalise
 
@@ -54,10 +49,8 @@ def make_model(config: SuiteConfig, name: str) -> None:
     match model.how:
         case "pretrained":
             pretrain(supertoken_settings(config, model, teacher, folder))
-        case "student":
+        case "student" | "merged" | "fps":
             distill(settings, teacher=teacher)
-        case "merged" | "fps":
-            distill_reduced(settings, teacher, reduced_student(model, teacher, settings))
         case "kmeans":
             fit_kmeans(settings, teacher)
 
@@ -82,6 +75,7 @@ def distill_settings(
 ) -> DistillConfig:
     """The distillation of a model: the suite's recipe with what the row changes."""
     base = config.distill
+    kind = {"merged": model.method, "fps": "fps-student"}.get(model.how, "supertokens")
     settings = replace(
         base,
         teacher=str(model_path(config, "teacher")),
@@ -89,50 +83,12 @@ def distill_settings(
         supertokens=model.tokens,
         unfreeze_epoch=None if model.frozen else base.unfreeze_epoch,
         resume=True,
-        **model.options,
+        **({"student": kind} | model.options),
     )
     if not model.narrow:
         return settings
     sizes = teacher.config
     return replace(settings, student_dim=sizes.dim // 2, student_heads=max(1, sizes.heads // 2))
-
-
-def reduced_student(model: Model, teacher: Backbone, settings: DistillConfig) -> Wrapped:
-    """A copy of the teacher that reduces its tokens, before distillation.
-
-    Raises:
-        InputError: fewer tokens than the teacher's depth can reach, or more than it has.
-    """
-    if model.how == "fps":
-        return FPSStudent.from_teacher(
-            teacher, supertokens=model.tokens, points=settings.data.points
-        )
-    reduction = ReductionConfig(method=model.method, reach=model.tokens)  # type: ignore[arg-type]
-    generator = torch.Generator().manual_seed(settings.train.seed)
-    return Merged.from_teacher(teacher, reduction, generator=generator)
-
-
-class ReducedTask(DistillTask):
-    """FMD of a token reducer, which has no gate."""
-
-    def undecayed(self) -> Iterable[nn.Parameter]:
-        """None."""
-        return ()
-
-
-def distill_reduced(config: DistillConfig, teacher: Backbone, student: Wrapped) -> None:
-    """Distils a token reducer and saves it as `<out>/model`.
-
-    Raises:
-        InputError: data or a run folder that cannot be used.
-    """
-    data = replace(config.data, test=None)
-    train = load_splits(data, seed=config.train.seed).train
-    task = ReducedTask(config, teacher, student)  # type: ignore[arg-type]
-    metrics = fit(task, train, config)
-    student.cpu().eval().requires_grad_(True)
-    origin = {"made_by": "distill", "teacher": config.teacher, "metrics": metrics}
-    keep(student, task, train, config.out, origin)  # type: ignore[arg-type]
 
 
 def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:

@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 from foundry3d.backbone import Backbone, Student, Teacher, require_teacher
 from foundry3d.checkpoint import load
-from foundry3d.config import DistillConfig
+from foundry3d.config import DistillConfig, ReductionConfig
 from foundry3d.data.loading import load_train
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_at
+from foundry3d.reduce import FPSStudent, Merged
 from foundry3d.tasks.engine import Task, draw_budget, fit, freeze, keep
+
+Learner = Student | Merged | FPSStudent
+"""What can be distilled from a teacher's token features."""
 
 
 class DistillTask(Task):
@@ -27,7 +31,7 @@ class DistillTask(Task):
         student: trained in place.
     """
 
-    def __init__(self, config: DistillConfig, teacher: Teacher, student: Student) -> None:
+    def __init__(self, config: DistillConfig, teacher: Teacher, student: Learner) -> None:
         super().__init__(config.train, config.data, config.augment)
         self.config = config
         self.student = student
@@ -90,8 +94,11 @@ class DistillTask(Task):
         """The reconstruction loss of a batch of points (B, N, 3), equation 1."""
         generator = self.step_generator()
         groups, goal = self.goal(self.prepared(points, generator), generator)
-        budget = draw_budget(self.config.budgets, self.student, len(points), generator)
-        output = self.student.encode(groups, generator=generator, **budget)
+        if isinstance(self.student, Student):
+            budget = draw_budget(self.config.budgets, self.student, len(points), generator)
+            output = self.student.encode(groups, generator=generator, **budget)
+        else:
+            output = self.student.encode(groups, generator=generator)
         features = output.features.float()
         loss = F.mse_loss(features, goal)
         if self.config.loss == "smooth_l1":
@@ -110,7 +117,7 @@ class DistillTask(Task):
 
     def undecayed(self) -> Iterable[nn.Parameter]:
         """The gate, unless weight decay on it was asked for (Table 15)."""
-        gate = self.student.gate
+        gate = self.student.gate if isinstance(self.student, Student) else None
         return () if gate is None or self.config.gate_decay else gate.parameters()
 
 
@@ -119,7 +126,7 @@ def gate_loss(probability: Tensor, weight: float) -> Tensor:
     return -weight * probability.sum(dim=1).mean()
 
 
-def student_of(teacher: Teacher, config: DistillConfig) -> Student:
+def student_of(teacher: Teacher, config: DistillConfig) -> Learner:
     """A new student of a `Backbone`, as the configuration describes it.
 
     Raises:
@@ -130,13 +137,21 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Student:
             "a teacher of your own needs a student: pass student=Student(StudentConfig("
             "backbone=..., output_dim=the teacher's feature width))"
         )
+    generator = torch.Generator().manual_seed(config.train.seed)
+    if config.student == "fps-student":
+        return FPSStudent.from_teacher(
+            teacher, supertokens=config.supertokens, points=config.data.points
+        )
+    if config.student != "supertokens":
+        reduction = ReductionConfig(method=config.student, reach=config.supertokens)
+        return Merged.from_teacher(teacher, reduction, generator=generator)
     return Student.from_teacher(
         teacher,
         supertokens=config.supertokens,
         dim=config.student_dim,
         depth=config.student_depth,
         heads=config.student_heads,
-        generator=torch.Generator().manual_seed(config.train.seed),
+        generator=generator,
         soft_assignment=config.soft_assignment,
         dso_bias=config.dso_bias,
         cau_norm=config.cau_norm,
@@ -149,8 +164,8 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Student:
 
 
 def distill(
-    config: DistillConfig, *, teacher: Teacher | None = None, student: Student | None = None
-) -> Student:
+    config: DistillConfig, *, teacher: Teacher | None = None, student: Learner | None = None
+) -> Learner:
     """Distils a student from a teacher and saves it as `<out>/model`.
 
     Args:

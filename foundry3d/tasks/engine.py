@@ -307,7 +307,7 @@ def fit(
 
 
 def keep(
-    model: Backbone | Student, task: Task, train: Clouds | Stream, out: str, origin: dict[str, Any]
+    model: nn.Module, task: Task, train: Clouds | Stream, out: str, origin: dict[str, Any]
 ) -> None:
     """Saves a trained model as `<out>/model` with what its training was, on the first process."""
     if not task.trainer.is_global_zero:
