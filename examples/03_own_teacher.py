@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Student
 from foundry3d.config import BackboneConfig, DistillConfig, StudentConfig, read_recipe
+from foundry3d.student import Student
 from foundry3d.tasks.distill import distill
 
 

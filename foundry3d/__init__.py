@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foundry3d.backbone import Backbone as Backbone
-    from foundry3d.backbone import Student as Student
     from foundry3d.backbone import Teacher as Teacher
     from foundry3d.backbone import Tokens as Tokens
     from foundry3d.checkpoint import load as load
@@ -27,10 +26,11 @@ if TYPE_CHECKING:
     from foundry3d.foreign import load_foreign as load_foreign
     from foundry3d.hub import from_pretrained as from_pretrained
     from foundry3d.hub import save_pretrained as save_pretrained
+    from foundry3d.student import Student as Student
 
 _HOME = {
     "Backbone": "backbone",
-    "Student": "backbone",
+    "Student": "student",
     "Tokens": "backbone",
     "embed_clouds": "embed",
     "load": "checkpoint",

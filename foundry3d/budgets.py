@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from foundry3d.backbone import Budgeted, Student
 from foundry3d.checkpoint import load
 from foundry3d.config import BudgetsConfig, DataConfig
 from foundry3d.cost import count
@@ -24,6 +23,7 @@ from foundry3d.heads import Classifier
 from foundry3d.metrics import overall_accuracy
 from foundry3d.report import probe_row, short_name
 from foundry3d.results import append, code_version, read_rows, table
+from foundry3d.student import Budgeted, Student
 from foundry3d.tasks.engine import retain_memory
 from foundry3d.transforms import normalise
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.config import (
     BackboneConfig,
     ClassifierConfig,
@@ -35,6 +35,7 @@ from foundry3d.foreign import load_foreign
 from foundry3d.heads import Classifier, Headed, Inner
 from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
 from foundry3d.segmenter import Segmenter
+from foundry3d.student import Student
 
 FORMAT, VERSION = "foundry3d", 1
 

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Student, student_config
+from foundry3d.backbone import Backbone
 from foundry3d.config import BackboneConfig, ReductionConfig
 from foundry3d.errors import InputError
 from foundry3d.gate import Plan
 from foundry3d.geometry import Groups, gather
 from foundry3d.reduce.merged import Merged
 from foundry3d.reduce.wrapped import Wrapped
+from foundry3d.student import Student, student_config
 from foundry3d.tokenizer import PointConv
 
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from foundry3d.backbone import Budgeted, Student, Tokens
+from foundry3d.backbone import Tokens
 from foundry3d.checkpoint import load_backbone
 from foundry3d.config import EmbedConfig
 from foundry3d.data.files import Points, read_clouds
@@ -42,6 +42,7 @@ from foundry3d.embed import (
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.heads import Inner
 from foundry3d.results import code_version
+from foundry3d.student import Budgeted, Student
 from foundry3d.writing import replacing
 
 log = logging.getLogger("foundry3d")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.config import (
     BackboneConfig,
     ClassifierConfig,
@@ -25,6 +25,7 @@ from foundry3d.config import (
 )
 from foundry3d.config.downstream import InnerConfig, kind_of, shape_of
 from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
+from foundry3d.student import Student
 from foundry3d.vit import drop, initialise
 
 Inner = Backbone | Student | Merged | FPSStudent | KMeansStudent

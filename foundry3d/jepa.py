@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.config import JepaConfig
 from foundry3d.geometry import Groups, gather, greedy_order
+from foundry3d.student import Student
 from foundry3d.supertokens import SupertokenEncoder, key_bias
 from foundry3d.tokenizer import Position
 from foundry3d.vit import Encoder, initialise

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from foundry3d import config as configs
-from foundry3d.backbone import Backbone, Student, student_config
+from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import load_backbone
 from foundry3d.config import CostConfig, DataConfig, DoctorConfig, ProbeConfig
 from foundry3d.config.downstream import encoded
@@ -23,6 +23,7 @@ from foundry3d.errors import InputError
 from foundry3d.heads import Inner
 from foundry3d.reduce import RandomSampling
 from foundry3d.results import append, code_version, table
+from foundry3d.student import Student, student_config
 from foundry3d.tasks.engine import retain_memory
 from foundry3d.tasks.probe import describe, probe, untrained_like
 from foundry3d.writing import replacing

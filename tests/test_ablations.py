@@ -9,7 +9,7 @@ from conftest import TINY
 from torch import Tensor
 from torch.nn import functional as F
 
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import load, read_config, save
 from foundry3d.config import (
     DataConfig,
@@ -22,6 +22,7 @@ from foundry3d.config import (
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
 from foundry3d.jepa import Jepa
+from foundry3d.student import Student
 from foundry3d.supertokens import CAU, DSO, SupertokenEncoder
 from foundry3d.sweep import held_out_losses
 from foundry3d.tasks.distill import DistillTask, distill, student_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from foundry3d import checkpoint
-from foundry3d.backbone import Backbone, Budgeted, Student
+from foundry3d.backbone import Backbone
 from foundry3d.budgets import accuracy_over_budgets
 from foundry3d.cli import main
 from foundry3d.config import (
@@ -24,6 +24,7 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
 from foundry3d.latency import Timing, candidates, choose
 from foundry3d.results import read_rows
+from foundry3d.student import Budgeted, Student
 from foundry3d.sweep import correlations, sweep_gate
 from foundry3d.tasks.distill import DistillTask, distill, gate_loss
 

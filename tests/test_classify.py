@@ -10,7 +10,7 @@ from conftest import TINY
 from torch.nn import functional as F
 
 from foundry3d import cli, protocols
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import load, load_backbone, save
 from foundry3d.config import (
     AugmentConfig,
@@ -30,6 +30,7 @@ from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
 from foundry3d.heads import ClassHead, Classifier, Inner, reshaped
 from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
+from foundry3d.student import Student
 from foundry3d.tasks.classify import ClassifyTask, accuracies, classify, votes
 from foundry3d.tasks.finetune import Evaluation, FinetuneTask, start_model
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from conftest import TINY
 
-from foundry3d.backbone import Backbone, Student, student_config
+from foundry3d.backbone import Backbone
 from foundry3d.config import BackboneConfig
 from foundry3d.cost import count, encoder_cost, paper_rows
 from foundry3d.errors import InputError
+from foundry3d.student import Student, student_config
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,13 @@ from conftest import TINY
 from test_files import CLOUDS, MESHES, npy, npz, ply, write
 
 from foundry3d import cli
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import save
 from foundry3d.config import EmbedConfig, from_dict
 from foundry3d.embed import Policy, embed_clouds, read_policy
 from foundry3d.embed_files import embed
 from foundry3d.errors import InputError, PartialFailure
+from foundry3d.student import Student
 from foundry3d.transforms import normalise
 
 RNG = np.random.default_rng(3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.gate import (
     Budget,
     Gate,
@@ -15,6 +15,7 @@ from foundry3d.gate import (
     relative,
     selection,
 )
+from foundry3d.student import Student
 
 C, S = TINY.groups, 4
 

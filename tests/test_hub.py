@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 import foundry3d
 from foundry3d import cli, hub
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.config import DistillConfig, StudentConfig
 from foundry3d.errors import InputError
+from foundry3d.student import Student
 from foundry3d.tasks.distill import DistillTask, student_of
 
 

@@ -18,6 +18,7 @@ FLOORS = [
         "gate",
         "latency",
         "backbone",
+        "student",
         "reduce",
         "jepa",
         "mae",

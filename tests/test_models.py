@@ -4,11 +4,12 @@ import torch
 from conftest import TINY
 
 import foundry3d
-from foundry3d.backbone import Backbone, Student, untrained
+from foundry3d.backbone import Backbone, untrained
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.reduce import RandomSampling
+from foundry3d.student import Student
 from foundry3d.supertokens import DSO, key_bias
 from foundry3d.tokenizer import GroupConv
 from foundry3d.vit import Encoder

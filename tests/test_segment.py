@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import load, load_backbone, save
 from foundry3d.config import (
     AugmentConfig,
@@ -24,6 +24,7 @@ from foundry3d.data.procedural import CATEGORIES, category_parts, generate
 from foundry3d.errors import InputError
 from foundry3d.protocols import deviations
 from foundry3d.segmenter import PartHead, Segmenter, spread_blocks
+from foundry3d.student import Student
 from foundry3d.tasks.segment import SegmentTask, drawn, segment
 
 HEAD = PartHeadConfig(upsampling=(12, 16), hidden=(20, 16), dropout=0.3, label_dim=8)

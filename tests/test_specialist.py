@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foundry3d import cli
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import load, read_config, save
 from foundry3d.config import (
     BudgetDraws,
@@ -25,6 +25,7 @@ from foundry3d.errors import InputError
 from foundry3d.heads import Classifier
 from foundry3d.results import read_rows
 from foundry3d.segmenter import Segmenter
+from foundry3d.student import Student
 from foundry3d.tasks.finetune import labelled_splits
 from foundry3d.tasks.specialize import (
     ClassSpecialist,

@@ -10,7 +10,7 @@ from conftest import TINY
 from test_classify import ellipsoids
 
 from foundry3d import cli
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import load_backbone, save
 from foundry3d.config import (
     ClassifyConfig,
@@ -26,6 +26,7 @@ from foundry3d.config import (
 from foundry3d.data.archive import write_archive
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.results import append, read_rows
+from foundry3d.student import Student
 from foundry3d.suite import run as module
 from foundry3d.suite.cells import Cell, cells_of, columns_of
 from foundry3d.suite.models import reduced_at_test, supertoken_settings

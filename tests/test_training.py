@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import load, save
 from foundry3d.config import (
     AugmentConfig,
@@ -26,6 +26,7 @@ from foundry3d.config import (
 )
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
+from foundry3d.student import Student
 from foundry3d.tasks.distill import DistillTask, distill
 from foundry3d.tasks.engine import fit, rate
 from foundry3d.tasks.pretrain import PretrainTask, pretrain

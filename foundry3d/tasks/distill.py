@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Student, Teacher, require_teacher
+from foundry3d.backbone import Backbone, Teacher, require_teacher
 from foundry3d.checkpoint import load
 from foundry3d.config import DistillConfig, ReductionConfig
 from foundry3d.data.loading import load_train
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_at
 from foundry3d.reduce import FPSStudent, Merged
+from foundry3d.student import Student
 from foundry3d.tasks.engine import Task, draw_budget, fit, freeze, keep
 
 Learner = Student | Merged | FPSStudent

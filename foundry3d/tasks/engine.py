@@ -31,7 +31,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import save
 from foundry3d.config import (
     AugmentConfig,
@@ -47,6 +47,7 @@ from foundry3d.data.loading import Batches, Stream
 from foundry3d.errors import InputError
 from foundry3d.gate import draw_merged, draw_supertokens
 from foundry3d.results import code_version
+from foundry3d.student import Student
 from foundry3d.transforms import augment, subsample
 
 log = logging.getLogger("foundry3d")

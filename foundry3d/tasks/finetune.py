@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Student
+from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import load_backbone
 from foundry3d.config import DataConfig, FinetuneConfig
 from foundry3d.data.clouds import Clouds
@@ -27,6 +27,7 @@ from foundry3d.errors import InputError
 from foundry3d.geometry import farthest_point_sample, gather
 from foundry3d.heads import Headed, Inner, reshaped
 from foundry3d.reduce.wrapped import Wrapped
+from foundry3d.student import Student
 from foundry3d.tasks.engine import Task, freeze, make_trainer, open_run, retain_memory
 from foundry3d.transforms import normalise
 

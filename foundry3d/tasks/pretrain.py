@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone, Student, require_teacher
+from foundry3d.backbone import Backbone, require_teacher
 from foundry3d.checkpoint import load
 from foundry3d.config import PretrainConfig, StudentConfig
 from foundry3d.data.loading import load_train
 from foundry3d.errors import InputError
 from foundry3d.jepa import Jepa
 from foundry3d.mae import MaskedReconstruction
+from foundry3d.student import Student
 from foundry3d.tasks.engine import Task, fit, keep
 
 

@@ -20,12 +20,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from foundry3d import backbone as models
-from foundry3d.backbone import Backbone, Student, Tokens
+from foundry3d.backbone import Backbone, Tokens
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, in_order
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
 from foundry3d.heads import Inner
+from foundry3d.student import Student
 from foundry3d.transforms import normalise
 
 C_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -123,9 +124,7 @@ def probe(model: Model, splits: Splits, *, points: int) -> Scores:
     return score(made[0], train.labels, made[1], held.labels, made[2], test.labels)
 
 
-def untrained_like(
-    model: Inner, splits: Splits, *, points: int, seed: int
-) -> Backbone:
+def untrained_like(model: Inner, splits: Splits, *, points: int, seed: int) -> Backbone:
     """An untrained backbone of the model's sizes, BatchNorm statistics set from training clouds."""
     fresh = Backbone(model.shape, generator=torch.Generator().manual_seed(seed)).eval()
     first = next(in_order(splits.train, 256, points))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.backbone import Student, require_teacher
+from foundry3d.backbone import require_teacher
 from foundry3d.checkpoint import load, save
 from foundry3d.config import SpecialistConfig
 from foundry3d.data.loading import Labelled, Splits
@@ -27,6 +27,7 @@ from foundry3d.geometry import Groups
 from foundry3d.heads import Classifier, Headed
 from foundry3d.results import append, table
 from foundry3d.segmenter import Segmenter
+from foundry3d.student import Student
 from foundry3d.tasks import classify, segment
 from foundry3d.tasks.classify import CLASSIFY_COLUMNS, ClassifyTask
 from foundry3d.tasks.engine import draw_budget, freeze

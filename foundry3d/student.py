@@ -1,0 +1,388 @@
+"""The student: a backbone whose encoder sees supertokens, and as many tokens as a budget allows.
+
+Shapes: B clouds, N points, c tokens, s supertokens, d width, n tokens encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foundry3d import config as configs
+from foundry3d.backbone import Backbone, Grouped, Tokens
+from foundry3d.config import BackboneConfig, StudentConfig
+from foundry3d.errors import InputError
+from foundry3d.gate import (
+    Budget,
+    Entry,
+    Gate,
+    Plan,
+    by_length,
+    by_probability,
+    compacted,
+    fill_budget,
+    relative,
+    selection,
+    spread,
+)
+from foundry3d.geometry import Groups, gather
+from foundry3d.latency import candidates, choose, profile
+from foundry3d.supertokens import CAU, DSO, key_bias
+from foundry3d.vit import initialise
+
+
+def student_config(
+    teacher: BackboneConfig,
+    *,
+    supertokens: int = 16,
+    dim: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+    **options: object,
+) -> StudentConfig:
+    """Sizes of a student of a teacher, without dropout; see `Student.from_teacher`."""
+    width = teacher.token_dim or teacher.dim
+    dim = dim or teacher.dim
+    shape = replace(
+        teacher,
+        dim=dim,
+        depth=depth or teacher.depth,
+        heads=heads or max(1, dim * teacher.heads // teacher.dim),
+        token_dim=None if width == dim else width,
+        class_token=False,
+        dropout=0.0,
+        attention_dropout=0.0,
+        drop_path=0.0,
+    )
+    values: dict[str, object] = {
+        "backbone": shape,
+        "supertokens": supertokens,
+        "output_dim": None if dim == teacher.dim else teacher.dim,
+    }
+    return configs.from_dict(StudentConfig, values | options)
+
+
+class Student(Grouped):
+    """A backbone whose encoder sees s supertokens instead of c tokens (the paper's Figure 1).
+
+    Args:
+        config: sizes; see `StudentConfig`.
+        generator: of the initial weights; None = torch's default one.
+    """
+
+    def __init__(self, config: StudentConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self._build(config.backbone)
+        dim = config.backbone.dim
+        self.dso = DSO(
+            dim,
+            config.supertokens,
+            soft=config.soft_assignment,
+            bias=config.dso_bias,
+            learned_positions=config.supertoken_positions,
+            temperature=config.temperature,
+            heads=config.assignment_heads,
+        )
+        self.cau = CAU(dim, norm=config.cau_norm, heads=config.assignment_heads)
+        self.gate = Gate(dim) if config.gate else None
+        same = self.output_dim == dim
+        self.output = nn.Identity() if same else nn.Linear(dim, self.output_dim)
+        initialise(self, generator=generator)
+        nn.init.trunc_normal_(self.dso.supertokens, generator=generator)
+
+    @classmethod
+    def from_teacher(
+        cls,
+        teacher: Backbone,
+        *,
+        supertokens: int = 16,
+        dim: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        generator: torch.Generator | None = None,
+        **options: object,
+    ) -> Student:
+        """A student that starts from the teacher's weights.
+
+        Tokenizer and position are copied; the encoder too when its sizes match. `dim=192` makes
+        the paper's ViT-T student: tokens stay at the teacher's width, are brought to 192 for
+        DSO, encoder and CAU, and back at the end.
+
+        Args:
+            teacher: where weights and widths come from; not changed.
+            supertokens: s, 1 to c.
+            dim: encoder width; None = the teacher's.
+            depth: encoder blocks; None = the teacher's.
+            heads: attention heads; None = the teacher's head width kept.
+            generator: of the new weights; None = torch's default one.
+            options: further fields of `StudentConfig`.
+
+        Returns:
+            The student, in evaluation mode, on the teacher's device.
+
+        Raises:
+            InputError: sizes that `StudentConfig` refuses.
+        """
+        sizes = student_config(
+            teacher.config, supertokens=supertokens, dim=dim, depth=depth, heads=heads, **options
+        )
+        student = cls(sizes, generator=generator)
+        own, shape = teacher.config, sizes.backbone
+        parts = ["tokenizer", "position"]
+        if (shape.dim, shape.depth, shape.heads) == (own.dim, own.depth, own.heads):
+            parts += ["encoder", "token_bridge", "position_bridge"]
+        for part in parts:
+            getattr(student, part).load_state_dict(getattr(teacher, part).state_dict())
+        return student.to(next(teacher.parameters()).device).eval()
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the returned features: the teacher's."""
+        return self.config.output_dim or self.config.backbone.dim
+
+    def encode(
+        self, groups: Groups, *, generator: torch.Generator | None = None, **budget: Any
+    ) -> Tokens:
+        """Features of grouped points: compress, encode, reconstruct.
+
+        Args:
+            groups: of B clouds.
+            generator: of the draws in training mode.
+            budget: fields of `gate.Budget`.
+
+        Raises:
+            InputError: a budget that this student cannot keep.
+        """
+        entry = self._enter(groups, Budget(**budget), generator)
+        encoded = self._encoded(entry, generator)
+        return Tokens(
+            features=self.output(entry.restore(encoded[-1])),
+            centers=groups.centers,
+            assignment=entry.assignment,
+            tokens_used=entry.used,
+            probability=entry.probability,
+        )
+
+    def block_features(
+        self,
+        groups: Groups,
+        layers: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        **budget: Any,
+    ) -> list[Tensor]:
+        """Features (B, c, output_dim) after each of these blocks, through assignment and CAU."""
+        entry = self._enter(groups, Budget(**budget), generator)
+        encoded = self._encoded(entry, generator)
+        return [self.output(entry.restore(encoded[layer])) for layer in layers]
+
+    def budget_for(
+        self, *, milliseconds: float, batch: int = 1, points: int = 1024, repeats: int = 9
+    ) -> dict[str, int]:
+        """The largest budget that this machine keeps: `student(x, **student.budget_for(...))`.
+
+        Every candidate is measured now, as the machine is now, on clouds of random points;
+        a threshold cannot promise a time, so the answer is a token budget (with a gate) and s'.
+
+        Args:
+            milliseconds: limit of a call, median of the repetitions.
+            batch: B, clouds of a call.
+            points: N of each cloud.
+            repeats: calls at every candidate.
+
+        Returns:
+            `supertokens`, and with a gate `token_budget`.
+
+        Raises:
+            InputError: a limit that no budget keeps.
+        """
+        device = next(self.parameters()).device
+        clouds = torch.randn(batch, points, 3, generator=torch.Generator().manual_seed(0))
+        clouds = clouds.to(device)
+        wanted = candidates(self.shape.groups, self.config.supertokens, gated=self.gate is not None)
+        with torch.inference_mode():
+            timings = profile(partial(self, clouds), wanted, repeats=repeats)
+        return choose(timings, milliseconds).budget
+
+    def _encoded(self, entry: Entry, generator: torch.Generator | None) -> list[Tensor]:
+        """Output of every block and, last, of the final LayerNorm, each (B, n, d)."""
+        x, positions, bias = entry.tokens, entry.positions, entry.bias
+        if not entry.packed:
+            states = self.encoder.states(x, positions, bias=bias, generator=generator)
+            return [*states, self.encoder.norm(states[-1])]
+        outputs = [torch.zeros_like(x) for _ in range(len(self.encoder.blocks) + 1)]
+        for clouds in by_length(entry.used):
+            rows = int(entry.used[clouds[0]])
+            states = self.encoder.states(x[clouds, :rows], positions[clouds, :rows])
+            for output, state in zip(
+                outputs, [*states, self.encoder.norm(states[-1])], strict=True
+            ):
+                output[clouds, :rows] = state
+        return outputs
+
+    def _enter(self, groups: Groups, budget: Budget, generator: torch.Generator | None) -> Entry:
+        tokens, positions = self.tokens(groups)
+        budget.check(
+            gated=self.gate is not None,
+            tokens=tokens.shape[1],
+            supertokens=self.config.supertokens,
+        )
+        if self.gate is None:
+            normed, cam = self.dso.choose(tokens, generator, budget.supertokens)
+            packed = self.dso.merge(normed, positions, cam)
+            return Entry(
+                packed.supertokens,
+                packed.positions,
+                key_bias(packed.used, tokens.dtype),
+                partial(self.cau, tokens, cam),
+                packed.assignment,
+                packed.used.sum(dim=1),
+            )
+        probability = self.gate(tokens)
+        if self.training:
+            return self._enter_dense(tokens, positions, probability, budget, generator)
+        plan, normed, cam = self._plan(tokens, probability, budget)
+        return self.enter_planned(tokens, positions, probability, plan, normed, cam, budget.packed)
+
+    def _wanted(self, probability: Tensor, budget: Budget) -> Tensor:
+        """(B,) how many tokens of each cloud are merged; not for token budgets."""
+        if budget.merged is not None:
+            return budget.merged
+        ratio = self.config.gate_ratio if budget.ratio is None else budget.ratio
+        return (probability > ratio).sum(dim=1)
+
+    def _enter_dense(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        probability: Tensor,
+        budget: Budget,
+        generator: torch.Generator | None,
+    ) -> Entry:
+        """Every token takes both ways and the gate's choice weighs them: for gradients.
+
+        Merged tokens are hidden from the encoder's keys; as queries they get what they would
+        have got beside the others, so that the loss can tell the gate what merging them costs.
+        """
+        if budget.token_budget is not None:
+            raise InputError("a token_budget is for inference; call eval() on the student first")
+        merged = self._wanted(probability, budget)
+        drawn = budget.merged is not None
+        chosen = selection(relative(probability) if drawn else probability, merged)
+        if not self.config.gate_through:
+            chosen = chosen.detach()
+        normed, cam = self.dso.choose(tokens, generator, budget.supertokens)
+        packed = self.dso.merge(normed, positions, cam * chosen.unsqueeze(-1))
+        inside = torch.cat([packed.used, chosen < 0.5], dim=1)
+        count = cam.shape[-1]
+
+        def restore(encoded: Tensor) -> Tensor:
+            weight = chosen.unsqueeze(-1)
+            there = self.cau(tokens, cam, encoded[:, :count])
+            return weight * there + (1 - weight) * encoded[:, count:]
+
+        return Entry(
+            torch.cat([packed.supertokens, tokens], dim=1),
+            torch.cat([packed.positions, positions], dim=1),
+            key_bias(inside, tokens.dtype),
+            restore,
+            cam.argmax(dim=-1).masked_fill(chosen < 0.5, -1),
+            inside.sum(dim=1),
+            probability,
+        )
+
+    def _plan(
+        self, tokens: Tensor, probability: Tensor, budget: Budget
+    ) -> tuple[Plan, Tensor, Tensor]:
+        """Which tokens are merged, with the layer-normed ones and their map, in that order."""
+        count = self.config.supertokens if budget.supertokens is None else budget.supertokens
+        order = by_probability(probability)
+        wanted = budget.token_budget
+        if wanted is None:
+            merged = self._wanted(probability, budget)
+            rows = int(merged.max())
+        else:
+            total = tokens.shape[1]
+            rows = total - wanted + count if wanted < total else 0
+        normed, cam = self.dso.choose(gather(tokens, order[:, :rows]), count=count)
+        if wanted is not None:
+            merged = fill_budget(cam, tokens.shape[1], wanted)
+            rows = int(merged.max())
+        return Plan(order, merged, rows), normed[:, :rows], cam[:, :rows]
+
+    def enter_planned(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        probability: Tensor,
+        plan: Plan,
+        normed: Tensor,
+        cam: Tensor,
+        packed: bool = False,
+    ) -> Entry:
+        """The merged tokens as supertokens, beside those that are not merged, without holes.
+
+        Args:
+            tokens: (B, c, d).
+            positions: (B, c, d).
+            probability: (B, c).
+            plan: which of them are merged; m is the largest number of it, 0 included.
+            normed: (B, m, d) layer-normed tokens in the order of the plan.
+            cam: (B, m, s) their map.
+            packed: no padding: clouds of equal length are encoded together.
+        """
+        total, rows, count = tokens.shape[1], plan.rows, cam.shape[-1]
+        ranked, placed = gather(tokens, plan.order), gather(positions, plan.order)
+        rank = torch.arange(total, device=tokens.device)
+        taken = rank < plan.merged[:, None]
+        choices = cam * taken[:, :rows, None]
+        merged = self.dso.merge(normed, placed[:, :rows], choices)
+        valid = torch.cat([merged.used, ~taken], dim=1)
+        x = torch.cat([merged.supertokens, ranked], dim=1)
+        at = torch.cat([merged.positions, placed], dim=1)
+        used = valid.sum(dim=1)
+        width = int(used.max()) if plan.width is None else plan.width
+        x, at, valid, index = compacted(x, at, valid, width)
+
+        def restore(encoded: Tensor) -> Tensor:
+            back = spread(encoded, index, count + total)
+            kept = back[:, count:]
+            there = self.cau(ranked[:, :rows], choices, back[:, :count])
+            first = torch.where(taken[:, :rows, None], there, kept[:, :rows])
+            return spread(torch.cat([first, kept[:, rows:]], dim=1), plan.order, total)
+
+        chosen = cam.argmax(dim=-1).masked_fill(~taken[:, :rows], -1)
+        assignment = torch.full_like(plan.order, -1).scatter(1, plan.order[:, :rows], chosen)
+        bias = None if plan.width is not None or bool(valid.all()) else key_bias(valid, x.dtype)
+        return Entry(x, at, bias, restore, assignment, used, probability, packed)
+
+
+class Budgeted(nn.Module):
+    """A student that keeps one budget: points in, `Tokens` out, for whatever takes a model.
+
+    Args:
+        student: used as it is.
+        budget: fields of `gate.Budget`.
+
+    Raises:
+        InputError: a budget that the student cannot keep.
+    """
+
+    def __init__(self, student: Student, **budget: Any) -> None:
+        super().__init__()
+        Budget(**budget).check(
+            gated=student.gate is not None,
+            tokens=student.shape.groups,
+            supertokens=student.config.supertokens,
+        )
+        self.student, self.budget, self.shape = student, budget, student.shape
+
+    def forward(self, points: Tensor) -> Tokens:
+        """Features of points (B, N, 3) within the budget."""
+        return self.student(points, **self.budget)
