@@ -87,7 +87,7 @@ def draw_lines(
     y: str,
     ticks: bool = True,
 ) -> Path:
-    """Writes a PNG of line plots side by side.
+    """Writes a PNG of line plots side by side; a name has one colour in all of them.
 
     Args:
         path: of the PNG.
@@ -103,13 +103,16 @@ def draw_lines(
     figure = Figure(figsize=(5.2 * len(panels) + 0.6, 4.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
+    names = dict.fromkeys(name for _, _, curves in panels for name in curves)
+    colours = {name: f"C{i % 10}" for i, name in enumerate(names)}
     for i, (heading, axis, curves) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
         known = sorted({value for xs, _ in curves.values() for value in xs})
         for name, (xs, ys) in curves.items():
             order = np.argsort(xs)
             at = [known.index(xs[k]) if ticks else xs[k] for k in order]
-            axes.plot(at, [ys[k] for k in order], marker="o", markersize=4, label=name)
+            heights = [ys[k] for k in order]
+            axes.plot(at, heights, marker="o", markersize=4, label=name, color=colours[name])
         if ticks:
             axes.set_xticks(range(len(known)), [f"{value:.4g}" for value in known])
             axes.tick_params(axis="x", rotation=60 if len(known) > 8 else 0)
