@@ -114,8 +114,10 @@ def draw_lines(
             heights = [ys[k] for k in order]
             axes.plot(at, heights, marker="o", markersize=4, label=name, color=colours[name])
         if ticks:
-            axes.set_xticks(range(len(known)), [f"{value:.4g}" for value in known])
-            axes.tick_params(axis="x", rotation=60 if len(known) > 8 else 0)
+            axes.set_xticks(range(len(known)), [f"{value:.3g}" for value in known])
+            if len(known) > 8:
+                style = {"rotation": 90, "fontsize": 7}
+                axes.set_xticklabels(axes.get_xticklabels(), **style)
         axes.set_title(heading, fontsize=11)
         axes.set_xlabel(axis)
         if i == 0:
