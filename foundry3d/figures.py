@@ -114,10 +114,9 @@ def draw_lines(
             heights = [ys[k] for k in order]
             axes.plot(at, heights, marker="o", markersize=4, label=name, color=colours[name])
         if ticks:
+            many = len(known) > 8
             axes.set_xticks(range(len(known)), [f"{value:.3g}" for value in known])
-            if len(known) > 8:
-                style = {"rotation": 90, "fontsize": 7}
-                axes.set_xticklabels(axes.get_xticklabels(), **style)
+            axes.tick_params(axis="x", rotation=90 if many else 0, labelsize=7 if many else 10)
         axes.set_title(heading, fontsize=11)
         axes.set_xlabel(axis)
         if i == 0:
