@@ -1,7 +1,8 @@
 """Accuracy over budgets: one checkpoint at every token budget, ratio and number of supertokens.
 
 The paper's Table 13 and figures 3 and 7 with our models. Of a student or teacher the frozen
-features are probed at each budget; a fine-tuned classifier is tested at each without training.
+features are probed at each budget; a fine-tuned classifier or segmenter is tested at each without
+training.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from foundry3d.checkpoint import load
 from foundry3d.config import BudgetsConfig, DataConfig
 from foundry3d.cost import count
 from foundry3d.data.loading import Splits, in_order, load_splits
+from foundry3d.data.parts import categories_of, part_splits, parts_of_category
 from foundry3d.errors import InputError
 from foundry3d.figures import Curves, draw_lines
-from foundry3d.heads import Classifier
-from foundry3d.metrics import overall_accuracy
+from foundry3d.heads import Classifier, Headed
+from foundry3d.metrics import miou_category, miou_instance, overall_accuracy, shape_iou
 from foundry3d.report import probe_row, short_name
 from foundry3d.results import append, code_version, read_rows, table
+from foundry3d.segmenter import Segmenter
 from foundry3d.student import Budgeted, Student
 from foundry3d.tasks.engine import retain_memory
 from foundry3d.transforms import normalise
@@ -90,27 +94,47 @@ def tested(model: Classifier, splits: Splits, points: int, call: dict[str, Any])
     return round(100 * overall_accuracy(splits.test.labels, torch.cat(chosen).numpy()), 2)
 
 
+def tested_parts(
+    model: Segmenter, splits: Splits, points: int, call: dict[str, Any]
+) -> dict[str, float]:
+    """MIoU over shapes and over categories in percent of a segmenter on the test clouds."""
+    test = splits.test
+    assert test is not None
+    assert test.parts is not None
+    categories = categories_of(test)
+    batches = zip(in_order(test, 64, points), torch.from_numpy(categories).split(64), strict=True)
+    with torch.inference_mode():
+        found = torch.cat([model.predict(normalise(b), c, **call) for b, c in batches]).numpy()
+    labels = test.parts[:, :points].astype(np.int64)
+    shapes = shape_iou(labels, found, categories, parts_of_category(splits.train, test))
+    scores = {"miou_i": miou_instance(shapes), "miou_c": miou_category(shapes, categories)}
+    return {name: round(100 * value, 2) for name, value in scores.items()}
+
+
 def one_row(
     name: str, model: Any, splits: Splits, data: DataConfig, seed: int, budget: tuple[str, float]
 ) -> dict[str, Any]:
     """The result row of a model at a budget."""
     kind, value = budget
-    inner = model.backbone if isinstance(model, Classifier) else model
+    inner = model.backbone if isinstance(model, Headed) else model
     call = call_of(inner, kind, value) if isinstance(inner, Student) else {}
     at = Budgeted(inner, **call) if isinstance(inner, Student) else inner
     row: dict[str, Any] = {"model": name, "budget": kind, "value": value}
     row["encoded"] = encoded_tokens(at, splits, data.points)
     row["gmacs"] = gmacs(inner, kind, value) if isinstance(inner, Student) else None
-    if isinstance(model, Classifier):
+    if isinstance(model, Headed):
         assert splits.test is not None
-        return row | {
-            "task": "fine-tuned",
-            "score": tested(model, splits, data.points, call),
-            "data": splits.test.name,
-            "protocol": "overall accuracy at this budget of weights selected at the default one",
-            "points": data.points,
-            "code": code_version(),
-        }
+        row |= {"data": splits.test.name, "points": data.points, "code": code_version()}
+        row["protocol"] = "at this budget, weights selected at the default one; "
+        if isinstance(model, Classifier):
+            score, what = tested(model, splits, data.points, call), "overall accuracy"
+            row["task"] = "fine-tuned"
+        else:
+            assert isinstance(model, Segmenter)
+            row |= (parts := tested_parts(model, splits, data.points, call))
+            score, what = parts["miou_i"], "mIoU over shapes"
+            row["task"] = "fine-tuned parts"
+        return row | {"score": score, "protocol": row["protocol"] + what}
     found = probe_row(name, at, splits, data, seed=seed)
     return found | row | {"task": "linear probe", "score": found["svm"]}
 
@@ -137,13 +161,14 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
     retain_memory()
     out = Path(config.out)
     loaded = [(name, load(name)) for name in config.models]
-    splits = load_splits(config.data, seed=config.seed)
+    parted = any(isinstance(model, Segmenter) for _, model in loaded)
+    splits = (part_splits if parted else load_splits)(config.data, seed=config.seed)
     if splits.test is None:
         raise InputError("budgets are compared on test clouds; name them with --data.test")
     known = {key(row): row for row in read_rows(out / "results.jsonl")}
     rows: list[dict[str, Any]] = []
     for path, model in loaded:
-        inner = model.backbone if isinstance(model, Classifier) else model
+        inner = model.backbone if isinstance(model, Headed) else model
         wanted: list[tuple[str, float]] = [("token_budget", inner.shape.groups)]
         if isinstance(inner, Student):
             wanted = list(budgets_of(inner, config))

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,17 @@ from foundry3d.config import (
     TrainConfig,
 )
 from foundry3d.cost import count
-from foundry3d.data.archive import write_archive
+from foundry3d.data.archive import read_archive, write_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
+from foundry3d.heads import Classifier
 from foundry3d.latency import Timing, candidates, choose
 from foundry3d.results import read_rows
+from foundry3d.segmenter import Segmenter
 from foundry3d.student import Budgeted, Student
 from foundry3d.sweep import correlations, sweep_gate
 from foundry3d.tasks.distill import DistillTask, distill, gate_loss
+from foundry3d.transforms import normalise
 
 FAST = TrainConfig(epochs=1, batch_size=8, warmup_epochs=0, accelerator="cpu")
 
@@ -135,6 +139,45 @@ def test_accuracy_over_budgets(teacher: Backbone, data: DataConfig, tmp_path: Pa
     written = (tmp_path / "out" / "results.jsonl").read_text()
     assert accuracy_over_budgets(config) == [json.loads(line) for line in written.splitlines()]
     assert (tmp_path / "out" / "results.jsonl").read_text() == written
+
+
+def test_fine_tuned_models_are_tested_at_every_budget(
+    teacher: Backbone, data: DataConfig, tmp_path: Path
+) -> None:
+    """A classifier's accuracy and a segmenter's mIoU are those of its own predictions."""
+    student = Student.from_teacher(teacher, supertokens=4, gate=True)
+    classes = Classifier.from_model(student, ("flat", "long"))
+    parts = Segmenter.from_model(student, parts=("low", "high"))
+    for name in ("train", "test"):
+        clouds = read_archive(str(getattr(data, name)))
+        halves = (clouds.points[..., 0] > 0).astype(np.uint8)
+        made = replace(clouds, parts=halves, part_names=("low", "high"), class_names=("x", "y"))
+        write_archive(tmp_path / f"{name}.npz", replace(made, labels=made.labels * 0))
+    checkpoint.save(classes, tmp_path / "classes", provenance={})
+    checkpoint.save(parts, tmp_path / "parts", provenance={})
+    budget = {"token_budgets": (8,), "supertokens": (), "seed": 0}
+    (row,) = accuracy_over_budgets(
+        BudgetsConfig(
+            models=(str(tmp_path / "classes"),), out=str(tmp_path / "a"), data=data, **budget
+        )
+    )
+    test = read_archive(str(data.test))
+    points = normalise(torch.from_numpy(test.points.astype(np.float32)))
+    right = classes(points, token_budget=8).argmax(dim=1).numpy() == test.labels
+    assert row["score"] == pytest.approx(100 * right.mean(), abs=0.01)
+    both = replace(data, train=str(tmp_path / "train.npz"), test=str(tmp_path / "test.npz"))
+    (row,) = accuracy_over_budgets(
+        BudgetsConfig(
+            models=(str(tmp_path / "parts"),), out=str(tmp_path / "b"), data=both, **budget
+        )
+    )
+    found = parts.predict(points, torch.zeros(40, dtype=torch.int64), token_budget=8).numpy()
+    truth = (test.points[..., 0] > 0).astype(int)
+    ious = [
+        np.mean([(p & t).sum() / max((p | t).sum(), 1) for p, t in ((f, y), (1 - f, 1 - y))])
+        for f, y in zip(found, truth, strict=True)
+    ]
+    assert row["score"] == pytest.approx(100 * np.mean(ious), abs=0.01)
 
 
 def test_lambdas_are_the_published_ones() -> None:

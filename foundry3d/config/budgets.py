@@ -18,7 +18,8 @@ LAMBDAS = (0.0, *sorted([*(10.0**i for i in EXPONENTS), 2.0]))
 class BudgetsConfig:
     """`foundry3d budgets`: accuracy of students over token budgets, ratios and supertokens.
 
-    Fine-tuned classifiers are tested at every budget; of other models the features are probed.
+    Fine-tuned classifiers and segmenters are tested at every budget; of other models the features
+    are probed.
 
     Attributes:
         models: saved students, teachers and classifiers (folders), a line of the picture each.
