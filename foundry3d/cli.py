@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import re
 import sys
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
@@ -197,13 +198,21 @@ def split_command(arguments: list[str]) -> tuple[str, list[str]]:
     return " ".join(arguments[:words]), arguments[words:]
 
 
+def plain_error(message: str) -> str:
+    """The parser's message; of one about a value, what a reader needs of it."""
+    found = re.search(r'Parser key "([^"]+)".*Given value: (.*)', message, re.DOTALL)
+    if found is None or "\n" in found[2].strip():
+        return message
+    return f"--{found[1]} does not take {found[2].strip()!r}; --help says what it takes"
+
+
 def read_options(command: str, arguments: list[str]) -> Any:
     """The command's configuration record from its arguments; ends the program on bad ones."""
     from jsonargparse import ArgumentParser
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            fail(f"{command}: {message}")
+            fail(f"{command}: {plain_error(message)}")
 
     kind, _, text = COMMANDS[command]
     parser = Parser(prog=f"foundry3d {command}", description=text, allow_abbrev=False)

@@ -172,3 +172,9 @@ def test_the_installed_command_ends_with_two() -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_value_of_the_wrong_kind_is_one_plain_sentence(capsys) -> None:
+    status, _, err = run(capsys, "embed", "x.ply", "--model", "m", "--ratio", "nan")
+    assert status == 2
+    assert "embed: --ratio does not take 'nan'; --help says what it takes" in err
