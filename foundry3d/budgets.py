@@ -120,7 +120,8 @@ def one_row(
     call = call_of(inner, kind, value) if isinstance(inner, Student) else {}
     at = Budgeted(inner, **call) if isinstance(inner, Student) else inner
     row: dict[str, Any] = {"model": name, "budget": kind, "value": value}
-    row["encoded"] = encoded_tokens(at, splits, data.points)
+    exact = kind == "token_budget" and isinstance(inner, Student)
+    row["encoded"] = value if exact else encoded_tokens(at, splits, data.points)
     row["gmacs"] = gmacs(inner, kind, value) if isinstance(inner, Student) else None
     if isinstance(model, Headed):
         assert splits.test is not None

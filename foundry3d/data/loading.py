@@ -117,6 +117,18 @@ def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
     )
 
 
+def load_tested(config: DataConfig, *, seed: int = 0) -> tuple[Splits, Clouds, Clouds]:
+    """The splits that `load_splits` gives, and of them training and test clouds.
+
+    Raises:
+        InputError: as `load_splits`, or there are no test clouds.
+    """
+    splits = load_splits(config, seed=seed)
+    if splits.test is None:
+        raise InputError("scores need test clouds; name them with data.test")
+    return splits, splits.train, splits.test
+
+
 def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards:
     """The training data alone: shards as a stream, anything else without the held-out clouds.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from foundry3d.config import DataConfig
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Splits, load_splits
+from foundry3d.data.loading import Splits, load_tested
 from foundry3d.errors import InputError
 
 
@@ -40,10 +40,7 @@ def part_splits(data: DataConfig, *, seed: int) -> Splits:
     Raises:
         InputError: they are not.
     """
-    splits = load_splits(data, seed=seed)
-    train, test = splits.train, splits.test
-    if test is None:
-        raise InputError("scores need test clouds; name them with data.test")
+    splits, train, test = load_tested(data, seed=seed)
     for clouds in (train, test):
         if clouds.parts is None:
             raise InputError(

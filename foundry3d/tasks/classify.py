@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.checkpoint import save
 from foundry3d.config import AugmentConfig, ClassifyConfig, DataConfig, to_dict
 from foundry3d.config.downstream import encoded, shape_of
 from foundry3d.data.clouds import Clouds
@@ -25,11 +23,12 @@ from foundry3d.geometry import gather
 from foundry3d.heads import Classifier
 from foundry3d.metrics import mean_class_accuracy, overall_accuracy
 from foundry3d.protocols import deviations
-from foundry3d.results import append, code_version, table
+from foundry3d.results import code_version, table
 from foundry3d.tasks.engine import draw_budget
 from foundry3d.tasks.finetune import (
     FinetuneTask,
     Outcome,
+    deliver,
     fit_and_select,
     labelled_splits,
     start_model,
@@ -211,9 +210,5 @@ def classify(config: ClassifyConfig) -> dict[str, Any]:
         )  # fmt: skip
         row["oa_voted"] = round(accuracies(shares, splits.test.labels)["oa"], 2)
     row["seconds"] = round(time.monotonic() - began, 1)
-    if task.trainer.is_global_zero:
-        save(model, Path(config.out) / "model", provenance={"made_by": "classify"} | row)
-        if config.results is not None:
-            append(config.results, [row])
-        print(table([row], CLASSIFY_COLUMNS))
+    deliver(task, row, made_by="classify", shown=table([row], CLASSIFY_COLUMNS))
     return row

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load_backbone
+from foundry3d.checkpoint import load_backbone, save
 from foundry3d.config import DataConfig, FinetuneConfig
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Labelled, LabelledBatches, Splits, load_splits
+from foundry3d.data.loading import Labelled, LabelledBatches, Splits, load_tested
 from foundry3d.errors import InputError
 from foundry3d.geometry import farthest_point_sample, gather
 from foundry3d.heads import Headed, Inner, reshaped
 from foundry3d.reduce.wrapped import Wrapped
+from foundry3d.results import append
 from foundry3d.student import Student
 from foundry3d.tasks.engine import Task, freeze, make_trainer, open_run, retain_memory
 from foundry3d.transforms import normalise
@@ -241,16 +242,24 @@ def start_model(config: FinetuneConfig) -> Inner:
     )
 
 
+def deliver(task: FinetuneTask, row: dict[str, Any], *, made_by: str, shown: str) -> None:
+    """Saves the model as `<out>/model`, appends the result row and prints, on the first process."""
+    if not task.trainer.is_global_zero:
+        return
+    config = task.config
+    save(task.model, Path(config.out) / "model", provenance={"made_by": made_by} | row)
+    if config.results is not None:
+        append(config.results, [row])
+    print(shown)
+
+
 def labelled_splits(data: DataConfig, *, seed: int) -> Splits:
     """Splits with a test part whose classes are those of training, every cloud labelled.
 
     Raises:
         InputError: they are not.
     """
-    splits = load_splits(data, seed=seed)
-    train, test = splits.train, splits.test
-    if test is None:
-        raise InputError("scores need test clouds; name them with data.test")
+    splits, train, test = load_tested(data, seed=seed)
     for clouds in (train, test):
         if clouds.labels.min() < 0 or len(train.class_names) < 2:
             raise InputError(f"{clouds.name}: expected a label of one of two or more classes")

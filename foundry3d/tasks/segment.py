@@ -6,7 +6,6 @@ Shapes: n clouds, B of a batch, N points, P parts, K categories.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.checkpoint import save
 from foundry3d.config import SegmentConfig, to_dict
 from foundry3d.config.downstream import encoded
 from foundry3d.data.loading import Labelled, Splits
@@ -30,12 +28,13 @@ from foundry3d.metrics import (
     shape_iou,
 )
 from foundry3d.protocols import deviations
-from foundry3d.results import append, code_version, table
+from foundry3d.results import code_version, table
 from foundry3d.segmenter import Segmenter
 from foundry3d.tasks.engine import draw_budget
 from foundry3d.tasks.finetune import (
     FinetuneTask,
     Outcome,
+    deliver,
     fit_and_select,
     start_model,
     still_points,
@@ -214,9 +213,5 @@ def segment(config: SegmentConfig) -> dict[str, Any]:
     row = result_row(config, model, task, fit_and_select(task))
     row |= {"protocol": config.protocol, "deviations": changed}
     row["seconds"] = round(time.monotonic() - began, 1)
-    if task.trainer.is_global_zero:
-        save(model, Path(config.out) / "model", provenance={"made_by": "segment"} | row)
-        if config.results is not None:
-            append(config.results, [row])
-        print(show(row))
+    deliver(task, row, made_by="segment", shown=show(row))
     return row

@@ -10,7 +10,6 @@ Shapes: B clouds, N points, C classes or parts.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,20 +17,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundry3d.backbone import require_teacher
-from foundry3d.checkpoint import load, save
+from foundry3d.checkpoint import load
 from foundry3d.config import SpecialistConfig
 from foundry3d.data.loading import Labelled, Splits
 from foundry3d.data.parts import part_splits
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.heads import Classifier, Headed
-from foundry3d.results import append, table
+from foundry3d.results import table
 from foundry3d.segmenter import Segmenter
 from foundry3d.student import Student
 from foundry3d.tasks import classify, segment
 from foundry3d.tasks.classify import CLASSIFY_COLUMNS, ClassifyTask
 from foundry3d.tasks.engine import draw_budget, freeze
-from foundry3d.tasks.finetune import FinetuneTask, fit_and_select, labelled_splits
+from foundry3d.tasks.finetune import FinetuneTask, deliver, fit_and_select, labelled_splits
 from foundry3d.tasks.segment import SegmentTask
 
 
@@ -210,9 +209,5 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
         )
     row["task"] += ", specialist of its teacher's outputs"
     row["seconds"] = round(time.monotonic() - began, 1)
-    if task.trainer.is_global_zero:
-        save(task.model, Path(config.out) / "model", provenance={"made_by": "specialize"} | row)
-        if config.results is not None:
-            append(config.results, [row])
-        print(shown)
+    deliver(task, row, made_by="specialize", shown=shown)
     return row
