@@ -280,6 +280,7 @@ class Student(Grouped):
         merged = self._wanted(probability, budget)
         drawn = budget.merged is not None
         chosen = selection(relative(probability) if drawn else probability, merged)
+        chosen = chosen.to(tokens.dtype)
         if not self.config.gate_through:
             chosen = chosen.detach()
         normed, cam = self.dso.choose(tokens, generator, budget.supertokens)
