@@ -190,7 +190,8 @@ def agrees(device: torch.device) -> bool:
 
     Tried on what decides: exact ties and a cloud far from the origin. Waits for the result.
     """
-    points = torch.randn(2, 1024, 3, generator=torch.Generator().manual_seed(0))
+    g = torch.Generator("cpu").manual_seed(0)
+    points = torch.randn(2, 1024, 3, generator=g, device="cpu")
     points = torch.stack([(points[0] * 4).round() / 3, points[1] + 100]).to(device)
     queries, start = points[:, :16], torch.tensor([0, 1], device=device)
     pairs = [

@@ -5,12 +5,13 @@ indexing, a copy to the host) fails on it, as it would make a GPU be waited for.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
+import foundry3d
 from foundry3d import geometry
 from foundry3d.backbone import Backbone
 from foundry3d.config import ReductionConfig
@@ -35,9 +36,11 @@ def test_students_need_no_numbers(
     teacher: Backbone, points: Tensor, options: dict[str, Any], budget: dict[str, Any]
 ) -> None:
     student = Student.from_teacher(teacher, supertokens=4, **options).to("meta")
-    tokens = student(points.to("meta"), **budget)
-    assert tokens.features.is_meta and tokens.features.shape == (4, 12, 24)
-    assert tokens.tokens_used.shape == (4,)
+    for model in (student, foundry3d.compile(student), foundry3d.compile(student, "bf16")):
+        tokens = model(points.to("meta"), **budget)
+        assert tokens.features.is_meta
+        assert tokens.features.shape == (4, 12, 24)
+        assert tokens.tokens_used.shape == (4,)
 
 
 def test_teachers_and_what_reads_them_need_no_numbers(teacher: Backbone, points: Tensor) -> None:
@@ -63,8 +66,9 @@ def test_thresholds_do_need_them(teacher: Backbone, points: Tensor) -> None:
 def test_a_cloud_without_numbers_spoils_itself_alone(
     teacher: Backbone, points: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an accelerator does with points that the CPU refuses."""
+    """What the torch form, and so an accelerator, does with points that the CPU refuses."""
     monkeypatch.setattr(geometry, "check_points", lambda points, at_least=1: None)
+    monkeypatch.setattr(geometry, "_twin", lambda points, backend, triton: None)
     student = Student.from_teacher(teacher, supertokens=4)
     for row, column, value in ((0, 0, "nan"), (50, 1, "nan"), (50, 2, "inf"), (0, 2, "-inf")):
         bad = points.clone()
@@ -83,23 +87,24 @@ def strict() -> Iterator[Callable[[str], None]]:
     torch.cuda.set_sync_debug_mode(before)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("options", "budget"), STUDENTS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_cuda_is_not_waited_for(
     teacher: Backbone,
     points: Tensor,
     strict: Callable[[str], None],
     options: dict[str, Any],
     budget: dict[str, Any],
-    dtype: torch.dtype,
+    precision: Literal["fp32", "bf16"],
 ) -> None:
-    student = Student.from_teacher(teacher, supertokens=4, **options).to("cuda", dtype)
-    there, whole = points.cuda(), teacher.to("cuda", dtype)
+    student = Student.from_teacher(teacher, supertokens=4, **options).cuda()
+    there, models = points.cuda(), [student, foundry3d.compile(student, precision)]
     with torch.inference_mode():
-        expected = student(there, **budget).features, whole(there).features  # kernels are compiled
+        expected = [model(there, **budget).features for model in models]  # compiles the kernels
         strict("error")
-        found = student(there, **budget).features, whole(there).features
+        found = [model(there, **budget).features for model in models]
         strict("default")
     for own, other in zip(found, expected, strict=True):
         torch.testing.assert_close(own, other)
