@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 
 class PointConv(nn.Linear):
-    """A 1x1 convolution over points, channels last: (..., in) to (..., out)."""
+    """A 1x1 convolution over points of any precision, channels last: (..., in) to (..., out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., out) of x (..., in), in the precision of the weights."""
+        return super().forward(x.to(self.weight.dtype))
 
 
 class GroupConv(PointConv):
@@ -64,7 +68,7 @@ class Tokenizer(nn.Module):
     def forward(self, neighborhoods: Tensor) -> Tensor:
         """Tokens (B, c, d) of neighborhoods (B, c, k, 3) of any precision, in the weights' own."""
         batch, tokens, size, _ = neighborhoods.shape
-        x = neighborhoods.reshape(-1, 3).to(self.lift.weight.dtype)
+        x = neighborhoods.reshape(-1, 3)
         x = self.widen(self.lift_relu(self.lift_norm(self.lift(x))))
         x = self.mix(x.view(batch * tokens, size, -1)).flatten(0, 1)
         x = self.project(self.mix_relu(self.mix_norm(x)))
