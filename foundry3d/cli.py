@@ -164,6 +164,12 @@ def option_type(kind: type, name: str) -> Any:
     return hint
 
 
+def item_type(hint: Any) -> Any:
+    """The type of a tuple's items, of an optional one too; None for anything else."""
+    tuples = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple]
+    return get_args(tuples[0])[0] if tuples else None
+
+
 def plain_words(kind: type, arguments: list[str]) -> list[str]:
     """Arguments as the parser wants them: `--flag` becomes `--flag true`, lists become JSON.
 
@@ -181,11 +187,8 @@ def plain_words(kind: type, arguments: list[str]) -> list[str]:
         words.append(word)
         if hint in (bool, bool | None) and not values:
             words.append("true")
-        elif get_origin(hint) is tuple and values and not values[0].startswith("["):
-            items = [
-                v if get_args(hint)[0] is not str else json.dumps(v, ensure_ascii=False)
-                for v in values
-            ]
+        elif (held := item_type(hint)) and values not in ([], ["null"]) and values[0][0] != "[":
+            items = [v if held is not str else json.dumps(v, ensure_ascii=False) for v in values]
             words.append(f"[{', '.join(items)}]")
             i += len(values)
         i += 1

@@ -34,7 +34,8 @@ class Groups(NamedTuple):
 
     Attributes:
         centers: (B, c, 3) sampled centers.
-        neighborhoods: (B, c, k, 3) the k nearest points of each center, relative to it.
+        neighborhoods: (B, c, k, 3) the k nearest points of each center, nearest first, relative
+            to it.
     """
 
     centers: Tensor
@@ -259,6 +260,22 @@ def group_at(
     index = nearest_neighbors(centers, points, group_size, backend=backend)
     neighborhoods = gather(points, index) - centers[:, :, None]
     return Groups(centers, neighborhoods if radius is None else neighborhoods / radius)
+
+
+def nearest_of(groups: Groups, group_size: int) -> Groups:
+    """The groups with the nearest `group_size` points of each: those of a smaller k.
+
+    Raises:
+        InputError: more points than the groups have.
+    """
+    size = groups.neighborhoods.shape[2]
+    if not 1 <= group_size <= size:
+        raise InputError(
+            f"cannot take {group_size} of groups of {size} points; ask for 1 to {size}"
+        )
+    if group_size == size:
+        return groups
+    return Groups(groups.centers, groups.neighborhoods[:, :, :group_size])
 
 
 def greedy_order(centers: Tensor, *, backend: Backend = "auto") -> Tensor:

@@ -101,7 +101,7 @@ def test_a_teacher_of_ones_own(points: Tensor, generator: torch.Generator) -> No
     config = DistillConfig(supertokens=4)
     student = Student(StudentConfig(backbone=TINY, supertokens=4, output_dim=7))
     teacher = Own()
-    groups, goal = DistillTask(config, teacher, student).goal(points, generator)
+    groups, goal, _ = DistillTask(config, teacher, student).goal(points, generator)
     assert torch.equal(groups.centers, points[:, :9])
     assert groups.neighborhoods.shape == (4, 9, 8, 3)
     assert torch.equal(goal, teacher.linear(points[:, :9]))

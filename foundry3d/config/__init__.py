@@ -26,6 +26,7 @@ from foundry3d.config.downstream import (
     HeadedConfig,
     ZeroshotConfig,
 )
+from foundry3d.config.light import LightTokenizerConfig
 from foundry3d.config.models import (
     PRESETS,
     BackboneConfig,
@@ -83,6 +84,7 @@ __all__ = [
     "HeadedConfig",
     "JepaConfig",
     "KMeansStudentConfig",
+    "LightTokenizerConfig",
     "MaskedConfig",
     "MergedConfig",
     "PackConfig",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from foundry3d.config.light import LightTokenizerConfig
 from foundry3d.config.models import BackboneConfig, JepaConfig, MaskedConfig
 from foundry3d.config.records import positive, require
 from foundry3d.config.training import AugmentConfig, BudgetDraws, DataConfig, TrainConfig
@@ -57,6 +58,7 @@ class DistillConfig:
             scratch and are never frozen (ViT-T students).
         student_depth: encoder blocks; null = the teacher's.
         student_heads: attention heads; null = the teacher's head width is kept.
+        student_tokenizer: a lighter tokenizer than the teacher's, and how it learns.
         unfreeze_epoch: epoch from which the encoder trains; null = frozen all the way.
         loss: smooth_l1 (beta 1) or mse.
         soft_assignment, dso_bias, cau_norm, supertoken_positions, assignment_heads, temperature:
@@ -78,6 +80,7 @@ class DistillConfig:
     student_dim: int | None = None
     student_depth: int | None = None
     student_heads: int | None = None
+    student_tokenizer: LightTokenizerConfig = field(default_factory=LightTokenizerConfig)
     unfreeze_epoch: int | None = 50
     loss: Literal["smooth_l1", "mse"] = "smooth_l1"
     soft_assignment: bool = False
@@ -109,6 +112,15 @@ class DistillConfig:
         require(
             self.gate or not (self.budgets.random_ratio or self.gate_lambda or self.gate_decay),
             "budgets.random_ratio, gate_lambda and gate_decay need the gate; add --gate",
+        )
+        require(
+            self.student == "supertokens" or self.student_tokenizer == LightTokenizerConfig(),
+            f"student_tokenizer is for students of supertokens, got student {self.student}",
+        )
+        require(
+            self.student_tokenizer.epochs < self.train.epochs,
+            f"student_tokenizer.epochs must be fewer than the {self.train.epochs} train.epochs, "
+            f"got {self.student_tokenizer.epochs}",
         )
         for name in ("student_dim", "student_depth", "student_heads"):
             value = getattr(self, name)

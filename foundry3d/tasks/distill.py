@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Teacher, require_teacher
+from foundry3d.backbone import Backbone, Teacher, Tokens, require_teacher
 from foundry3d.checkpoint import load
 from foundry3d.config import DistillConfig, ReductionConfig
 from foundry3d.data.loading import load_train
 from foundry3d.errors import InputError
-from foundry3d.geometry import Groups, group_at
+from foundry3d.geometry import Groups, group_at, nearest_of
 from foundry3d.reduce import FPSStudent, Merged
 from foundry3d.student import Student
 from foundry3d.tasks.engine import Task, draw_budget, fit, freeze, keep
@@ -22,18 +24,39 @@ Learner = Student | Merged | FPSStudent
 """What can be distilled from a teacher's token features."""
 
 
+class Goal(NamedTuple):
+    """What a student is to reproduce of a batch.
+
+    Attributes:
+        groups: that the student reads.
+        features: (B, c, d) the teacher's, None while the tokenizer trains alone.
+        tokens: (B, c, width) the teacher's tokens, before positions; None where they play no part.
+    """
+
+    groups: Groups
+    features: Tensor | None
+    tokens: Tensor | None
+
+
 class DistillTask(Task):
-    """One step of FMD; teacher and student read the same groups.
+    """One step of FMD; teacher and student read groups of the same centers.
+
+    A lighter tokenizer may learn the teacher's tokens first, alone; see `LightTokenizerConfig`.
 
     Args:
         config: of the run.
         teacher: frozen, not saved with the run's checkpoints; a `Backbone`, or any `Teacher`,
             whose centers the student's groups are then made at.
         student: trained in place.
+
+    Raises:
+        InputError: tokens to compare of a teacher or student that shows none, or of other widths.
     """
 
     def __init__(self, config: DistillConfig, teacher: Teacher, student: Learner) -> None:
         super().__init__(config.train, config.data, config.augment)
+        if config.student_tokenizer.matches_tokens:
+            check_tokens(teacher, student)
         self.config = config
         self.student = student
         if isinstance(teacher, nn.Module):
@@ -50,6 +73,10 @@ class DistillTask(Task):
         limit = self.config.unfreeze_epoch
         return self.can_freeze and (limit is None or self.current_epoch < limit)
 
+    def tokenizer_alone(self) -> bool:
+        """Whether nothing but the student's tokenizer trains in the current epoch."""
+        return self.current_epoch < self.config.student_tokenizer.epochs
+
     def on_fit_start(self) -> None:
         """Brings the teacher to the student's device."""
         if isinstance(self._teacher[0], nn.Module):
@@ -60,26 +87,48 @@ class DistillTask(Task):
         self.student.encoder.train(not self.encoder_frozen())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Until it is unfrozen, the encoder takes no step.
+        """Until it is unfrozen, the encoder takes no step, nor does what waits for the tokenizer.
 
-        Its gradients are dropped rather than switched off, because distributed training fixes at
+        Gradients are dropped rather than switched off, because distributed training fixes at
         the start which parameters it synchronises.
         """
-        if self.encoder_frozen():
-            for parameter in self.student.encoder.parameters():
-                parameter.grad = None
+        still: Iterable[nn.Parameter] = ()
+        if self.tokenizer_alone():
+            still = self.beside_tokenizer()
+        elif self.encoder_frozen():
+            still = self.student.encoder.parameters()
+        for parameter in still:
+            parameter.grad = None
 
-    def goal(self, points: Tensor, generator: torch.Generator) -> tuple[Groups, Tensor]:
-        """The groups that both read, and the teacher's features (B, c, d) of them.
+    def beside_tokenizer(self) -> list[nn.Parameter]:
+        """The student's parameters outside its tokenizer."""
+        own = {id(parameter) for parameter in self.student.tokenizer.parameters()}
+        return [p for p in self.student.parameters() if id(p) not in own]
+
+    def goal(self, points: Tensor, generator: torch.Generator) -> Goal:
+        """What the student is to reproduce of points (B, N, 3).
 
         Raises:
             InputError: a teacher of one's own returned what a teacher does not return.
         """
         teacher, student = self._teacher[0], self.student
+        if not isinstance(teacher, Backbone):
+            return self.own_goal(teacher, points)
+        groups = shared_groups(teacher, student, points, generator)
+        read = groups
+        if isinstance(student, Student):
+            read = nearest_of(groups, teacher.shape.group_size)
+            groups = nearest_of(groups, student.shape.group_size)
         with torch.no_grad():
-            if isinstance(teacher, Backbone):
-                groups = student.group(points, generator=generator)
-                return groups, teacher.encode(groups).features.float()
+            tokens, features = teacher.tokenizer(read.neighborhoods), None
+            if not self.tokenizer_alone():
+                features = teacher.encode_tokens(tokens, groups.centers).features.float()
+        return Goal(groups, features, tokens.float())
+
+    def own_goal(self, teacher: Teacher, points: Tensor) -> Goal:
+        """The goal of a teacher of one's own, and groups at its centers."""
+        student = self.student
+        with torch.no_grad():
             found = teacher(points)
         features, centers = found.features.float(), found.centers.to(points.dtype)
         batch, count, width = features.shape
@@ -89,21 +138,52 @@ class DistillTask(Task):
                 f"got {tuple(features.shape)} and {tuple(centers.shape)}"
             )
         shape = student.shape
-        return group_at(points, centers, shape.group_size, radius=shape.radius), features
+        return Goal(
+            group_at(points, centers, shape.group_size, radius=shape.radius), features, None
+        )
 
     def training_step(self, points: Tensor, index: int) -> Tensor:
         """The reconstruction loss of a batch of points (B, N, 3), equation 1."""
         generator = self.step_generator()
-        groups, goal = self.goal(self.prepared(points, generator), generator)
-        if isinstance(self.student, Student):
-            budget = draw_budget(self.config.budgets, self.student, len(points), generator)
-            output = self.student.encode(groups, generator=generator, **budget)
-        else:
-            output = self.student.encode(groups, generator=generator)
+        goal = self.goal(self.prepared(points, generator), generator)
+        student, groups = self.student, goal.groups
+        if not isinstance(student, Student):
+            return self.feature_loss(student.encode(groups, generator=generator), goal)
+        tokens = student.tokenizer(groups.neighborhoods)
+        if self.tokenizer_alone():
+            return self.token_loss(tokens, goal) + self.untouched()
+        budget = draw_budget(self.config.budgets, student, len(points), generator)
+        output = student.encode_tokens(tokens, groups.centers, generator=generator, **budget)
+        loss, light = self.feature_loss(output, goal), self.config.student_tokenizer
+        if light.matches_tokens:
+            apart = self.token_loss(tokens if light.weight else tokens.detach(), goal)
+            loss = loss + light.weight * apart
+        return loss
+
+    def token_loss(self, tokens: Tensor, goal: Goal) -> Tensor:
+        """Smooth L1 between the tokenizer's tokens (B, c, width) and the teacher's."""
+        assert goal.tokens is not None
+        loss = F.smooth_l1_loss(tokens.float(), goal.tokens)
+        self.log("token_loss", loss)
+        return loss
+
+    def untouched(self) -> Tensor | float:
+        """Zero; among several processes one that every parameter beside the tokenizer is part of.
+
+        Distributed training waits for a gradient of every parameter.
+        """
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return 0.0
+        rest = [p for p in self.beside_tokenizer() if p.requires_grad]
+        return 0.0 * torch.stack([parameter.float().sum() for parameter in rest]).sum()
+
+    def feature_loss(self, output: Tokens, goal: Goal) -> Tensor:
+        """The loss of a student's output, with the gate's regulariser."""
         features = output.features.float()
-        loss = F.mse_loss(features, goal)
+        assert goal.features is not None
+        loss = F.mse_loss(features, goal.features)
         if self.config.loss == "smooth_l1":
-            loss = F.smooth_l1_loss(features, goal)
+            loss = F.smooth_l1_loss(features, goal.features)
         self.log("loss", loss)
         assert output.assignment is not None
         merged = output.assignment >= 0
@@ -120,6 +200,32 @@ class DistillTask(Task):
         """The gate, unless weight decay on it was asked for (Table 15)."""
         gate = self.student.gate if isinstance(self.student, Student) else None
         return () if gate is None or self.config.gate_decay else gate.parameters()
+
+
+def shared_groups(
+    teacher: Backbone, student: Learner, points: Tensor, generator: torch.Generator
+) -> Groups:
+    """Groups of points (B, N, 3) large enough for both, of which each reads its nearest points."""
+    if not isinstance(student, Student):
+        return student.group(points, generator=generator)
+    size = max(teacher.shape.group_size, student.shape.group_size)
+    return student.group(points, generator=generator, group_size=size)
+
+
+def check_tokens(teacher: Teacher, student: Learner) -> None:
+    """Refuses a pair whose tokens cannot be compared.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    if not (isinstance(teacher, Backbone) and isinstance(student, Student)):
+        raise InputError(
+            f"student_tokenizer.epochs and weight compare the tokens of a Backbone and a Student, "
+            f"got a {type(teacher).__name__} and a {type(student).__name__}; leave both 0"
+        )
+    theirs, own = (m.shape.token_dim or m.shape.dim for m in (teacher, student))
+    if theirs != own:
+        raise InputError(f"expected student tokens as wide as the teacher's {theirs}, got {own}")
 
 
 def gate_loss(probability: Tensor, weight: float) -> Tensor:
@@ -152,6 +258,8 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Learner:
         dim=config.student_dim,
         depth=config.student_depth,
         heads=config.student_heads,
+        point_widths=config.student_tokenizer.point_widths,
+        group_size=config.student_tokenizer.group_size,
         generator=generator,
         soft_assignment=config.soft_assignment,
         dso_bias=config.dso_bias,
