@@ -1,14 +1,19 @@
 """Sampling, neighbours, grouping and ordering of points: pure functions, one obvious form each.
 
-The torch form runs on any device and is the definition; on the CPU in float32 the compiled twins
-of `geometry_cpu` are taken instead and give the same indices, ties included. Distances are direct
-differences, never the matrix product, which returns wrong neighbours far from the origin.
+The torch form runs on any device and is the definition; in float32 the compiled twins of
+`geometry_cpu` are taken instead on the CPU, the Triton twins of `geometry_cuda` on CUDA where
+Triton is installed, and give the same indices, ties included. Distances are direct differences,
+never the matrix product, which returns wrong neighbours far from the origin. On an accelerator
+nothing here waits for a result.
 
 Shapes: B clouds, N points, M queries, c tokens (centers), k points a group.
 """
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,7 +22,11 @@ from torch import Tensor
 from foundry3d import geometry_cpu
 from foundry3d.errors import InputError
 
-Backend = Literal["auto", "torch", "compiled"]
+log = logging.getLogger("foundry3d")
+
+Backend = Literal["auto", "torch", "compiled", "triton"]
+MOST_SAMPLED, MOST_NEIGHBORS, MOST_ORDERED = 2**20, 64, 8192
+"""What the Triton twins take: points of a sampled cloud, k, and centers to order."""
 
 
 class Groups(NamedTuple):
@@ -36,9 +45,13 @@ class Groups(NamedTuple):
 def check_points(points: Tensor, *, at_least: int = 1) -> None:
     """Refuses what no model here can read.
 
+    Coordinates are only looked at on the CPU, because an accelerator would have to be waited for:
+    there a cloud with NaN or infinite coordinates gets NaN features, and the other clouds of the
+    batch theirs. Files, data sets and `embed` check theirs before they move.
+
     Raises:
         InputError: not (B, N, 3), not floating point, empty, fewer than `at_least` points a cloud,
-            or NaN or infinite coordinates.
+            or, on the CPU, NaN or infinite coordinates.
     """
     if points.ndim != 3 or points.shape[-1] != 3 or not points.is_floating_point():
         raise InputError(
@@ -50,7 +63,8 @@ def check_points(points: Tensor, *, at_least: int = 1) -> None:
             f"expected at least one cloud of at least {max(at_least, 1)} points, got "
             f"{points.shape[0]} of {points.shape[1]}; add points or lower groups and group_size"
         )
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(points).all()):
+    looked_at = points.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looked_at and not bool(torch.isfinite(points).all()):
         raise InputError("the points have NaN or infinite coordinates; remove those points first")
 
 
@@ -68,16 +82,45 @@ def gather(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, flat).reshape(*index.shape, values.shape[-1])
 
 
-def _compiled(points: Tensor, backend: Backend) -> bool:
-    if backend not in ("auto", "torch", "compiled"):
-        raise InputError(f"backend is one of auto, torch, compiled; got {backend!r}")
-    fits = points.device.type == "cpu" and points.dtype == torch.float32
-    if backend == "compiled" and not fits:
+@cache
+def _triton(device: torch.device) -> ModuleType | None:
+    """The Triton twins, if they exist and are right on this device."""
+    try:
+        from foundry3d import geometry_cuda
+    except ImportError:
+        return None
+    try:
+        right = geometry_cuda.agrees(device)
+    except Exception as error:  # no compiler, too old a device: whatever Triton raises
+        log.warning("Triton does not run on %s (%s); geometry takes the torch form", device, error)
+        return None
+    if not right:
+        log.warning("Triton gives other indices on %s; geometry takes the torch form", device)
+    return geometry_cuda if right else None
+
+
+def _twin(points: Tensor, backend: Backend, *, triton: bool) -> ModuleType | None:
+    """The module whose twins take these points, None = the torch form; `triton`: sizes fit it."""
+    known = ("auto", "torch", "compiled", "triton")
+    if backend not in known:
+        raise InputError(f"backend is one of {', '.join(known)}; got {backend!r}")
+    if backend == "torch" or torch.compiler.is_compiling():
+        return None
+    kind = points.device.type if points.dtype == torch.float32 else ""
+    if kind == "cpu" and backend != "triton":
+        return geometry_cpu
+    twin = _triton(points.device) if kind == "cuda" and backend != "compiled" and triton else None
+    if twin is None and backend != "auto":
+        takes = {
+            "compiled": "float32 points on the CPU",
+            "triton": f"float32 points on CUDA, up to {MOST_SAMPLED} to sample, up to "
+            f"{MOST_NEIGHBORS} neighbours and {MOST_ORDERED} centers, where Triton is installed",
+        }
         raise InputError(
-            f"the compiled backend takes float32 points on the CPU, got {points.dtype} on "
-            f"{points.device}; use backend='torch'"
+            f"the {backend} backend takes {takes[backend]}, got {points.dtype} of shape "
+            f"{tuple(points.shape)} on {points.device}; use backend='torch'"
         )
-    return fits and backend != "torch" and not torch.compiler.is_compiling()
+    return twin
 
 
 def farthest_point_sample(
@@ -89,7 +132,7 @@ def farthest_point_sample(
         points: (B, N, 3).
         count: how many indices, 1 to N.
         start: (B,) first index of each cloud; None = index 0 (inference).
-        backend: `auto` picks the compiled form where it applies.
+        backend: `auto` picks the compiled or the Triton form where it applies.
 
     Returns:
         (B, count) int64 indices, in the order of choice; ties go to the lowest index.
@@ -102,8 +145,9 @@ def farthest_point_sample(
         raise InputError(f"cannot sample {count} of {size} points; ask for 1 to {size}")
     if start is None:
         start = torch.zeros(batch, dtype=torch.int64, device=points.device)
-    if _compiled(points, backend):
-        return geometry_cpu.farthest_point_sample(points.detach(), count, start)
+    twin = _twin(points, backend, triton=size <= MOST_SAMPLED)
+    if twin is not None:
+        return twin.farthest_point_sample(points.detach(), count, start)
     x, y, z = points.detach().unbind(-1)
     nearest = torch.full_like(x, float("inf"))
     chosen = torch.empty(batch, count, dtype=torch.int64, device=points.device)
@@ -136,8 +180,9 @@ def nearest_neighbors(
     size = points.shape[1]
     if not 1 <= k <= size:
         raise InputError(f"cannot take the {k} nearest of {size} points; ask for 1 to {size}")
-    if _compiled(points, backend) and queries.dtype == torch.float32:
-        return geometry_cpu.nearest_neighbors(queries.detach(), points.detach(), k)
+    twin = _twin(points, backend, triton=k <= MOST_NEIGHBORS)
+    if twin is not None and queries.dtype == torch.float32:
+        return twin.nearest_neighbors(queries.detach(), points.detach(), k)
     chunk = max(1, 2**26 // (size * points.shape[0]))
     order = torch.arange(size, device=points.device)
     found = []
@@ -246,8 +291,9 @@ def greedy_order(centers: Tensor, *, backend: Backend = "auto") -> Tensor:
     batch, count, _ = centers.shape
     x, y, z = centers.unbind(-1)
     first = (x + y + z).argmin(dim=1)
-    if _compiled(centers, backend):
-        return geometry_cpu.greedy_order(centers.detach(), first)
+    twin = _twin(centers, backend, triton=count <= MOST_ORDERED)
+    if twin is not None:
+        return twin.greedy_order(centers.detach(), first)
     distance = squared_distances(centers, centers)
     rows = torch.arange(batch, device=centers.device)
     order = torch.empty(batch, count, dtype=torch.int64, device=centers.device)

@@ -351,8 +351,8 @@ class Student(Grouped):
         normed, cam = self.dso.choose(gather(tokens, order[:, :rows]), count=count)
         if wanted is not None:
             merged = fill_budget(cam, tokens.shape[1], wanted)
-            rows = int(merged.max())
-        return Plan(order, merged, rows), normed[:, :rows], cam[:, :rows]
+        # A soft map can leave a supertoken without weight, so only its own count is certain.
+        return Plan(order, merged, rows, None if self.dso.soft else wanted), normed, cam
 
     def enter_planned(
         self,
@@ -370,7 +370,7 @@ class Student(Grouped):
             tokens: (B, c, d).
             positions: (B, c, d).
             probability: (B, c).
-            plan: which of them are merged; m is the largest number of it, 0 included.
+            plan: which of them are merged; m is its `rows`, 0 included.
             normed: (B, m, d) layer-normed tokens in the order of the plan.
             cam: (B, m, s) their map.
             packed: no padding: clouds of equal length are encoded together.
@@ -385,7 +385,10 @@ class Student(Grouped):
         x = torch.cat([merged.supertokens, ranked], dim=1)
         at = torch.cat([merged.positions, placed], dim=1)
         used = valid.sum(dim=1)
-        width = int(used.max()) if plan.width is None else plan.width
+        if plan.width is None:
+            least, width = torch.stack(used.aminmax()).tolist()
+        else:
+            least = width = plan.width
         x, at, valid, index = compacted(x, at, valid, width)
 
         def restore(encoded: Tensor) -> Tensor:
@@ -397,7 +400,7 @@ class Student(Grouped):
 
         chosen = cam.argmax(dim=-1).masked_fill(~taken[:, :rows], -1)
         assignment = torch.full_like(plan.order, -1).scatter(1, plan.order[:, :rows], chosen)
-        bias = None if plan.width is not None or bool(valid.all()) else key_bias(valid, x.dtype)
+        bias = None if least == width else key_bias(valid, x.dtype)
         return Entry(x, at, bias, restore, assignment, used, probability, packed)
 
 

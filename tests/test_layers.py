@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "foundry3d"
 FLOORS = [
     {"errors", "writing"},
     {"config", "protocols"},
-    {"geometry", "geometry_cpu", "transforms"},
+    {"geometry", "geometry_cpu", "geometry_cuda", "transforms"},
     {"data"},
     {
         "tokenizer",
