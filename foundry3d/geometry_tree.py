@@ -270,3 +270,176 @@ def farthest(tree: Tree, count: int, start: int) -> np.ndarray:
     chosen = np.empty(count, np.int64)
     _sample(*tree, start, chosen)
     return chosen
+
+
+@njit(nogil=True, cache=True)
+def _bound(bits: np.ndarray, k: int) -> np.int32:
+    """A value with at least k of the values at or below it, and few more where no ties forbid."""
+    least, most = _limits(bits)
+    low, high = np.int64(least), np.int64(most)
+    enough = k + k // 8 + 2
+    while low < high:
+        middle = (low + high) >> 1
+        bound = np.int32(middle)
+        count = np.int32(0)
+        for i in range(bits.shape[0]):
+            count += np.int32(bits[i] <= bound)
+        if count < k:
+            low = middle + 1
+        else:
+            high = middle
+            if count <= enough:
+                break
+    return np.int32(high)
+
+
+@njit(nogil=True, cache=True)
+def _keep(bits: np.ndarray, index: np.ndarray, bound: np.int32) -> int:
+    """Moves the candidates at or below the bound to the front: how many they are."""
+    kept = np.uint64(0)
+    for i in range(np.uint64(bits.shape[0])):
+        value = bits[i]
+        bits[kept], index[kept] = value, index[i]
+        kept += np.uint64(value <= bound)
+    return np.int64(kept)
+
+
+@njit(nogil=True, cache=True)
+def _ranked(bits: np.ndarray, index: np.ndarray, keys: np.ndarray, found: np.ndarray) -> None:
+    """The found.shape[0] lowest candidates by (distance, index), in order."""
+    size = bits.shape[0]
+    for i in range(size):
+        keys[i] = (np.int64(bits[i]) << 32) | index[i]
+    if size > 128:
+        keys[:size].sort()
+        for j in range(found.shape[0]):
+            found[j] = keys[j] & 0xFFFFFFFF
+        return
+    for i in range(size):
+        key = keys[i]
+        rank = 0
+        for j in range(size):
+            rank += np.int64(keys[j] < key)
+        if rank < found.shape[0]:
+            found[rank] = key & 0xFFFFFFFF
+
+
+@njit(nogil=True, cache=True)
+def _shrink(bits: np.ndarray, index: np.ndarray, size: int, k: int) -> tuple[int, np.int32]:
+    """Drops candidates that k others precede: how many stay, and a bound on the k-th distance."""
+    bound = _bound(bits[:size], k)
+    size = _keep(bits[:size], index[:size], bound)
+    if size > 2 * k + 2:  # ties beyond counting: by distance and index
+        keys = np.empty(size, np.int64)
+        for i in range(size):
+            keys[i] = (np.int64(bits[i]) << 32) | index[i]
+        keys.sort()
+        size = k
+        for i in range(k):
+            bits[i], index[i] = np.int32(keys[i] >> 32), np.int32(keys[i] & 0xFFFFFFFF)
+        bound = bits[k - 1]
+    return size, bound
+
+
+@njit(nogil=True, cache=True)
+def _distances(
+    xs: np.ndarray, ys: np.ndarray, zs: np.ndarray, x: float, y: float, z: float, out: np.ndarray
+) -> None:
+    for i in range(out.shape[0]):
+        dx, dy, dz = x - xs[i], y - ys[i], z - zs[i]
+        out[i] = dx * dx + dy * dy + dz * dz
+
+
+@njit(nogil=True, cache=True)
+def _append(
+    bits: np.ndarray, index: np.ndarray, kept: np.ndarray, names: np.ndarray, bound: np.int32
+) -> int:
+    """Candidates at or below the bound behind kept and names: how many."""
+    count = np.uint64(0)
+    size = bits.shape[0]
+    for low in range(0, size, 16):
+        high = min(low + 16, size)
+        some = np.int32(0)
+        for i in range(low, high):
+            some += np.int32(bits[i] <= bound)
+        if some:
+            for i in range(low, high):
+                kept[count], names[count] = bits[i], index[i]
+                count += np.uint64(bits[i] <= bound)
+    return np.int64(count)
+
+
+@njit(nogil=True, cache=True)
+def _neighbors(
+    queries: np.ndarray,
+    found: np.ndarray,
+    xyz: np.ndarray,
+    index: np.ndarray,
+    edges: np.ndarray,
+    boxes: np.ndarray,
+    blocks: np.ndarray,
+) -> None:
+    """The nearest bucket first, then those whose boxes are nearer than the k-th found so far."""
+    count, fold, k = boxes.shape[0], boxes.shape[2], found.shape[1]
+    xs, ys, zs = xyz[0], xyz[1], xyz[2]
+    largest = 0
+    for j in range(edges.shape[0] - 1):
+        largest = max(largest, edges[j + 1] - edges[j])
+    distance = np.empty(largest, np.float32)
+    bits = distance.view(np.int32)
+    kept = np.empty(2 * k + 3 + largest, np.int32)
+    names = np.empty(2 * k + 3 + largest, np.int32)
+    keys = np.empty(2 * k + 3 + largest, np.int64)
+    block_reach = np.empty(count, np.float32)
+    block_bits = block_reach.view(np.int32)
+    reach = np.empty(fold, np.float32)
+    reach_bits = reach.view(np.int32)
+    waiting = np.empty(count * fold, np.int64)
+    for m in range(queries.shape[0]):
+        x, y, z = queries[m, 0], queries[m, 1], queries[m, 2]
+        _reach(blocks, x, y, z, block_reach)
+        near = _first_least(block_bits)
+        _reach(boxes[near], x, y, z, reach)
+        home = near * fold + _first_least(reach_bits)
+        waiting[0] = home
+        todo, size, bound, at = 1, 0, np.int32(0x7FFFFFFF), 0
+        while at < todo:
+            bucket = waiting[at] & 0xFFFFFFFF
+            if (waiting[at] >> 32) > bound:
+                break
+            low, high = edges[bucket], edges[bucket + 1]
+            some = high - low
+            _distances(xs[low:high], ys[low:high], zs[low:high], x, y, z, distance[:some])
+            size += _append(bits[:some], index[low:high], kept[size:], names[size:], bound)
+            if size > 2 * k or (at == 0 and size >= k):
+                size, bound = _shrink(kept, names, size, k)
+            at += 1
+            if at == 1:
+                for block in range(count):
+                    if block_bits[block] > bound:
+                        continue
+                    _reach(boxes[block], x, y, z, reach)
+                    for j in range(fold):
+                        bucket = block * fold + j
+                        if reach_bits[j] <= bound and bucket != home:
+                            waiting[todo] = (np.int64(reach_bits[j]) << 32) | bucket
+                            todo += 1
+                waiting[1:todo].sort()
+        _ranked(kept[:size], names[:size], keys, found[m])
+
+
+@njit(nogil=True, cache=True)
+def _first_least(bits: np.ndarray) -> int:
+    least, _ = _limits(bits)
+    at = np.int32(bits.shape[0])
+    for i in range(np.int32(bits.shape[0])):
+        at = min(at, np.int32(i) if bits[i] == least else at)
+    return at
+
+
+def nearest(tree: Tree, queries: np.ndarray, k: int, *, threads: int = 1) -> np.ndarray:
+    """See `geometry.nearest_neighbors`: (M, k) int64 of queries (M, 3)."""
+    found = np.empty((len(queries), k), np.int64)
+    parts = -(-len(queries) // 4096)
+    spread(lambda q, f: _neighbors(q, f, *tree[1:]), threads, queries, found, parts=parts)
+    return found
