@@ -86,15 +86,22 @@ def _keep(bits: np.ndarray, index: np.ndarray, bound: np.int32) -> int:
 
 
 @njit(nogil=True, cache=True)
+def _sorted(bits: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
+    """Candidates as (distance, index) in one int64 each, ascending."""
+    keys = np.empty(size, np.int64)
+    for i in range(size):
+        keys[i] = (np.int64(bits[i]) << 32) | index[i]
+    keys.sort()
+    return keys
+
+
+@njit(nogil=True, cache=True)
 def shrink(bits: np.ndarray, index: np.ndarray, size: int, k: int) -> tuple[int, np.int32]:
     """Drops candidates that k others precede: how many stay, and a bound on the k-th distance."""
     bound = kth_bound(bits[:size], k)
     size = _keep(bits[:size], index[:size], bound)
-    if size > 2 * k + 2:  # ties beyond counting: by distance and index
-        keys = np.empty(size, np.int64)
-        for i in range(size):
-            keys[i] = (np.int64(bits[i]) << 32) | index[i]
-        keys.sort()
+    if size > 2 * k + 2:  # ties that distances alone do not settle
+        keys = _sorted(bits, index, size)
         size = k
         for i in range(k):
             bits[i], index[i] = np.int32(keys[i] >> 32), np.int32(keys[i] & 0xFFFFFFFF)
@@ -103,23 +110,23 @@ def shrink(bits: np.ndarray, index: np.ndarray, size: int, k: int) -> tuple[int,
 
 
 @njit(nogil=True, cache=True)
-def ranked(bits: np.ndarray, index: np.ndarray, keys: np.ndarray, found: np.ndarray) -> None:
-    """The found.shape[0] lowest candidates by (distance, index), in order."""
-    size = bits.shape[0]
-    for i in range(size):
-        keys[i] = (np.int64(bits[i]) << 32) | index[i]
+def ranked(bits: np.ndarray, index: np.ndarray, size: int, found: np.ndarray) -> None:
+    """The found.shape[0] lowest of size candidates, in order; 16 more places must be readable."""
+    k = found.shape[0]
     if size > 128:
-        keys[:size].sort()
-        for j in range(found.shape[0]):
-            found[j] = keys[j] & 0xFFFFFFFF
+        keys = _sorted(bits, index, size)
+        for i in range(k):
+            found[i] = keys[i] & 0xFFFFFFFF
         return
+    whole = -(-size // 16) * 16  # full vectors: ranks behind size mean nothing
+    ranks = np.zeros(whole, np.int32)
+    for j in range(size):
+        value, name = bits[j], index[j]
+        for i in range(whole):
+            ranks[i] += np.int32((value < bits[i]) | ((value == bits[i]) & (name < index[i])))
     for i in range(size):
-        key = keys[i]
-        rank = 0
-        for j in range(size):
-            rank += np.int64(keys[j] < key)
-        if rank < found.shape[0]:
-            found[rank] = key & 0xFFFFFFFF
+        if ranks[i] < k:
+            found[ranks[i]] = index[i]
 
 
 @njit(nogil=True, cache=True)
@@ -159,8 +166,7 @@ def neighbors(queries: np.ndarray, points: np.ndarray, found: np.ndarray) -> Non
     bits = distance.view(np.int32)
     minima = np.empty(columns, np.int32)
     near = np.empty(columns + 1, np.int32)
-    kept, names = np.empty(size + 1, np.int32), np.empty(size + 1, np.int32)
-    keys = np.empty(size, np.int64)
+    kept, names = np.empty(size + 16, np.int32), np.empty(size + 16, np.int32)
     for b in range(points.shape[0]):
         axes = _axes(points[b])
         for m in range(queries.shape[1]):
@@ -186,7 +192,7 @@ def neighbors(queries: np.ndarray, points: np.ndarray, found: np.ndarray) -> Non
             total = np.int64(count)
             if total > 2 * k + 2:
                 total, bound = shrink(kept, names, total, k)
-            ranked(kept[:total], names[:total], keys, found[b, m])
+            ranked(kept, names, total, found[b, m])
 
 
 @njit(nogil=True, cache=True)

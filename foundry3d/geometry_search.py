@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from foundry3d.geometry_scan import distances, limits, lower, ranked, shrink
+from foundry3d.geometry_scan import distances, kth_bound, limits, lower, ranked, shrink
 from foundry3d.geometry_tree import Tree
 from foundry3d.threads import spread
 
@@ -140,9 +140,8 @@ def _neighbors(
         largest = max(largest, edges[j + 1] - edges[j])
     distance = np.empty(largest, np.float32)
     bits = distance.view(np.int32)
-    kept = np.empty(2 * k + 3 + largest, np.int32)
-    names = np.empty(2 * k + 3 + largest, np.int32)
-    keys = np.empty(2 * k + 3 + largest, np.int64)
+    room = 2 * k + 2 + largest + 16
+    kept, names = np.empty(room, np.int32), np.empty(room, np.int32)
     block_reach = np.empty(count, np.float32)
     block_bits = block_reach.view(np.int32)
     reach = np.empty(fold, np.float32)
@@ -163,8 +162,10 @@ def _neighbors(
             low, high = edges[bucket], edges[bucket + 1]
             some = high - low
             distances((xs[low:high], ys[low:high], zs[low:high]), x, y, z, distance[:some])
+            if at == 0 and some >= k:
+                bound = kth_bound(bits[:some], k)
             size += _append(bits[:some], index[low:high], kept[size:], names[size:], bound)
-            if size > 2 * k or (at == 0 and size >= k):
+            if size > 2 * k + 2:
                 size, bound = shrink(kept, names, size, k)
             at += 1
             if at == 1:
@@ -178,7 +179,7 @@ def _neighbors(
                             waiting[todo] = (np.int64(reach_bits[j]) << 32) | bucket
                             todo += 1
                 waiting[1:todo].sort()
-        ranked(kept[:size], names[:size], keys, found[m])
+        ranked(kept, names, size, found[m])
 
 
 def farthest(tree: Tree, start: int, chosen: np.ndarray) -> None:
