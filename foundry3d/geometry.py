@@ -85,12 +85,10 @@ def _compiled(points: Tensor, backend: Backend) -> bool:
 def build_trees(points: Tensor, *, backend: Backend = "auto") -> Trees | None:
     """Search trees of points (B, N, 3), for calls that sample or search the same points.
 
-    Only a matter of time: results are the same with trees and without. None where there is
-    nothing to gain (small clouds, other devices and types, the torch form).
+    Results are the same with trees and without; they save time from some thousand points on.
+    None where the compiled form does not apply (other devices and types, the torch form).
     """
-    if points.shape[1] < geometry_cpu.LARGE or not _compiled(points, backend):
-        return None
-    return geometry_cpu.build_trees(points.detach())
+    return geometry_cpu.build_trees(points.detach()) if _compiled(points, backend) else None
 
 
 def farthest_point_sample(
@@ -208,7 +206,8 @@ def group_points(
             a radius that is not positive.
     """
     check_points(points, at_least=max(groups, group_size))
-    trees = build_trees(points, backend=backend)
+    pays = geometry_cpu.tree_pays(points.shape[1], groups)
+    trees = build_trees(points, backend=backend) if pays else None
     chosen = farthest_point_sample(points, groups, start=start, trees=trees, backend=backend)
     centers = gather(points, chosen)
     return group_at(points, centers, group_size, radius=radius, trees=trees, backend=backend)

@@ -12,10 +12,11 @@ import numpy as np
 from numba import njit
 
 Axes = tuple[np.ndarray, np.ndarray, np.ndarray]
+Whole = int | np.integer
 
 
 @njit(nogil=True, cache=True)
-def limits(values: np.ndarray) -> tuple[np.int32, np.int32]:
+def limits(values: np.ndarray) -> tuple[Whole, Whole]:
     """The least and the largest of int32 values."""
     low, high = values[0], values[0]
     for i in range(values.shape[0]):
@@ -36,7 +37,7 @@ def distances(axes: Axes, x: float, y: float, z: float, out: np.ndarray) -> None
 @njit(nogil=True, cache=True)
 def lower(
     axes: Axes, x: float, y: float, z: float, nearest: np.ndarray, bits: np.ndarray
-) -> tuple[np.int32, np.int32]:
+) -> tuple[Whole, Whole]:
     """Lowers the nearest distances to those to a new sample: their maximum, and where first."""
     xs, ys, zs = axes
     size = np.int32(nearest.shape[0])
@@ -54,7 +55,7 @@ def lower(
 
 
 @njit(nogil=True, cache=True)
-def kth_bound(bits: np.ndarray, k: int) -> np.int32:
+def kth_bound(bits: np.ndarray, k: int) -> Whole:
     """A value with at least k of the values at or below it, and few more where no ties forbid."""
     least, most = limits(bits)
     low, high = np.int64(least), np.int64(most)
@@ -75,7 +76,7 @@ def kth_bound(bits: np.ndarray, k: int) -> np.int32:
 
 
 @njit(nogil=True, cache=True)
-def _keep(bits: np.ndarray, index: np.ndarray, bound: np.int32) -> int:
+def _keep(bits: np.ndarray, index: np.ndarray, bound: Whole) -> Whole:
     """Moves the candidates at or below the bound to the front: how many they are."""
     kept = np.uint64(0)
     for i in range(np.uint64(bits.shape[0])):
@@ -86,7 +87,7 @@ def _keep(bits: np.ndarray, index: np.ndarray, bound: np.int32) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _sorted(bits: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
+def _sorted(bits: np.ndarray, index: np.ndarray, size: Whole) -> np.ndarray:
     """Candidates as (distance, index) in one int64 each, ascending."""
     keys = np.empty(size, np.int64)
     for i in range(size):
@@ -96,7 +97,7 @@ def _sorted(bits: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def shrink(bits: np.ndarray, index: np.ndarray, size: int, k: int) -> tuple[int, np.int32]:
+def shrink(bits: np.ndarray, index: np.ndarray, size: Whole, k: int) -> tuple[Whole, Whole]:
     """Drops candidates that k others precede: how many stay, and a bound on the k-th distance."""
     bound = kth_bound(bits[:size], k)
     size = _keep(bits[:size], index[:size], bound)
@@ -110,7 +111,7 @@ def shrink(bits: np.ndarray, index: np.ndarray, size: int, k: int) -> tuple[int,
 
 
 @njit(nogil=True, cache=True)
-def ranked(bits: np.ndarray, index: np.ndarray, size: int, found: np.ndarray) -> None:
+def ranked(bits: np.ndarray, index: np.ndarray, size: Whole, found: np.ndarray) -> None:
     """The found.shape[0] lowest of size candidates, in order; 16 more places must be readable."""
     k = found.shape[0]
     if size > 128:
@@ -189,7 +190,7 @@ def neighbors(queries: np.ndarray, points: np.ndarray, found: np.ndarray) -> Non
             for at in range(np.uint64(rows * columns), np.uint64(size)):
                 kept[count], names[count] = bits[at], at
                 count += np.uint64(bits[at] <= bound)
-            total = np.int64(count)
+            total: Whole = np.int64(count)
             if total > 2 * k + 2:
                 total, bound = shrink(kept, names, total, k)
             ranked(kept, names, total, found[b, m])

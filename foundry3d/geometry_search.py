@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from foundry3d.geometry_scan import distances, kth_bound, limits, lower, ranked, shrink
+from foundry3d.geometry_scan import Whole, distances, kth_bound, limits, lower, ranked, shrink
 from foundry3d.geometry_tree import Tree
 from foundry3d.threads import spread
 
@@ -43,7 +43,7 @@ def _sample(
     edges: np.ndarray,
     boxes: np.ndarray,
     blocks: np.ndarray,
-    start: int,
+    start: Whole,
     chosen: np.ndarray,
 ) -> None:
     """Farthest point sampling. A key is (largest nearest distance, lowest index that has it)."""
@@ -64,7 +64,7 @@ def _sample(
             first = 0x7FFFFFFF - index[edges[block * fold + j]]
             keys[block, j] = (np.int64(peak_bits[block, j]) << 32) | first
         block_keys[block] = _largest(keys[block])
-    last = start
+    last: Whole = start
     for m in range(chosen.shape[0]):
         chosen[m] = last
         x, y, z = points[last, 0], points[last, 1], points[last, 2]
@@ -87,7 +87,7 @@ def _sample(
 
 
 @njit(nogil=True, cache=True)
-def _largest(keys: np.ndarray) -> np.int64:
+def _largest(keys: np.ndarray) -> Whole:
     best = np.int64(0)
     for i in range(keys.shape[0]):
         best = max(best, keys[i])
@@ -95,7 +95,7 @@ def _largest(keys: np.ndarray) -> np.int64:
 
 
 @njit(nogil=True, cache=True)
-def _first_least(bits: np.ndarray) -> int:
+def _first_least(bits: np.ndarray) -> Whole:
     least, _ = limits(bits)
     at = np.int32(bits.shape[0])
     for i in range(np.int32(bits.shape[0])):
@@ -105,8 +105,8 @@ def _first_least(bits: np.ndarray) -> int:
 
 @njit(nogil=True, cache=True)
 def _append(
-    bits: np.ndarray, index: np.ndarray, kept: np.ndarray, names: np.ndarray, bound: np.int32
-) -> int:
+    bits: np.ndarray, index: np.ndarray, kept: np.ndarray, names: np.ndarray, bound: Whole
+) -> Whole:
     """Candidates at or below the bound behind kept and names: how many."""
     count = np.uint64(0)
     size = bits.shape[0]
@@ -154,7 +154,9 @@ def _neighbors(
         _box_distances(boxes[near], x, y, z, reach)
         home = near * fold + _first_least(reach_bits)
         waiting[0] = home
-        todo, size, bound, at = 1, 0, np.int32(0x7FFFFFFF), 0
+        todo, at = 1, 0
+        size: Whole = 0
+        bound: Whole = np.int32(0x7FFFFFFF)
         while at < todo:
             bucket = waiting[at] & 0xFFFFFFFF
             if (waiting[at] >> 32) > bound:
