@@ -79,12 +79,14 @@ def nearest_neighbors(
 
 def offsets(points: Tensor, centers: Tensor, index: Tensor) -> Tensor:
     """Points (B, N, 3) at index (B, c, k) relative to centers (B, c, 3): (B, c, k, 3)."""
+    threads = torch.get_num_threads()
     out = np.empty((*index.shape, 3), np.float32)
-    arrays = _array(points), _array(centers), _array(index), out
+    p, c, i = _array(points), _array(centers), _array(index)
     if len(out) > 1:
-        spread(geometry_scan.offsets, torch.get_num_threads(), *arrays)
+        spread(geometry_scan.offsets, threads, p, c, i, out)
     else:
-        geometry_scan.offsets(*arrays)
+        kernel = geometry_scan.offsets
+        spread(lambda c, i, o: kernel(p, c[None], i[None], o[None]), threads, c[0], i[0], out[0])
     return torch.from_numpy(out)
 
 

@@ -16,7 +16,7 @@ from foundry3d.geometry_scan import Whole, distances, kth_bound, limits, lower, 
 from foundry3d.geometry_tree import Tree
 from foundry3d.threads import spread
 
-BLOCK = 4096
+BLOCK = 2048
 """Queries a thread takes at a time."""
 
 
@@ -191,5 +191,4 @@ def farthest(tree: Tree, start: int, chosen: np.ndarray) -> None:
 
 def nearest(tree: Tree, queries: np.ndarray, found: np.ndarray, *, threads: int = 1) -> None:
     """See `geometry.nearest_neighbors`, of queries (M, 3) into found (M, k) int64."""
-    parts = -(-len(queries) // BLOCK)
-    spread(lambda q, f: _neighbors(q, f, *tree[1:]), threads, queries, found, parts=parts)
+    spread(lambda q, f: _neighbors(q, f, *tree[1:]), threads, queries, found, block=BLOCK)
