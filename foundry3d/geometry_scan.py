@@ -55,7 +55,7 @@ def lower(
 
 
 @njit(nogil=True, cache=True)
-def kth_bound(bits: np.ndarray, k: int) -> Whole:
+def kth_bound(bits: np.ndarray, k: Whole) -> Whole:
     """A value with at least k of the values at or below it, and few more where no ties forbid."""
     least, most = limits(bits)
     low, high = np.int64(least), np.int64(most)
@@ -76,38 +76,37 @@ def kth_bound(bits: np.ndarray, k: int) -> Whole:
 
 
 @njit(nogil=True, cache=True)
-def _keep(bits: np.ndarray, index: np.ndarray, bound: Whole) -> Whole:
-    """Moves the candidates at or below the bound to the front: how many they are."""
+def _keep(bits: np.ndarray, index: np.ndarray, bound: Whole, last: Whole) -> Whole:
+    """Moves candidates below the bound, or at it and not after last, to the front: how many."""
     kept = np.uint64(0)
     for i in range(np.uint64(bits.shape[0])):
-        value = bits[i]
-        bits[kept], index[kept] = value, index[i]
-        kept += np.uint64(value <= bound)
+        value, name = bits[i], index[i]
+        bits[kept], index[kept] = value, name
+        kept += np.uint64((value < bound) | ((value == bound) & (name <= last)))
     return np.int64(kept)
 
 
 @njit(nogil=True, cache=True)
-def _sorted(bits: np.ndarray, index: np.ndarray, size: Whole) -> np.ndarray:
-    """Candidates as (distance, index) in one int64 each, ascending."""
-    keys = np.empty(size, np.int64)
-    for i in range(size):
-        keys[i] = (np.int64(bits[i]) << 32) | index[i]
-    keys.sort()
-    return keys
+def shrink(bits: np.ndarray, index: np.ndarray, size: Whole, k: int) -> tuple[Whole, Whole, Whole]:
+    """Drops candidates that k others precede.
 
-
-@njit(nogil=True, cache=True)
-def shrink(bits: np.ndarray, index: np.ndarray, size: Whole, k: int) -> tuple[Whole, Whole]:
-    """Drops candidates that k others precede: how many stay, and a bound on the k-th distance."""
+    Returns:
+        How many stay, at most 2 k + 2, and a distance and an index that the k-th of them does not
+        exceed.
+    """
+    last: Whole = np.int32(0x7FFFFFFF)
     bound = kth_bound(bits[:size], k)
-    size = _keep(bits[:size], index[:size], bound)
-    if size > 2 * k + 2:  # ties that distances alone do not settle
-        keys = _sorted(bits, index, size)
-        size = k
-        for i in range(k):
-            bits[i], index[i] = np.int32(keys[i] >> 32), np.int32(keys[i] & 0xFFFFFFFF)
-        bound = bits[k - 1]
-    return size, bound
+    size = _keep(bits[:size], index[:size], bound, last)
+    if size > 2 * k + 2:  # more ties than distances alone can part
+        ties = np.empty(size + 1, np.int32)
+        some = np.uint64(0)
+        for i in range(size):
+            ties[some] = index[i]
+            some += np.uint64(bits[i] == bound)
+        count = np.int64(some)
+        last = kth_bound(ties[:count], k - (size - count))
+        size = _keep(bits[:size], index[:size], bound, last)
+    return size, bound, last
 
 
 @njit(nogil=True, cache=True)
@@ -115,7 +114,10 @@ def ranked(bits: np.ndarray, index: np.ndarray, size: Whole, found: np.ndarray) 
     """The found.shape[0] lowest of size candidates, in order; 16 more places must be readable."""
     k = found.shape[0]
     if size > 128:
-        keys = _sorted(bits, index, size)
+        keys = np.empty(size, np.int64)
+        for i in range(size):
+            keys[i] = (np.int64(bits[i]) << 32) | index[i]
+        keys.sort()
         for i in range(k):
             found[i] = keys[i] & 0xFFFFFFFF
         return
@@ -192,7 +194,7 @@ def neighbors(queries: np.ndarray, points: np.ndarray, found: np.ndarray) -> Non
                 count += np.uint64(bits[at] <= bound)
             total: Whole = np.int64(count)
             if total > 2 * k + 2:
-                total, bound = shrink(kept, names, total, k)
+                total, _, _ = shrink(kept, names, total, k)
             ranked(kept, names, total, found[b, m])
 
 

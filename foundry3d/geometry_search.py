@@ -123,6 +123,34 @@ def _append(
 
 
 @njit(nogil=True, cache=True)
+def _queue(
+    boxes: np.ndarray,
+    block_bits: np.ndarray,
+    x: float,
+    y: float,
+    z: float,
+    home: Whole,
+    bound: Whole,
+    reach: np.ndarray,
+    waiting: np.ndarray,
+) -> int:
+    """Buckets but home that the bound does not exclude, nearest first, into waiting[1:count]."""
+    fold, count = boxes.shape[2], 1
+    bits = reach.view(np.int32)
+    for block in range(boxes.shape[0]):
+        if block_bits[block] > bound:
+            continue
+        _box_distances(boxes[block], x, y, z, reach)
+        for j in range(fold):
+            bucket = block * fold + j
+            if bits[j] <= bound and bucket != home:
+                waiting[count] = (np.int64(bits[j]) << 32) | bucket
+                count += 1
+    waiting[1:count].sort()
+    return count
+
+
+@njit(nogil=True, cache=True)
 def _neighbors(
     queries: np.ndarray,
     found: np.ndarray,
@@ -157,30 +185,24 @@ def _neighbors(
         todo, at = 1, 0
         size: Whole = 0
         bound: Whole = np.int32(0x7FFFFFFF)
+        last: Whole = np.int32(0x7FFFFFFF)
         while at < todo:
-            bucket = waiting[at] & 0xFFFFFFFF
-            if (waiting[at] >> 32) > bound:
-                break
+            away, bucket = waiting[at] >> 32, waiting[at] & 0xFFFFFFFF
             low, high = edges[bucket], edges[bucket + 1]
-            some = high - low
-            distances((xs[low:high], ys[low:high], zs[low:high]), x, y, z, distance[:some])
-            if at == 0 and some >= k:
+            at += 1
+            if away > bound:
+                break
+            if away == bound and index[low] > last:
+                continue
+            part, some = (xs[low:high], ys[low:high], zs[low:high]), high - low
+            distances(part, x, y, z, distance[:some])
+            if at == 1 and some >= k:
                 bound = kth_bound(bits[:some], k)
             size += _append(bits[:some], index[low:high], kept[size:], names[size:], bound)
             if size > 2 * k + 2:
-                size, bound = shrink(kept, names, size, k)
-            at += 1
+                size, bound, last = shrink(kept, names, size, k)
             if at == 1:
-                for block in range(count):
-                    if block_bits[block] > bound:
-                        continue
-                    _box_distances(boxes[block], x, y, z, reach)
-                    for j in range(fold):
-                        bucket = block * fold + j
-                        if reach_bits[j] <= bound and bucket != home:
-                            waiting[todo] = (np.int64(reach_bits[j]) << 32) | bucket
-                            todo += 1
-                waiting[1:todo].sort()
+                todo = _queue(boxes, block_bits, x, y, z, home, bound, reach, waiting)
         ranked(kept, names, size, found[m])
 
 
