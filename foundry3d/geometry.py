@@ -12,6 +12,7 @@ Shapes: B clouds, N points, M queries, c tokens (centers), k points a group.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import Literal, NamedTuple
@@ -21,12 +22,14 @@ from torch import Tensor
 
 from foundry3d import geometry_cpu
 from foundry3d.errors import InputError
+from foundry3d.geometry_tree import Tree
 
 log = logging.getLogger("foundry3d")
 
 Backend = Literal["auto", "torch", "compiled", "triton"]
 MOST_SAMPLED, MOST_NEIGHBORS, MOST_ORDERED = 2**20, 64, 8192
 """What the Triton twins take: points of a sampled cloud, k, and centers to order."""
+Trees = Sequence[Tree]
 
 
 class Groups(NamedTuple):
@@ -123,8 +126,28 @@ def _twin(points: Tensor, backend: Backend, *, triton: bool) -> ModuleType | Non
     return twin
 
 
+def _on_cpu(points: Tensor, backend: Backend) -> bool:
+    """Whether the compiled twins take these points."""
+    asked = backend in ("auto", "compiled")
+    return asked and _twin(points, backend, triton=False) is geometry_cpu
+
+
+def build_trees(points: Tensor, *, backend: Backend = "auto") -> Trees | None:
+    """Search trees of points (B, N, 3), for calls that sample or search the same points.
+
+    Results are the same with trees and without; they save time from some thousand points on.
+    None where the compiled form does not apply (other devices and types, the torch form).
+    """
+    return geometry_cpu.build_trees(points.detach()) if _on_cpu(points, backend) else None
+
+
 def farthest_point_sample(
-    points: Tensor, count: int, *, start: Tensor | None = None, backend: Backend = "auto"
+    points: Tensor,
+    count: int,
+    *,
+    start: Tensor | None = None,
+    trees: Trees | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Farthest point sampling: each new point is the one farthest from all chosen before.
 
@@ -132,6 +155,7 @@ def farthest_point_sample(
         points: (B, N, 3).
         count: how many indices, 1 to N.
         start: (B,) first index of each cloud; None = index 0 (inference).
+        trees: of the points, from `build_trees`; None = made here where that is faster.
         backend: `auto` picks the compiled or the Triton form where it applies.
 
     Returns:
@@ -147,7 +171,8 @@ def farthest_point_sample(
         start = torch.zeros(batch, dtype=torch.int64, device=points.device)
     twin = _twin(points, backend, triton=size <= MOST_SAMPLED)
     if twin is not None:
-        return twin.farthest_point_sample(points.detach(), count, start)
+        more = (trees,) if twin is geometry_cpu else ()
+        return twin.farthest_point_sample(points.detach(), count, start, *more)
     x, y, z = points.detach().unbind(-1)
     nearest = torch.full_like(x, float("inf"))
     chosen = torch.empty(batch, count, dtype=torch.int64, device=points.device)
@@ -161,7 +186,12 @@ def farthest_point_sample(
 
 
 def nearest_neighbors(
-    queries: Tensor, points: Tensor, k: int, *, backend: Backend = "auto"
+    queries: Tensor,
+    points: Tensor,
+    k: int,
+    *,
+    trees: Trees | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """The k nearest points of each query, nearest first; ties go to the lowest index.
 
@@ -169,6 +199,7 @@ def nearest_neighbors(
         queries: (B, M, 3).
         points: (B, N, 3).
         k: 1 to N.
+        trees: of the points, as in `farthest_point_sample`.
         backend: as in `farthest_point_sample`.
 
     Returns:
@@ -182,7 +213,8 @@ def nearest_neighbors(
         raise InputError(f"cannot take the {k} nearest of {size} points; ask for 1 to {size}")
     twin = _twin(points, backend, triton=k <= MOST_NEIGHBORS)
     if twin is not None and queries.dtype == torch.float32:
-        return twin.nearest_neighbors(queries.detach(), points.detach(), k)
+        more = (trees,) if twin is geometry_cpu else ()
+        return twin.nearest_neighbors(queries.detach(), points.detach(), k, *more)
     chunk = max(1, 2**26 // (size * points.shape[0]))
     order = torch.arange(size, device=points.device)
     found = []
@@ -228,8 +260,11 @@ def group_points(
             a radius that is not positive.
     """
     check_points(points, at_least=max(groups, group_size))
-    chosen = farthest_point_sample(points, groups, start=start, backend=backend)
-    return group_at(points, gather(points, chosen), group_size, radius=radius, backend=backend)
+    pays = geometry_cpu.tree_pays(points.shape[1], groups)
+    trees = build_trees(points, backend=backend) if pays else None
+    chosen = farthest_point_sample(points, groups, start=start, trees=trees, backend=backend)
+    centers = gather(points, chosen)
+    return group_at(points, centers, group_size, radius=radius, trees=trees, backend=backend)
 
 
 def group_at(
@@ -238,6 +273,7 @@ def group_at(
     group_size: int,
     *,
     radius: float | None = None,
+    trees: Trees | None = None,
     backend: Backend = "auto",
 ) -> Groups:
     """The points nearest to given centers, relative to them.
@@ -247,6 +283,7 @@ def group_at(
         centers: (B, c, 3), points of the clouds or not.
         group_size: k, points a group.
         radius: divides the relative coordinates when given (radius scaling).
+        trees: of the points, as in `farthest_point_sample`.
         backend: as in `farthest_point_sample`.
 
     Returns:
@@ -257,8 +294,12 @@ def group_at(
     """
     if radius is not None and not radius > 0:
         raise InputError(f"radius must be positive, got {radius}")
-    index = nearest_neighbors(centers, points, group_size, backend=backend)
-    neighborhoods = gather(points, index) - centers[:, :, None]
+    index = nearest_neighbors(centers, points, group_size, trees=trees, backend=backend)
+    learns = torch.is_grad_enabled() and (points.requires_grad or centers.requires_grad)
+    if _on_cpu(points, backend) and centers.dtype == points.dtype and not learns:
+        neighborhoods = geometry_cpu.offsets(points.detach(), centers.detach(), index)
+    else:
+        neighborhoods = gather(points, index) - centers[:, :, None]
     return Groups(centers, neighborhoods if radius is None else neighborhoods / radius)
 
 
