@@ -104,6 +104,7 @@ class Grouped(nn.Module):
         *,
         generator: torch.Generator | None = None,
         group_size: int | None = None,
+        drawn: bool = True,
     ) -> Groups:
         """Groups of points (B, N, 3); FPS starts at index 0, in training mode at a drawn one.
 
@@ -111,9 +112,10 @@ class Grouped(nn.Module):
             points: (B, N, 3).
             generator: of the start in training mode.
             group_size: k; None = the model's own.
+            drawn: False = FPS starts at index 0 in training mode too.
         """
         start = None
-        if self.training:
+        if self.training and drawn:
             check_points(points)
             start = draw_start(*points.shape[:2], device=points.device, generator=generator)
         shape = self.shape

@@ -60,6 +60,12 @@ class DistillConfig:
         student_heads: attention heads; null = the teacher's head width is kept.
         student_tokenizer: a lighter tokenizer than the teacher's, and how it learns.
         unfreeze_epoch: epoch from which the encoder trains; null = frozen all the way.
+        starts: where farthest point sampling starts: at a random point of each cloud, or always
+            at the first.
+        teacher_cache: MB of memory, of each process and where its student trains, that the
+            teacher's features of all training clouds may take. They are computed once where
+            nothing about a cloud is drawn: augment.scale 1 1 without flip, rotate and translate,
+            starts first, no random subsample. 0 = never.
         loss: smooth_l1 (beta 1) or mse.
         soft_assignment, dso_bias, cau_norm, supertoken_positions, assignment_heads, temperature:
             as in `StudentConfig`.
@@ -82,6 +88,8 @@ class DistillConfig:
     student_heads: int | None = None
     student_tokenizer: LightTokenizerConfig = field(default_factory=LightTokenizerConfig)
     unfreeze_epoch: int | None = 50
+    starts: Literal["random", "first"] = "random"
+    teacher_cache: int = 2048
     loss: Literal["smooth_l1", "mse"] = "smooth_l1"
     soft_assignment: bool = False
     dso_bias: bool = False
@@ -101,6 +109,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         positive(self, "supertokens", "temperature")
+        require(self.teacher_cache >= 0, f"teacher_cache must be >= 0 MB, got {self.teacher_cache}")
         require(
             0 <= self.gate_lambda < float("inf"),
             f"gate_lambda must not be negative, got {self.gate_lambda}",

@@ -55,9 +55,11 @@ class Wrapped(nn.Module):
         """The backbone's."""
         return self.backbone.encoder
 
-    def group(self, points: Tensor, *, generator: torch.Generator | None = None) -> Groups:
-        """Groups of points (B, N, 3), those that features are returned for."""
-        return self.backbone.group(points, generator=generator)
+    def group(
+        self, points: Tensor, *, generator: torch.Generator | None = None, drawn: bool = True
+    ) -> Groups:
+        """Groups of points (B, N, 3), those that features are returned for; see `Backbone`."""
+        return self.backbone.group(points, generator=generator, drawn=drawn)
 
     def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
         """Features of grouped points."""

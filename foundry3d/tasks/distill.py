@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+import logging
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.distributed
@@ -13,29 +13,24 @@ from torch import Tensor, nn
 from foundry3d.backbone import Backbone, Teacher, Tokens, require_teacher
 from foundry3d.checkpoint import load
 from foundry3d.config import DistillConfig, ReductionConfig
-from foundry3d.data.loading import load_train
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.loading import Numbered, Stream, in_order, load_train
 from foundry3d.errors import InputError
-from foundry3d.geometry import Groups, group_at, nearest_of
 from foundry3d.reduce import FPSStudent, Merged
 from foundry3d.student import Student
-from foundry3d.tasks.engine import Task, draw_budget, fit, freeze, keep
+from foundry3d.tasks.engine import Ready, Task, draw_budget, fit, freeze, keep
+from foundry3d.tasks.goals import (
+    Goal,
+    Learner,
+    check_tokens,
+    goal_of,
+    joined,
+    memory_of,
+    own_goal,
+    shared_groups,
+)
 
-Learner = Student | Merged | FPSStudent
-"""What can be distilled from a teacher's token features."""
-
-
-class Goal(NamedTuple):
-    """What a student is to reproduce of a batch.
-
-    Attributes:
-        groups: that the student reads.
-        features: (B, c, d) the teacher's, None while the tokenizer trains alone.
-        tokens: (B, c, width) the teacher's tokens, before positions; None where they play no part.
-    """
-
-    groups: Groups
-    features: Tensor | None
-    tokens: Tensor | None
+log = logging.getLogger("foundry3d")
 
 
 class DistillTask(Task):
@@ -65,6 +60,9 @@ class DistillTask(Task):
         self.can_freeze = (
             isinstance(teacher, Backbone) and student.config.backbone.token_dim is None
         )
+        self._remembering: Clouds | None = None
+        self.remembered: Goal | None = None
+        """Of all training clouds, where they were read once."""
         if self.can_freeze and config.unfreeze_epoch is None:
             freeze(student.encoder, True)
 
@@ -78,9 +76,11 @@ class DistillTask(Task):
         return self.current_epoch < self.config.student_tokenizer.epochs
 
     def on_fit_start(self) -> None:
-        """Brings the teacher to the student's device."""
+        """Brings the teacher to the student's device, where it reads what is to be remembered."""
         if isinstance(self._teacher[0], nn.Module):
             self._teacher[0].to(self.device)
+        if self._remembering is not None:
+            self.remembered = joined(self.goals(self._remembering), len(self._remembering))
 
     def on_train_epoch_start(self) -> None:
         """A frozen encoder stays in evaluation mode."""
@@ -105,54 +105,69 @@ class DistillTask(Task):
         own = {id(parameter) for parameter in self.student.tokenizer.parameters()}
         return [p for p in self.student.parameters() if id(p) not in own]
 
-    def goal(self, points: Tensor, generator: torch.Generator) -> Goal:
-        """What the student is to reproduce of points (B, N, 3).
+    def remember(self, train: Clouds | Stream) -> None:
+        """Has the teacher read clouds once, when the run starts, if nothing about them is drawn.
+
+        So that a resumed run has the same numbers they are read in order, not as they come.
+        """
+        if not (self.augmentation.still and self.config.starts == "first"):
+            return
+        size, why_not = memory_of(self.config, train, self._teacher[0], self.student)
+        if why_not is not None:
+            log.info("the teacher's features of %s are not kept: %s", train.name, why_not)
+            return
+        assert isinstance(train, Clouds)
+        self._remembering, self.numbered = train, True
+        log.info("the teacher's features are computed once and take %.0f MB", size)
+
+    def goals(self, train: Clouds) -> Iterator[Goal]:
+        """The goals of clouds in order, a batch at a time, all that any phase needs."""
+        generator = self.step_generator()
+        for points in in_order(train, self.train_config.batch_size, train.points.shape[1]):
+            on_device = self.trainer.precision_plugin.convert_input(points.to(self.device))
+            ready = self.ready(on_device, generator)
+            with self.trainer.precision_plugin.forward_context():
+                yield self.goal(ready, features=True)
+
+    def ready(self, batch: Tensor | Numbered, generator: torch.Generator) -> Ready:
+        """A batch of points (B, N, 3) augmented, and grouped where that is needed."""
+        points, which = batch if isinstance(batch, Numbered) else (batch, None)
+        points, groups, teacher = self.prepared(points, generator), None, self._teacher[0]
+        if self.remembered is None and isinstance(teacher, Backbone):
+            drawn = self.config.starts == "random"
+            groups = shared_groups(teacher, self.student, points, generator, drawn=drawn)
+        return Ready(groups, generator, points, which)
+
+    def goal(self, ready: Ready, *, features: bool) -> Goal:
+        """What the student is to reproduce of a batch.
+
+        Args:
+            ready: from `ready`.
+            features: False = only tokens are asked for.
 
         Raises:
             InputError: a teacher of one's own returned what a teacher does not return.
         """
         teacher, student = self._teacher[0], self.student
+        if self.remembered is not None and ready.which is not None:
+            return self.remembered.take(ready.which)
         if not isinstance(teacher, Backbone):
-            return self.own_goal(teacher, points)
-        groups = shared_groups(teacher, student, points, generator)
-        read = groups
-        if isinstance(student, Student):
-            read = nearest_of(groups, teacher.shape.group_size)
-            groups = nearest_of(groups, student.shape.group_size)
-        with torch.no_grad():
-            tokens, features = teacher.tokenizer(read.neighborhoods), None
-            if not self.tokenizer_alone():
-                features = teacher.encode_tokens(tokens, groups.centers).features.float()
-        return Goal(groups, features, tokens.float())
+            return own_goal(teacher, student, ready.points)
+        assert ready.groups is not None
+        tokens = self.config.student_tokenizer.matches_tokens
+        return goal_of(teacher, student, ready.groups, features=features, tokens=tokens)
 
-    def own_goal(self, teacher: Teacher, points: Tensor) -> Goal:
-        """The goal of a teacher of one's own, and groups at its centers."""
-        student = self.student
-        with torch.no_grad():
-            found = teacher(points)
-        features, centers = found.features.float(), found.centers.to(points.dtype)
-        batch, count, width = features.shape
-        if centers.shape != (batch, count, 3) or width != student.output_dim:
-            raise InputError(
-                f"expected teacher features (B, c, {student.output_dim}) and centers (B, c, 3), "
-                f"got {tuple(features.shape)} and {tuple(centers.shape)}"
-            )
-        shape = student.shape
-        return Goal(
-            group_at(points, centers, shape.group_size, radius=shape.radius), features, None
-        )
-
-    def training_step(self, points: Tensor, index: int) -> Tensor:
+    def training_step(self, batch: Tensor | Numbered | Ready, index: int) -> Tensor:
         """The reconstruction loss of a batch of points (B, N, 3), equation 1."""
-        generator = self.step_generator()
-        goal = self.goal(self.prepared(points, generator), generator)
+        ready: Ready = self.readied(batch)
+        goal, generator = self.goal(ready, features=not self.tokenizer_alone()), ready.generator
         student, groups = self.student, goal.groups
         if not isinstance(student, Student):
             return self.feature_loss(student.encode(groups, generator=generator), goal)
         tokens = student.tokenizer(groups.neighborhoods)
         if self.tokenizer_alone():
             return self.token_loss(tokens, goal) + self.untouched()
-        budget = draw_budget(self.config.budgets, student, len(points), generator)
+        budget = draw_budget(self.config.budgets, student, len(tokens), generator)
         output = student.encode_tokens(tokens, groups.centers, generator=generator, **budget)
         loss, light = self.feature_loss(output, goal), self.config.student_tokenizer
         if light.matches_tokens:
@@ -200,32 +215,6 @@ class DistillTask(Task):
         """The gate, unless weight decay on it was asked for (Table 15)."""
         gate = self.student.gate if isinstance(self.student, Student) else None
         return () if gate is None or self.config.gate_decay else gate.parameters()
-
-
-def shared_groups(
-    teacher: Backbone, student: Learner, points: Tensor, generator: torch.Generator
-) -> Groups:
-    """Groups of points (B, N, 3) large enough for both, of which each reads its nearest points."""
-    if not isinstance(student, Student):
-        return student.group(points, generator=generator)
-    size = max(teacher.shape.group_size, student.shape.group_size)
-    return student.group(points, generator=generator, group_size=size)
-
-
-def check_tokens(teacher: Teacher, student: Learner) -> None:
-    """Refuses a pair whose tokens cannot be compared.
-
-    Raises:
-        InputError: it cannot be.
-    """
-    if not (isinstance(teacher, Backbone) and isinstance(student, Student)):
-        raise InputError(
-            f"student_tokenizer.epochs and weight compare the tokens of a Backbone and a Student, "
-            f"got a {type(teacher).__name__} and a {type(student).__name__}; leave both 0"
-        )
-    theirs, own = (m.shape.token_dim or m.shape.dim for m in (teacher, student))
-    if theirs != own:
-        raise InputError(f"expected student tokens as wide as the teacher's {theirs}, got {own}")
 
 
 def gate_loss(probability: Tensor, weight: float) -> Tensor:
@@ -293,6 +282,7 @@ def distill(
     student = student or student_of(teacher, config)
     train = load_train(config.data, seed=config.train.seed)
     task = DistillTask(config, teacher, student)
+    task.remember(train)
     metrics = fit(task, train, config)
     student = task.student.cpu().eval().requires_grad_(True)
     origin = {"made_by": "distill", "teacher": config.teacher}
