@@ -11,8 +11,10 @@ from typing import NamedTuple
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 
-MOST_TEMPORARY = 2**26
-"""Bytes that the temporaries of a chunk may take together: 64 MiB."""
+MOST_TEMPORARY = 2**25
+"""Bytes that the temporaries of a chunk may take together: 32 MiB."""
+KEPT = 2
+"""How much more of temporaries stays with the process, because allocators keep what is freed."""
 MOST_ATTENTION = 2**32
 """Bytes that the attention weights of a block may take: 4 GiB, 13,377 tokens of 6 heads."""
 FLOAT, INDEX = 4, 8
@@ -147,8 +149,8 @@ def scene_memory(
         geometry=GEOMETRY * points,
         index=(INDEX * shape.group_size + 6 * FLOAT) * tokens,
         tokens=FLOAT * tokens * width + maps + rest,
-        chunk=max(MOST_TEMPORARY, group_bytes(shape)),
-        encoder=together * (need.weights + need.rows),
+        chunk=KEPT * max(MOST_TEMPORARY, group_bytes(shape)),
+        encoder=KEPT * together * (need.weights + need.rows),
     )
 
 
