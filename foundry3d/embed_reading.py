@@ -161,6 +161,10 @@ def _behind(word: str) -> list[Path]:
     return list(found)
 
 
+SCENE = ("points_per_token", "windows", "precision")
+"""Options of scenes that the protocol keeps."""
+
+
 def require_file(path: Path, option: str) -> None:
     """Refuses a folder where a file is to be written."""
     if path.is_dir():
@@ -188,7 +192,7 @@ def protocol(config: EmbedConfig, policy: Policy, budget: dict[str, Any]) -> np.
         "code": code_version(),
     }
     if config.points_per_token is not None:
-        facts |= {name: getattr(config, name) for name in ("points_per_token", "windows")}
+        facts |= {name: getattr(config, name) for name in SCENE}
     return np.array(json.dumps(facts))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from foundry3d.backbone import Tokens
 from foundry3d.checkpoint import load_backbone
+from foundry3d.compiled import compile as fast_form
 from foundry3d.config import EmbedConfig
 from foundry3d.data.progress import with_progress
 from foundry3d.embed import Ready, finite, read_policy, stored_facts
@@ -197,6 +198,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
     require_scene_model(model)
     assert isinstance(model, SceneModel) and config.points_per_token is not None
     budget = asked_budget(config, model)
+    model = fast_form(model, config.precision)
     policy, notice = read_policy(config.model, up=config.up, normalise=config.normalise)
     policy = replace(policy, points=config.points, seed=config.seed)
     if notice is not None:

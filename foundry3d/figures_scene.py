@@ -50,13 +50,16 @@ def look(
     toward = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
     right = np.array([-np.sin(a), np.cos(a), 0.0])
     seen = (points - points.mean(axis=0)) @ np.stack([right, np.cross(toward, right), toward]).T
-    low, high = np.percentile(seen[:, :2], [0.2, 99.8], axis=0)
+    low, high = np.percentile(seen[:, :2], [0.2, 99.8], axis=0)  # not as far as a stray point
+    margin = 0.05 * (high - low)
+    low = np.maximum(low - margin, seen[:, :2].min(axis=0))
+    high = np.minimum(high + margin, seen[:, :2].max(axis=0))
     span = np.maximum(high - low, 1e-9 * max(np.ptp(seen), 1e-30))
     scale = (width - 1) / max(span)
     columns, rows = (np.floor(span * scale).astype(int) + 1).tolist()
     at = np.floor((seen[:, :2] - low) * scale).astype(int)
     near = seen[:, 2] * scale  # in pixels, like the rest
-    reach = int(np.clip(np.sqrt(columns * rows / len(points)), 1, 9))
+    reach = int(np.clip(np.ceil(1.3 * np.sqrt(columns * rows / len(points))), 1, 9))
     order = np.argsort(near)
     shown = np.full((rows, columns), -1, np.int64)
     depth = np.full((rows, columns), -np.inf)

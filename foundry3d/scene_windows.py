@@ -130,12 +130,12 @@ def encode_windows(
     for batch in walk(_together(windows, groups_at_once(model.shape)), "encoded"):
         groups = scene.groups(batch)
         found = model.encode(fitted(groups) if fit else groups, **budget)
-        features[0, batch] = found.features
+        features[0, batch] = found.features.float()
         used += int(found.tokens_used.sum())
         if found.assignment is not None:
             assignment[0, batch] = found.assignment
         if found.probability is not None:
-            probability[0, batch] = found.probability
+            probability[0, batch] = found.probability.float()
     assert found is not None
     tokens = Tokens(
         features=features,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ def encode_scene(
     require_attention(model.shape, count, most_attention)
     tokens, places = model.with_class(*_tokenised(model, scene, walk))
     return Tokens(
-        features=model.encoder(tokens, places)[:, -count:],
+        features=model.encoder(tokens, places)[:, -count:].float(),
         centers=scene.centers,
         tokens_used=torch.tensor([tokens.shape[1]], device=tokens.device),
     )
@@ -153,104 +153,82 @@ def in_chunks(model: SceneModel, count: int, device: torch.device) -> list[Tenso
 
 def _tokenised(model: SceneModel, scene: Scene, walk: Walk) -> tuple[Tensor, Tensor]:
     """Tokens and positions (1, c, d) of a whole scene."""
-    count, width = scene.centers.shape[1], model.shape.dim
-    tokens = scene.centers.new_empty(1, count, width)
+    count = scene.centers.shape[1]
+    tokens = _empty(model, count)
     places = torch.empty_like(tokens)
     for rows in walk(in_chunks(model, count, tokens.device), "tokenised"):
         tokens[:, rows[0]], places[:, rows[0]] = model.tokens(scene.groups(rows))
     return tokens, places
 
 
-class _Sums:
-    """Means of tokens and positions over the supertokens they chose, chunk by chunk, in float64.
+def _empty(model: SceneModel, count: int) -> Tensor:
+    """Room for tokens (1, count, d) in the precision of the model."""
+    return model.encoder.norm.weight.new_empty(1, count, model.shape.dim)
 
-    Kept for every assignment head, because each sees its own slice of the value map's output.
+
+class _Choice(NamedTuple):
+    """What a student's tokens chose.
+
+    Attributes:
+        tokens: (1, c, d).
+        cam: (1, c, s) or (1, h, c, s), zero where a token is not merged.
+        taken: (1, c) bool, which tokens are merged.
+        probability: (1, c) of the gate, None without one.
     """
 
-    def __init__(self, heads: int, count: int, width: int, device: torch.device) -> None:
-        shape = (heads, count, width)
-        self.tokens = torch.zeros(shape, dtype=torch.float64, device=device)
-        self.places = torch.zeros_like(self.tokens)
-        self.weight = torch.zeros(shape[:2], dtype=torch.float64, device=device)
-
-    def add(self, normed: Tensor, places: Tensor, cam: Tensor) -> None:
-        """A chunk: layer-normed tokens and positions (1, n, d) and their map (1, [h,] n, s)."""
-        share = cam.view(-1, *cam.shape[-2:]).mT
-        self.tokens += share @ normed
-        self.places += share @ places
-        self.weight += share.sum(dim=-1)
-
-    def merged(self, model: Student) -> Compressed:
-        """What `DSO.merge` makes of all tokens: the merge of their means, each with its weight.
-
-        The mean of head i and supertoken j is a token that only head i sends, to j alone.
-        """
-        heads, count, width = self.tokens.shape
-        mean = self.weight.masked_fill(self.weight == 0, 1)[..., None]
-        cam = torch.zeros(1, heads, heads, count, count, dtype=torch.float64)
-        for head in range(heads):
-            cam[0, head, head] = self.weight[head].diag()
-        cam = cam.view(1, heads, heads * count, count).to(self.weight.device)
-        dtype = model.dso.supertokens.dtype
-        return model.dso.merge(
-            (self.tokens / mean).view(1, -1, width).to(dtype),
-            (self.places / mean).view(1, -1, width).to(dtype),
-            (cam if heads > 1 else cam[:, 0]).to(dtype),
-        )
+    tokens: Tensor
+    cam: Tensor
+    taken: Tensor
+    probability: Tensor | None
 
 
 def _student(model: Student, scene: Scene, budget: Budget, most: int, walk: Walk) -> Tokens:
-    count, width = scene.centers.shape[1], model.shape.dim
-    gated = model.gate is not None
-    budget.check(gated=gated, tokens=count, supertokens=model.config.supertokens)
-    if budget.merged is not None:
-        raise InputError("merged is for training; give a scene a ratio or a token_budget")
-    tokens = scene.centers.new_empty(1, count, width)
-    chunks = in_chunks(model, count, tokens.device)
-    maps, gates = [], []
-    for rows in walk(chunks, "tokenised"):
-        tokens[:, rows[0]] = part = model.tokens(scene.groups(rows))[0]
-        maps.append(model.dso.choose(part, count=budget.supertokens)[1])
-        gates.append(torch.ones_like(part[..., 0]) if model.gate is None else model.gate(part))
-    cam, probability = torch.cat(maps, dim=-2), torch.cat(gates, dim=1)
-    taken = _taken(model, cam, probability, budget) if gated else probability > 0
-    cam = cam * taken[..., None] if cam.ndim == 3 else cam
-    kept = (~taken[0]).nonzero()[:, 0]
-    sums = _Sums(model.dso.heads, cam.shape[-1], width, tokens.device)
-    for rows in walk(chunks, "merged"):
-        part, centers = tokens[:, rows[0]], scene.centers[:, rows[0]]
-        sums.add(model.dso.norm(part), _places(model, centers), cam[..., rows[0], :])
-    packed = sums.merged(model)
-    used = packed.used[0].nonzero()[:, 0]
+    chunks = in_chunks(model, scene.centers.shape[1], scene.centers.device)
+    choice = _choose(model, scene, budget, chunks, walk)
+    packed = _merge(model, scene, choice, chunks, walk)
+    used, kept = packed.used[0].nonzero()[:, 0], (~choice.taken[0]).nonzero()[:, 0]
     require_attention(model.shape, len(used) + len(kept), most)
-    x = torch.cat([packed.supertokens[:, used], tokens[:, kept]], dim=1)
+    x = torch.cat([packed.supertokens[:, used], choice.tokens[:, kept]], dim=1)
     at = torch.cat([packed.positions[:, used], _places(model, scene.centers[:, kept])], dim=1)
     encoded = model.encoder(x, at)
-    there = torch.zeros_like(packed.supertokens)
-    there[:, used] = encoded[:, : len(used)]
-    slot = torch.full((count,), -1, device=tokens.device)
-    slot[kept] = torch.arange(len(used), x.shape[1], device=tokens.device)
-    same = model.output_dim == width
-    features = tokens if same else tokens.new_empty(1, count, model.output_dim)
-    for rows in walk(chunks, "reconstructed"):
-        found = model.cau(tokens[:, rows[0]], cam[..., rows[0], :], there)
-        own = slot[rows[0]]
-        found[:, own >= 0] = encoded[:, own[own >= 0]]
-        features[:, rows[0]] = model.output(found)
-    first = cam if cam.ndim == 3 else cam[:, 0]
+    merged = torch.zeros_like(packed.supertokens)
+    merged[:, used] = encoded[:, : len(used)]
+    first = choice.cam if choice.cam.ndim == 3 else choice.cam[:, 0]
+    assignment = first.argmax(dim=-1).masked_fill(~choice.taken, -1)
     return Tokens(
-        features=features,
+        features=_restore(model, choice, merged, encoded[:, len(used) :], chunks, walk),
         centers=scene.centers,
-        assignment=first.argmax(dim=-1).masked_fill(~taken, -1),
-        tokens_used=torch.tensor([x.shape[1]], device=tokens.device),
-        probability=probability if gated else None,
+        assignment=assignment,
+        tokens_used=torch.tensor([x.shape[1]], device=x.device),
+        probability=choice.probability,
     )
 
 
-def _places(model: Student, centers: Tensor) -> Tensor:
-    """Positions (1, n, d) of centers (1, n, 3), those of `model.tokens`."""
-    places: Tensor = model.position_bridge(model.position(centers))
-    return places
+def _choose(
+    model: Student, scene: Scene, budget: Budget, chunks: Sequence[Tensor], walk: Walk
+) -> _Choice:
+    """Tokens, the supertokens that they choose, and which of them the gate merges.
+
+    Raises:
+        InputError: a budget that the student cannot keep, or one for training.
+    """
+    count, gate = scene.centers.shape[1], model.gate
+    budget.check(gated=gate is not None, tokens=count, supertokens=model.config.supertokens)
+    if budget.merged is not None:
+        raise InputError("merged is for training; give a scene a ratio or a token_budget")
+    tokens, maps, gates = _empty(model, count), [], []
+    for rows in walk(chunks, "tokenised"):
+        tokens[:, rows[0]] = part = model.tokens(scene.groups(rows))[0]
+        maps.append(model.dso.choose(part, count=budget.supertokens)[1])
+        if gate is not None:
+            gates.append(gate(part))
+    cam = torch.cat(maps, dim=-2)
+    if gate is None:
+        everything = torch.ones(1, count, dtype=torch.bool, device=cam.device)
+        return _Choice(tokens, cam, everything, None)
+    probability = torch.cat(gates, dim=1)
+    taken = _taken(model, cam, probability, budget)
+    return _Choice(tokens, cam * taken[..., None], taken, probability)
 
 
 def _taken(model: Student, cam: Tensor, probability: Tensor, budget: Budget) -> Tensor:
@@ -263,3 +241,65 @@ def _taken(model: Student, cam: Tensor, probability: Tensor, budget: Budget) -> 
     merged = fill_budget(gather(cam, order[:, :rows]), count, wanted)
     first = torch.arange(count, device=cam.device) < merged[:, None]
     return torch.zeros_like(first).scatter(1, order, first)
+
+
+def _merge(
+    model: Student, scene: Scene, choice: _Choice, chunks: Sequence[Tensor], walk: Walk
+) -> Compressed:
+    """What `DSO.merge` makes of all tokens: the merge of their means, each with its weight.
+
+    Sums run over chunks in float64, for every assignment head its own, because a head sees its own
+    slice of the value map's output: the mean of head i and supertoken j is a token that only head
+    i sends, to j alone.
+    """
+    width, heads, count = model.shape.dim, model.dso.heads, choice.cam.shape[-1]
+    weight = choice.cam.new_zeros(heads, count, dtype=torch.float64)
+    tokens = weight.new_zeros(heads, count, width)
+    places = torch.zeros_like(tokens)
+    for rows in walk(chunks, "merged"):
+        share = choice.cam[..., rows[0], :].view(heads, -1, count).mT.float()
+        weight += share.sum(dim=-1)
+        tokens += share @ model.dso.norm(choice.tokens[:, rows[0]]).float()
+        places += share @ _places(model, scene.centers[:, rows[0]]).float()
+    mean, dtype = weight.masked_fill(weight == 0, 1)[..., None], choice.tokens.dtype
+    cam = weight.new_zeros(1, heads, heads, count, count)
+    for head in range(heads):
+        cam[0, head, head] = weight[head].diag()
+    cam = cam.view(1, heads, heads * count, count)
+    return model.dso.merge(
+        (tokens / mean).view(1, -1, width).to(dtype),
+        (places / mean).view(1, -1, width).to(dtype),
+        (cam if heads > 1 else cam[:, 0]).to(dtype),
+    )
+
+
+def _restore(
+    model: Student,
+    choice: _Choice,
+    merged: Tensor,
+    kept: Tensor,
+    chunks: Sequence[Tensor],
+    walk: Walk,
+) -> Tensor:
+    """Features (1, c, output_dim) float32 from encoded supertokens (1, s, d) and kept tokens.
+
+    They take the place of the tokens where width and precision are the same.
+    """
+    tokens, taken = choice.tokens, choice.taken[0]
+    count, slot = len(taken), (~taken).cumsum(dim=0) - 1
+    same = model.output_dim == tokens.shape[-1] and tokens.dtype == torch.float32
+    features = tokens
+    if not same:
+        features = tokens.new_empty(1, count, model.output_dim, dtype=torch.float32)
+    for rows in walk(chunks, "reconstructed"):
+        found = model.cau(tokens[:, rows[0]], choice.cam[..., rows[0], :], merged)
+        own = ~taken[rows[0]]
+        found[:, own] = kept[:, slot[rows[0]][own]]
+        features[:, rows[0]] = model.output(found).float()
+    return features
+
+
+def _places(model: Student, centers: Tensor) -> Tensor:
+    """Positions (1, n, d) of centers (1, n, 3), those of `model.tokens`."""
+    places: Tensor = model.position_bridge(model.position(centers))
+    return places

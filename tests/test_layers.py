@@ -29,6 +29,8 @@ FLOORS = [
         "scene_memory",
         "scene_windows",
         "scene_dense",
+        "kernels",
+        "compiled",
     },
     {"foreign", "foreign_files", "foreign_tables", "checkpoint", "results", "metrics"},
     {"tasks"},

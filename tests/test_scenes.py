@@ -16,6 +16,7 @@ from conftest import TINY
 from test_embed import read, run, said  # noqa: F401
 from test_files import npy, write
 
+import foundry3d
 from foundry3d import scene_memory as memory
 from foundry3d.backbone import Backbone
 from foundry3d.checkpoint import save
@@ -145,6 +146,27 @@ def test_streamed_gate_is_the_gate(
     assert torch.equal(found.tokens_used, plain.tokens_used)
     if "token_budget" in budget:
         assert found.tokens_used.item() == budget["token_budget"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_inference_form_is_read_alike(
+    teacher: Backbone, generator: torch.Generator, precision: str
+) -> None:
+    for model in (teacher, student(teacher, generator), student(teacher, generator, gate=True)):
+        fast = foundry3d.compile(model, precision)
+        budget = {"token_budget": 20} if getattr(model, "gate", None) is not None else {}
+        scene = group_scene(model, plain(700))
+        slow, quick = encode_scene(model, scene, **budget), encode_scene(fast, scene, **budget)
+        assert quick.features.dtype == torch.float32
+        if precision == "fp32":
+            torch.testing.assert_close(quick.features, slow.features, rtol=1e-4, atol=1e-5)
+            assert slow.assignment is None or torch.equal(slow.assignment, quick.assignment)
+        else:
+            error = (quick.features - slow.features).norm() / slow.features.norm()
+            assert error < 0.25  # tokens between two supertokens may go to the other one
+        assert torch.equal(slow.tokens_used, quick.tokens_used)
+        windows, _ = encode_windows(fast, scene, 12, **(budget and {"token_budget": 9}))
+        assert windows.features.dtype == torch.float32 and bool(windows.features.isfinite().all())
 
 
 @pytest.mark.parametrize("token", [False, True])

@@ -260,6 +260,8 @@ class EmbedConfig:
             on its own; as many as the model's groups is what it was trained on.
         zoom: a scene's neighbourhoods are multiplied by this; null = to the size that the model
             knows where it was trained on clouds in the unit sphere, else 1. Not with windows.
+        precision: fp32 or bf16, of the model's inference form (`foundry3d.compile`), that scenes go
+            through.
         dense: a .npy to write, one float16 feature for every point of every scene.
         picture: a .png to draw, the scenes in the main directions of their features.
     """
@@ -279,6 +281,7 @@ class EmbedConfig:
     points_per_token: int | None = None
     windows: int | None = None
     zoom: float | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
     dense: str | None = None
     picture: str | None = None
 
@@ -298,6 +301,10 @@ class EmbedConfig:
         for name in ("points_per_token", "windows", "zoom"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        require(
+            self.precision in ("fp32", "bf16"),
+            f"precision is one of fp32, bf16; got {self.precision!r}",
+        )
         for name in ("windows", "zoom", "dense", "picture"):
             require(
                 self.points_per_token is not None or getattr(self, name) is None,
