@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "foundry3d"
 FLOORS = [
     {"errors", "writing"},
     {"config", "protocols"},
+    {"threads", "geometry_scan", "geometry_tree", "geometry_search"},
     {"geometry", "geometry_cpu", "transforms"},
     {"data"},
     {
