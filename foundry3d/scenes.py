@@ -22,6 +22,7 @@ from foundry3d.errors import InputError
 from foundry3d.gate import Budget, by_probability, fill_budget
 from foundry3d.geometry import (
     Groups,
+    build_trees,
     check_points,
     farthest_point_sample,
     gather,
@@ -82,9 +83,10 @@ def group_scene(model: SceneModel, points: Tensor, *, points_per_token: int = 16
     check_points(points, at_least=max(shape.group_size, points_per_token))
     if len(points) != 1:
         raise InputError(f"a scene is one cloud (1, N, 3), got {len(points)}; take them in turn")
-    chosen = farthest_point_sample(points, points.shape[1] // points_per_token)
+    trees = build_trees(points)
+    chosen = farthest_point_sample(points, points.shape[1] // points_per_token, trees=trees)
     centers = gather(points, chosen)
-    index = nearest_neighbors(centers, points, shape.group_size)
+    index = nearest_neighbors(centers, points, shape.group_size, trees=trees)
     return Scene(points=points, centers=centers, index=index, scale=1 / (shape.radius or 1.0))
 
 
