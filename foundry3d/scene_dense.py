@@ -15,7 +15,7 @@ from foundry3d.scene_memory import FLOAT, MOST_TEMPORARY
 from foundry3d.scenes import Walk, quietly
 from foundry3d.upsample import nearest_shares
 
-SEARCHED = 2**18
+SEARCHED = 2**17
 """Points whose nearest centers are searched for together."""
 
 
@@ -32,9 +32,9 @@ def dense_features(
         walk: goes through blocks of points.
 
     Yields:
-        (n, d) features of the next n points, at most `MOST_TEMPORARY` bytes.
+        (n, d) features of the next n points, at most a quarter of `MOST_TEMPORARY`.
     """
-    most = max(1, MOST_TEMPORARY // (FLOAT * features.shape[-1]))
+    most = max(1, MOST_TEMPORARY // (4 * FLOAT * features.shape[-1]))
     for block in walk(points.split(SEARCHED, dim=1), "interpolated"):
         index, weight = nearest_shares(block, centers)
         for rows, shares in zip(index[0].split(most), weight[0].split(most), strict=True):

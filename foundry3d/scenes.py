@@ -218,17 +218,18 @@ def _choose(
     budget.check(gated=gate is not None, tokens=count, supertokens=model.config.supertokens)
     if budget.merged is not None:
         raise InputError("merged is for training; give a scene a ratio or a token_budget")
-    tokens, maps, gates = _empty(model, count), [], []
+    supertokens = budget.supertokens or model.config.supertokens
+    heads = () if model.dso.heads == 1 else (model.dso.heads,)
+    tokens = _empty(model, count)  # all room is taken first: rows kept between would split the heap
+    cam = tokens.new_empty(1, *heads, count, supertokens)
+    probability = scene.centers.new_ones(1, count)
     for rows in walk(chunks, "tokenised"):
         tokens[:, rows[0]] = part = model.tokens(scene.groups(rows))[0]
-        maps.append(model.dso.choose(part, count=budget.supertokens)[1])
+        cam[..., rows[0], :] = model.dso.choose(part, count=supertokens)[1]
         if gate is not None:
-            gates.append(gate(part))
-    cam = torch.cat(maps, dim=-2)
+            probability[:, rows[0]] = gate(part).to(probability.dtype)
     if gate is None:
-        everything = torch.ones(1, count, dtype=torch.bool, device=cam.device)
-        return _Choice(tokens, cam, everything, None)
-    probability = torch.cat(gates, dim=1)
+        return _Choice(tokens, cam, probability > 0, None)
     taken = _taken(model, cam, probability, budget)
     return _Choice(tokens, cam * taken[..., None], taken, probability)
 
