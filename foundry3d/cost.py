@@ -93,10 +93,35 @@ def count(
     Raises:
         InputError: merged tokens without a gate.
     """
+    found = count_parts(
+        model, clouds=clouds, tokens=tokens, merged=merged, used=used, supertokens=supertokens
+    )
+    parameters = sum(p.numel() for p in model.parameters())
+    return Cost(
+        params=parameters,
+        macs=sum(part.macs for part in found.values()),
+        flops=sum(part.flops for part in found.values()),
+    )
+
+
+def count_parts(
+    model: Backbone | Student | Wrapped,
+    *,
+    clouds: int = 1,
+    tokens: int | None = None,
+    merged: int | None = None,
+    used: int | None = None,
+    supertokens: int | None = None,
+) -> dict[str, Cost]:
+    """What `count` adds up, by the model's parts: `tokenizer`, `position`, `encoder`, `dso`, ...
+
+    Raises:
+        InputError: merged tokens without a gate.
+    """
     shapes = copy.deepcopy(model).to("meta").eval()
     rows, size = tokens or model.shape.groups, model.shape.group_size
     groups = Groups(_shape(clouds, rows, 3), _shape(clouds, rows, size, 3))
-    counter = _Counter(shapes)
+    counters = {name: _Counter(part) for name, part in shapes.named_children()}
     with torch.no_grad():
         if isinstance(shapes, Student) and shapes.gate is not None:
             _run_gated(shapes, groups, rows if merged is None else merged, used, supertokens)
@@ -106,8 +131,13 @@ def count(
             shapes.encode(groups, supertokens=supertokens)
         else:
             shapes.encode(groups)
-    parameters = sum(p.numel() for p in shapes.parameters())
-    return Cost(params=parameters, macs=counter.macs, flops=counter.flops)
+    sizes = {
+        name: sum(p.numel() for p in part.parameters()) for name, part in shapes.named_children()
+    }
+    return {
+        name: Cost(params=sizes[name], macs=counter.macs, flops=counter.flops)
+        for name, counter in counters.items()
+    }
 
 
 def _run_gated(

@@ -28,8 +28,19 @@ FLOORS = [
     },
     {"foreign", "foreign_files", "foreign_tables", "checkpoint", "results", "metrics"},
     {"tasks"},
-    {"cost", "datasets", "figures", "report", "embed", "embed_files", "hub", "budgets"},
-    {"demo", "suite", "sweep"},
+    {
+        "formula",
+        "formula_table",
+        "cost",
+        "datasets",
+        "figures",
+        "report",
+        "embed",
+        "embed_files",
+        "hub",
+        "budgets",
+    },
+    {"demo", "suite", "sweep", "bench"},
     {"cli"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
