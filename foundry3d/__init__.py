@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from foundry3d.backbone import Tokens as Tokens
     from foundry3d.checkpoint import load as load
     from foundry3d.checkpoint import save as save
+    from foundry3d.compiled import compile as compile
     from foundry3d.config import BackboneConfig as BackboneConfig
     from foundry3d.config import StudentConfig as StudentConfig
     from foundry3d.embed import embed_clouds as embed_clouds
@@ -32,6 +33,7 @@ _HOME = {
     "Backbone": "backbone",
     "Student": "student",
     "Tokens": "backbone",
+    "compile": "compiled",
     "embed_clouds": "embed",
     "load": "checkpoint",
     "save": "checkpoint",

@@ -33,6 +33,7 @@ from foundry3d.config import (
 from foundry3d.errors import InputError
 from foundry3d.foreign import load_foreign
 from foundry3d.heads import Classifier, Headed, Inner
+from foundry3d.kernels import is_compiled
 from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
 from foundry3d.segmenter import Segmenter
 from foundry3d.student import Student
@@ -77,12 +78,15 @@ def save(
         The folder.
 
     Raises:
-        InputError: the folder exists and is not a checkpoint, or the model is of no known kind.
+        InputError: the folder exists and is not a checkpoint, or the model is of no known kind, or
+            compiled.
         OSError: the disk refuses, e.g. it is full; nothing is left behind.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / "config.json").is_file():
         raise InputError(f"{folder} exists and is not a checkpoint; choose another folder")
+    if is_compiled(model):
+        raise InputError("a compiled model is not saved; save the one it was made of")
     kind = next((name for name, kind in KINDS.items() if isinstance(model, kind.model)), None)
     if kind is None:
         raise InputError(f"expected a {', '.join(KINDS)} to save, got a {type(model).__name__}")

@@ -25,6 +25,7 @@ from foundry3d.config import BackboneConfig, ReductionConfig
 from foundry3d.errors import InputError
 from foundry3d.gate import Plan
 from foundry3d.geometry import Groups, gather
+from foundry3d.kernels import is_compiled
 from foundry3d.reduce.merged import Merged
 from foundry3d.reduce.wrapped import Wrapped
 from foundry3d.student import Student, student_config
@@ -103,7 +104,7 @@ def count(
         supertokens: s', the first ones that a student uses; None = all.
 
     Raises:
-        InputError: merged tokens without a gate.
+        InputError: merged tokens without a gate, or a compiled model.
     """
     found = count_parts(
         model, clouds=clouds, tokens=tokens, merged=merged, used=used, supertokens=supertokens
@@ -159,6 +160,8 @@ def _counters(
     supertokens: int | None = None,
 ) -> dict[str, _Counter]:
     """A counter for each part of a model, after one pass of its shapes."""
+    if is_compiled(model):
+        raise InputError("a compiled model's layers are merged; count the one it was made of")
     shapes = copy.deepcopy(model).to("meta").eval()
     clouds = clouds or 1
     rows, size = tokens or model.shape.groups, model.shape.group_size

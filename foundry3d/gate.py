@@ -15,10 +15,23 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry3d.errors import InputError
 from foundry3d.geometry import gather
+
+
+class SingleLinear(nn.Linear):
+    """A linear layer that multiplies and answers in single precision under half-precision weights.
+
+    A number of 8 significant bits would tie many of a cloud's tokens.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., out) of x (..., in), float32 or wider."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return F.linear(x.to(wide), self.weight.to(wide), self.bias.to(wide))
 
 
 class Gate(nn.Module):
@@ -33,7 +46,7 @@ class Gate(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.activation = nn.GELU()
-        self.fc2 = nn.Linear(hidden, 1)
+        self.fc2 = SingleLinear(hidden, 1)
         self.sigmoid = nn.Sigmoid()
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -248,6 +248,7 @@ def doctor(config: DoctorConfig) -> None:
     import sklearn
 
     from foundry3d import geometry
+    from foundry3d.kernels import PROBE, fastest
 
     points = torch.rand(1, 2048, 3)
     same = torch.equal(
@@ -255,6 +256,12 @@ def doctor(config: DoctorConfig) -> None:
         geometry.farthest_point_sample(points, 64),
     )
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    rows, inputs, outputs = PROBE
+    rates = {
+        name: f"{kernel} ({2e-9 * rows * inputs * outputs / seconds:.0f} GFLOP/s)"
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+        for kernel, seconds in [fastest(dtype)]
+    }
     allocator = platform.libc_ver()[0] == "glibc"
     facts = {
         "foundry3d": code_version(),
@@ -267,6 +274,7 @@ def doctor(config: DoctorConfig) -> None:
         "GPUs": ", ".join(gpus) or "none; training and inference run on the CPU",
         "sampling and neighbours": "compiled on the CPU, torch on other devices; "
         + ("both agree here" if same else "THEY DISAGREE HERE, please report it"),
+        "linear layers, compiled": ", ".join(f"{name} {text}" for name, text in rates.items()),
         "memory": "freed memory is kept (glibc)" if allocator else "the system's allocator",
         "bf16 on the GPU": "yes" if gpus and torch.cuda.is_bf16_supported() else "no",
     }

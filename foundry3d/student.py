@@ -160,9 +160,14 @@ class Student(Grouped):
             InputError: a budget that this student cannot keep.
         """
         entry = self._enter(groups, Budget(**budget), generator)
-        encoded = self._encoded(entry, generator)
+        if entry.packed:
+            encoded = self._encoded(entry, generator)[-1]
+        else:
+            encoded = self.encoder(
+                entry.tokens, entry.positions, bias=entry.bias, generator=generator
+            )
         return Tokens(
-            features=self.output(entry.restore(encoded[-1])),
+            features=self.output(entry.restore(encoded)),
             centers=groups.centers,
             assignment=entry.assignment,
             tokens_used=entry.used,
@@ -275,6 +280,7 @@ class Student(Grouped):
         merged = self._wanted(probability, budget)
         drawn = budget.merged is not None
         chosen = selection(relative(probability) if drawn else probability, merged)
+        chosen = chosen.to(tokens.dtype)
         if not self.config.gate_through:
             chosen = chosen.detach()
         normed, cam = self.dso.choose(tokens, generator, budget.supertokens)

@@ -62,9 +62,9 @@ class Tokenizer(nn.Module):
         self.bridge = nn.Linear(inner_dim, dim) if inner_dim else nn.Identity()
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
-        """Tokens (B, c, d) of neighborhoods (B, c, k, 3)."""
+        """Tokens (B, c, d) of neighborhoods (B, c, k, 3) of any precision, in the weights' own."""
         batch, tokens, size, _ = neighborhoods.shape
-        x = neighborhoods.reshape(-1, 3)
+        x = neighborhoods.reshape(-1, 3).to(self.lift.weight.dtype)
         x = self.widen(self.lift_relu(self.lift_norm(self.lift(x))))
         x = self.mix(x.view(batch * tokens, size, -1)).flatten(0, 1)
         x = self.project(self.mix_relu(self.mix_norm(x)))
@@ -76,3 +76,7 @@ class Position(nn.Sequential):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__(nn.Linear(3, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+    def forward(self, centers: Tensor) -> Tensor:
+        """Embeddings (B, c, d) of centers (B, c, 3) of any precision, in that of the weights."""
+        return super().forward(centers.to(next(self.parameters()).dtype))

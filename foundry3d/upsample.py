@@ -25,11 +25,11 @@ def interpolate(points: Tensor, centers: Tensor, features: Tensor) -> Tensor:
     index = nearest_neighbors(points, centers, min(3, centers.shape[1]))
     squared = (gather(centers, index) - points[:, :, None]).square().sum(-1)
     weight = 1 / (squared + 1e-8)
-    weight = weight / weight.sum(dim=-1, keepdim=True)
+    weight = (weight / weight.sum(dim=-1, keepdim=True)).to(features.dtype)
     shape = torch.Size((*index.shape[:2], centers.shape[1]))
     if shape.numel() > MOST_SHARES:
         return (gather(features, index) * weight[..., None]).sum(dim=2)
-    return features.new_zeros(shape).scatter(2, index, weight.to(features.dtype)) @ features
+    return features.new_zeros(shape).scatter(2, index, weight) @ features
 
 
 class FeatureUpsampling(nn.Module):
@@ -52,7 +52,7 @@ class FeatureUpsampling(nn.Module):
         """(B, N, widths[-1]) of points (B, N, 3), centers (B, c, 3), features (B, c, d)."""
         x = torch.cat([points, interpolate(points, centers, features)], dim=-1)
         batch, count, _ = x.shape
-        x = x.flatten(0, 1)
+        x = x.flatten(0, 1).to(next(self.parameters()).dtype)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = torch.relu(norm(conv(x)))
         return x.view(batch, count, -1)

@@ -192,8 +192,10 @@ class Encoder(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Encoded tokens (B, n, d), after the final LayerNorm."""
-        states = self.states(tokens, positions, bias=bias, reduce=reduce, generator=generator)
-        return self.norm(states[-1])
+        state = State(tokens=tokens, positions=positions, bias=bias)
+        for layer, block in enumerate(self.blocks):
+            state = block(layer, state, reduce, generator)
+        return self.norm(state.tokens)
 
 
 def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -> None:

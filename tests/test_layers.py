@@ -25,6 +25,8 @@ FLOORS = [
         "upsample",
         "segmenter",
         "heads",
+        "kernels",
+        "compiled",
     },
     {"foreign", "foreign_files", "foreign_tables", "checkpoint", "results", "metrics"},
     {"tasks"},

@@ -1,0 +1,170 @@
+"""Linear layers for inference: the fastest kernel of this machine, chosen by measuring, guarded.
+
+Shapes: R rows, i inputs, o outputs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foundry3d.errors import InputError
+
+log = logging.getLogger("foundry3d")
+
+Activation = Literal["none", "relu", "gelu"]
+PROBE = (1024, 384, 384)
+"""R, i, o of the product that kernels are timed on: the sizes of ViT-S."""
+
+
+def _plain(x: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
+    y = F.linear(x, weight, bias)
+    match activation:
+        case "relu":
+            return y.relu_()
+        case "gelu":
+            return F.gelu(y)
+        case "none":
+            return y
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
+    algorithm = "none" if activation == "gelu" else ""
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, activation, [], algorithm)
+
+
+def _reordered(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight.default(weight)
+
+
+KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]] = {
+    "plain": (lambda weight: weight, _plain),
+    "onednn": (_reordered, _onednn),
+}
+"""How a kernel lays out a weight (o, i), and what it does with it. All give the same function."""
+
+
+def seconds(name: str, dtype: torch.dtype, *, repeats: int = 7) -> float:
+    """Least time of a kernel's product on the CPU; infinite where it fails or is wrong.
+
+    The oneDNN operators are private to torch: whatever one raises, or a result unlike the plain
+    product's, rules it out.
+    """
+    rows, inputs, outputs = PROBE
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, inputs, generator=generator).to(dtype) for n in (rows, outputs))
+    bias = torch.zeros(outputs, dtype=dtype)
+    lay, apply = KERNELS[name]
+    taken = []
+    try:
+        with torch.inference_mode():
+            laid = lay(weight)
+            found = apply(x, laid, bias, "relu").float()
+            wanted = _plain(x.float(), weight.float(), bias.float(), "relu")
+            close = (found - wanted).norm() < 10 * torch.finfo(dtype).eps * wanted.norm()
+            if not bool(close):
+                return float("inf")
+            for _ in range(repeats):
+                began = time.perf_counter()
+                apply(x, laid, bias, "relu")
+                taken.append(time.perf_counter() - began)
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        log.debug("kernel %s: %s", name, error)
+        return float("inf")
+    return min(taken)
+
+
+@cache
+def _fastest(dtype: torch.dtype, threads: int) -> tuple[str, float]:
+    timed = {name: seconds(name, dtype) for name in KERNELS}
+    name = min(timed, key=lambda known: timed[known])
+    return name, timed[name]
+
+
+def fastest(dtype: torch.dtype) -> tuple[str, float]:
+    """The quickest kernel of `KERNELS` on this CPU for float32 or bfloat16, and its seconds.
+
+    Measured once a process and number of threads.
+    """
+    return _fastest(dtype, torch.get_num_threads())
+
+
+class FastLinear(nn.Module):
+    """A linear layer, with what follows it, for inference: weights laid out once, no gradients.
+
+    Args:
+        weight: (o, i).
+        bias: (o,) or None.
+        activation: applied to the result in the same kernel.
+        kernel: of `KERNELS`.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        activation: Activation = "none",
+        kernel: str = "plain",
+    ) -> None:
+        super().__init__()
+        lay, self._apply_kernel = KERNELS[kernel]
+        self.out_features, self.in_features = weight.shape
+        self.activation: Activation = activation
+        weight = weight.detach().clone()
+        bias = weight.new_zeros(self.out_features) if bias is None else bias.detach().clone()
+        self.register_buffer("weight", lay(weight), persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.eval()
+
+    @classmethod
+    def of(
+        cls, linear: nn.Linear, *, activation: Activation = "none", kernel: str = "plain"
+    ) -> FastLinear:
+        """The layer of a `Linear`."""
+        return cls(linear.weight, linear.bias, activation=activation, kernel=kernel)
+
+    def train(self, mode: bool = True) -> FastLinear:
+        """Refuses training mode.
+
+        Raises:
+            InputError: `mode` is on.
+        """
+        if mode:
+            raise InputError("a compiled model is for inference; train the one it was made of")
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., o) of x (..., i); computed in the layer's precision."""
+        x = x.to(self.bias.dtype)
+        return self._apply_kernel(x, self.weight, self.bias, self.activation)
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a model is the inference form of another, which is neither trained nor saved."""
+    return any(isinstance(part, FastLinear) for part in model.modules())
+
+
+def folded(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Weight (o, i) and bias (o,) of a linear layer with the BatchNorm behind it, evaluation mode.
+
+    Computed in float64.
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    scale = norm.weight.double() / (variance.double() + norm.eps).sqrt()
+    bias = 0 if linear.bias is None else linear.bias.double()
+    shift = norm.bias.double() + (bias - mean.double()) * scale
+    dtype = linear.weight.dtype
+    return (linear.weight.double() * scale[:, None]).to(dtype), shift.to(dtype)
