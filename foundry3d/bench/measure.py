@@ -46,6 +46,7 @@ def interleaved(
     *,
     repeats: int,
     limit: float = float("inf"),
+    turning: bool = True,
     finish: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timed]:
@@ -56,6 +57,7 @@ def interleaved(
         repeats: rounds, at least 1.
         limit: seconds that a candidate may take in all. One that takes longer is left out of the
             rounds that would pass it; one whose first call alone does is judged by that call.
+        turning: another candidate starts each round; off for calls that need the one before them.
         finish: waits for what a call has started, e.g. on a GPU.
         clock: seconds.
 
@@ -78,7 +80,7 @@ def interleaved(
         log.info("timing %d forms, %d rounds, about %s", len(names), repeats, minutes(expected))
     told = clock()
     for round_ in range(repeats):
-        turn = round_ % max(len(going), 1)
+        turn = round_ % max(len(going), 1) if turning else 0
         for name in going[turn:] + going[:turn]:
             if not taken[name] or sum(taken[name]) + taken[name][-1] <= limit:
                 taken[name].append(once(name))
@@ -91,6 +93,16 @@ def interleaved(
                 minutes(expected * (1 - (round_ + 1) / repeats)),
             )
     return {name: summary(taken[name]) for name in names}
+
+
+def timings(timed: Timed, baseline: float) -> dict[str, Any]:
+    """What a row says of its times; `ratio` is how many times quicker than the baseline it is."""
+    return {
+        "median_s": timed.median,
+        "spread_s": timed.spread,
+        "repeats": timed.repeats,
+        "ratio": baseline / timed.median,
+    }
 
 
 def minutes(seconds: float) -> str:

@@ -13,11 +13,11 @@ import torch
 
 from foundry3d.bench.floor import floor_seconds, merged
 from foundry3d.bench.measure import (
-    Timed,
     agreement,
     interleaved,
     machine,
     relative_error,
+    timings,
     waiting,
 )
 from foundry3d.bench.memory import peak_apart
@@ -159,16 +159,6 @@ def floor_of(subject: Subject) -> float:
     return floor_seconds(
         merged(layers, model.shape.group_size), arithmetic(subject), subject.device
     )
-
-
-def timings(timed: Timed, baseline: float) -> dict[str, Any]:
-    """What a row says of its times; `ratio` is how many times quicker than the baseline it is."""
-    return {
-        "median_s": timed.median,
-        "spread_s": timed.spread,
-        "repeats": timed.repeats,
-        "ratio": baseline / timed.median,
-    }
 
 
 def memory_of(subject: Subject, config: BenchConfig) -> dict[str, float | None]:

@@ -26,7 +26,7 @@ from foundry3d.kernels import FastLinear
 from foundry3d.reduce.merged import Merged
 from foundry3d.student import Student
 
-Form = Literal["published", "training", "compiled"]
+Form = Literal["published", "training", "compiled", "pretrain", "distill"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,8 @@ class Subject:
 
     Attributes:
         name: of the row.
-        form: published (`PlainTeacher`), training (the module as it is trained), or compiled.
+        form: published (`PlainTeacher`), training (the module as it is trained) or compiled; or a
+            training step, pretrain or distill.
         precision: fp32, or of the compiled form bf16.
         batch: clouds a call; all clouds are gone through in a measured run.
         model: the teacher, a preset or a saved backbone.
@@ -100,6 +101,22 @@ def cloud_points(clouds: int, points: int, seed: int, device: str = "cpu") -> Te
     """Built-in shapes (B, N, 3)."""
     made = procedural.generate(clouds, points=points, seed=seed).points
     return torch.from_numpy(made).to(device)
+
+
+def scene_points(points: int, seed: int, device: str = "cpu") -> Tensor:
+    """A scene (1, N, 3): built-in shapes of many sizes on a floor of 20 x 20, in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = 64
+    each = points // (2 * shapes)
+    ground = points - shapes * each
+    floor = torch.rand(ground, 3, generator=generator) * torch.tensor([20.0, 20.0, 0.02])
+    size = 0.3 + torch.rand(shapes, 1, 1, generator=generator)
+    place = torch.rand(shapes, 1, 3, generator=generator) * torch.tensor([20.0, 20.0, 0.0])
+    things = floor[:0]
+    if each:
+        things = (cloud_points(shapes, each, seed) * size + place).flatten(0, 1)
+    found = torch.cat([floor, things])
+    return found[torch.randperm(points, generator=generator)][None].to(device)
 
 
 def _teacher(subject: Subject) -> Backbone:
@@ -171,7 +188,7 @@ def _formed(subject: Subject) -> nn.Module:
             return PlainTeacher(require_teacher(model))
         case "compiled":
             return compiled(model, precision=subject.precision)
-        case "training":
+        case _:
             return model
 
 
