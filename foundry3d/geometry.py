@@ -9,6 +9,7 @@ Shapes: B clouds, N points, M queries, c tokens (centers), k points a group.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from foundry3d import geometry_cpu
 from foundry3d.errors import InputError
+from foundry3d.geometry_tree import Tree
 
 Backend = Literal["auto", "torch", "compiled"]
+Trees = Sequence[Tree]
 
 
 class Groups(NamedTuple):
@@ -79,8 +82,24 @@ def _compiled(points: Tensor, backend: Backend) -> bool:
     return fits and backend != "torch" and not torch.compiler.is_compiling()
 
 
+def build_trees(points: Tensor, *, backend: Backend = "auto") -> Trees | None:
+    """Search trees of points (B, N, 3), for calls that sample or search the same points.
+
+    Only a matter of time: results are the same with trees and without. None where there is
+    nothing to gain (small clouds, other devices and types, the torch form).
+    """
+    if points.shape[1] < geometry_cpu.LARGE or not _compiled(points, backend):
+        return None
+    return geometry_cpu.build_trees(points.detach())
+
+
 def farthest_point_sample(
-    points: Tensor, count: int, *, start: Tensor | None = None, backend: Backend = "auto"
+    points: Tensor,
+    count: int,
+    *,
+    start: Tensor | None = None,
+    trees: Trees | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Farthest point sampling: each new point is the one farthest from all chosen before.
 
@@ -88,6 +107,7 @@ def farthest_point_sample(
         points: (B, N, 3).
         count: how many indices, 1 to N.
         start: (B,) first index of each cloud; None = index 0 (inference).
+        trees: of the points, from `build_trees`; None = made here where that is faster.
         backend: `auto` picks the compiled form where it applies.
 
     Returns:
@@ -102,7 +122,7 @@ def farthest_point_sample(
     if start is None:
         start = torch.zeros(batch, dtype=torch.int64, device=points.device)
     if _compiled(points, backend):
-        return geometry_cpu.farthest_point_sample(points.detach(), count, start)
+        return geometry_cpu.farthest_point_sample(points.detach(), count, start, trees)
     x, y, z = points.detach().unbind(-1)
     nearest = torch.full_like(x, float("inf"))
     chosen = torch.empty(batch, count, dtype=torch.int64, device=points.device)
@@ -116,7 +136,12 @@ def farthest_point_sample(
 
 
 def nearest_neighbors(
-    queries: Tensor, points: Tensor, k: int, *, backend: Backend = "auto"
+    queries: Tensor,
+    points: Tensor,
+    k: int,
+    *,
+    trees: Trees | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """The k nearest points of each query, nearest first; ties go to the lowest index.
 
@@ -124,6 +149,7 @@ def nearest_neighbors(
         queries: (B, M, 3).
         points: (B, N, 3).
         k: 1 to N.
+        trees: of the points, as in `farthest_point_sample`.
         backend: as in `farthest_point_sample`.
 
     Returns:
@@ -136,7 +162,7 @@ def nearest_neighbors(
     if not 1 <= k <= size:
         raise InputError(f"cannot take the {k} nearest of {size} points; ask for 1 to {size}")
     if _compiled(points, backend) and queries.dtype == torch.float32:
-        return geometry_cpu.nearest_neighbors(queries.detach(), points.detach(), k)
+        return geometry_cpu.nearest_neighbors(queries.detach(), points.detach(), k, trees)
     chunk = max(1, 2**26 // (size * points.shape[0]))
     order = torch.arange(size, device=points.device)
     found = []
@@ -182,8 +208,10 @@ def group_points(
             a radius that is not positive.
     """
     check_points(points, at_least=max(groups, group_size))
-    chosen = farthest_point_sample(points, groups, start=start, backend=backend)
-    return group_at(points, gather(points, chosen), group_size, radius=radius, backend=backend)
+    trees = build_trees(points, backend=backend)
+    chosen = farthest_point_sample(points, groups, start=start, trees=trees, backend=backend)
+    centers = gather(points, chosen)
+    return group_at(points, centers, group_size, radius=radius, trees=trees, backend=backend)
 
 
 def group_at(
@@ -192,6 +220,7 @@ def group_at(
     group_size: int,
     *,
     radius: float | None = None,
+    trees: Trees | None = None,
     backend: Backend = "auto",
 ) -> Groups:
     """The points nearest to given centers, relative to them.
@@ -201,6 +230,7 @@ def group_at(
         centers: (B, c, 3), points of the clouds or not.
         group_size: k, points a group.
         radius: divides the relative coordinates when given (radius scaling).
+        trees: of the points, as in `farthest_point_sample`.
         backend: as in `farthest_point_sample`.
 
     Returns:
@@ -211,8 +241,12 @@ def group_at(
     """
     if radius is not None and not radius > 0:
         raise InputError(f"radius must be positive, got {radius}")
-    index = nearest_neighbors(centers, points, group_size, backend=backend)
-    neighborhoods = gather(points, index) - centers[:, :, None]
+    index = nearest_neighbors(centers, points, group_size, trees=trees, backend=backend)
+    learns = torch.is_grad_enabled() and (points.requires_grad or centers.requires_grad)
+    if _compiled(points, backend) and centers.dtype == points.dtype and not learns:
+        neighborhoods = geometry_cpu.offsets(points.detach(), centers.detach(), index)
+    else:
+        neighborhoods = gather(points, index) - centers[:, :, None]
     return Groups(centers, neighborhoods if radius is None else neighborhoods / radius)
 
 

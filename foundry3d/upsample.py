@@ -16,16 +16,26 @@ MOST_SHARES = 2**25
 its gradient several times."""
 
 
+def nearest_shares(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """The three centers (B, c, 3) nearest to points (B, N, 3), and the weight of each.
+
+    Returns:
+        Indices and weights (B, N, 3), those of a point summing to one.
+    """
+    index = nearest_neighbors(points, centers, min(3, centers.shape[1]))
+    squared = (gather(centers, index) - points[:, :, None]).square().sum(-1)
+    weight = 1 / (squared + 1e-8)
+    return index, weight / weight.sum(dim=-1, keepdim=True)
+
+
 def interpolate(points: Tensor, centers: Tensor, features: Tensor) -> Tensor:
     """Features (B, N, d) at points (B, N, 3) from those (B, c, d) at centers (B, c, 3).
 
     The three nearest centers (all of them where there are fewer), weighted by inverse squared
     distance (PointNet++).
     """
-    index = nearest_neighbors(points, centers, min(3, centers.shape[1]))
-    squared = (gather(centers, index) - points[:, :, None]).square().sum(-1)
-    weight = 1 / (squared + 1e-8)
-    weight = (weight / weight.sum(dim=-1, keepdim=True)).to(features.dtype)
+    index, weight = nearest_shares(points, centers)
+    weight = weight.to(features.dtype)
     shape = torch.Size((*index.shape[:2], centers.shape[1]))
     if shape.numel() > MOST_SHARES:
         return (gather(features, index) * weight[..., None]).sum(dim=2)

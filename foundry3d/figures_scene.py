@@ -1,0 +1,131 @@
+"""Pictures of large clouds: seen from a corner above, nearest points in front, edges shaded.
+
+Points are set into pixels, not drawn one by one, so half a million look like the scene they are.
+
+Shapes: N points, M points that are seen, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+MOST_DRAWN = 2_000_000
+"""Points that are set into pixels; of larger clouds an even choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What is seen of a cloud.
+
+    Attributes:
+        points: (M, 3) the points that are seen.
+        pixels: (H, W) int64, which of them each pixel shows, -1 = none.
+        shade: (H, W) in [0, 1], darker where something nearer is beside.
+    """
+
+    points: np.ndarray
+    pixels: np.ndarray
+    shade: np.ndarray
+
+
+def look(
+    points: np.ndarray, *, width: int = 1100, azimuth: float = -60.0, elevation: float = 50.0
+) -> View:
+    """A cloud from a corner above, without perspective.
+
+    Args:
+        points: (N, 3), z up.
+        width: W of the picture; its height follows from the cloud, at most W.
+        azimuth: degrees that the viewer stands about the z axis.
+        elevation: degrees above the ground, 90 = from above.
+    """
+    points = points[:: -(-len(points) // MOST_DRAWN)]
+    a, e = np.deg2rad(azimuth), np.deg2rad(elevation)
+    toward = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
+    right = np.array([-np.sin(a), np.cos(a), 0.0])
+    seen = (points - points.mean(axis=0)) @ np.stack([right, np.cross(toward, right), toward]).T
+    low, high = np.percentile(seen[:, :2], [0.2, 99.8], axis=0)  # not as far as a stray point
+    margin = 0.05 * (high - low)
+    low = np.maximum(low - margin, seen[:, :2].min(axis=0))
+    high = np.minimum(high + margin, seen[:, :2].max(axis=0))
+    span = np.maximum(high - low, 1e-9 * max(np.ptp(seen), 1e-30))
+    scale = (width - 1) / max(span)
+    columns, rows = (np.floor(span * scale).astype(int) + 1).tolist()
+    at = np.floor((seen[:, :2] - low) * scale).astype(int)
+    near = seen[:, 2] * scale  # in pixels, like the rest
+    reach = int(np.clip(np.ceil(1.3 * np.sqrt(columns * rows / len(points))), 1, 9))
+    order = np.argsort(near)
+    shown = np.full((rows, columns), -1, np.int64)
+    depth = np.full((rows, columns), -np.inf)
+    offsets = np.arange(reach) - (reach - 1) // 2
+    for dx in offsets:
+        for dy in offsets:
+            x, y = at[order, 0] + dx, at[order, 1] + dy
+            inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+            layer = np.full_like(shown, -1)
+            layer[rows - 1 - y[inside], x[inside]] = order[inside]  # the nearest comes last
+            there = np.where(layer >= 0, near[layer], -np.inf)
+            shown, depth = np.where(there > depth, layer, shown), np.maximum(there, depth)
+    known, pixels = np.unique(shown, return_inverse=True)
+    first = int(known[0] == -1)
+    return View(
+        points=points[known[first:]],
+        pixels=pixels.reshape(shown.shape) - first,
+        shade=_edges(depth),
+    )
+
+
+def _edges(depth: np.ndarray, strength: float = 0.012) -> np.ndarray:
+    """Darkness beside nearer pixels (eye-dome lighting) of depth (H, W), -inf = nothing there."""
+    behind = np.zeros_like(depth)
+    padded = np.pad(depth, 2, constant_values=-np.inf)
+    height, width = depth.shape
+    with np.errstate(invalid="ignore"):
+        for dy, dx in ((0, 2), (2, 0), (4, 2), (2, 4), (1, 1), (1, 3), (3, 1), (3, 3)):
+            beside = padded[dy : dy + height, dx : dx + width] - depth
+            behind += np.clip(np.nan_to_num(beside, nan=0.0, posinf=0.0), 0, 30)
+    return np.exp(-strength * behind)
+
+
+def draw_views(
+    stream: BinaryIO,
+    views: Sequence[View],
+    colours: Sequence[np.ndarray],
+    *,
+    names: Sequence[str],
+    title: str,
+) -> None:
+    """Writes a PNG of clouds beside one another.
+
+    Args:
+        stream: takes the PNG.
+        views: what is seen of each cloud.
+        colours: RGB in [0, 1] (M, 3) of the points that are seen.
+        names: above each cloud.
+        title: above everything.
+    """
+    count = len(views)
+    columns = 1 if count == 1 else 2 if count <= 4 else 3
+    rows = -(-count // columns)
+    widest = 11.0 / columns
+    ratio = max(view.pixels.shape[0] / view.pixels.shape[1] for view in views)
+    figure = Figure(
+        figsize=(11, rows * (widest * ratio + 0.3) + 0.5), dpi=100, layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    for i, (view, colour, name) in enumerate(zip(views, colours, names, strict=True)):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        image = np.ones((*view.pixels.shape, 3))
+        seen = view.pixels >= 0
+        image[seen] = colour[view.pixels[seen]] * view.shade[seen][:, None]
+        axes.imshow(image, interpolation="antialiased")
+        axes.set_title(name, fontsize=10)
+        axes.set_axis_off()
+    figure.savefig(stream, format="png")

@@ -1,0 +1,43 @@
+"""A feature for every point of a scene, chunk by chunk: N x d numbers are never held at once.
+
+Shapes: N points, n points of a chunk, c tokens, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foundry3d.scene_memory import FLOAT, MOST_TEMPORARY
+from foundry3d.scenes import Walk, quietly
+from foundry3d.upsample import nearest_shares
+
+SEARCHED = 2**18
+"""Points whose nearest centers are searched for together."""
+
+
+@torch.no_grad()
+def dense_features(
+    points: Tensor, centers: Tensor, features: Tensor, *, walk: Walk = quietly
+) -> Iterator[Tensor]:
+    """`upsample.interpolate` in chunks, in the order of the points.
+
+    Args:
+        points: (1, N, 3), not necessarily those of the scene.
+        centers: (1, c, 3) in the same coordinates.
+        features: (1, c, d).
+        walk: goes through blocks of points.
+
+    Yields:
+        (n, d) features of the next n points, at most `MOST_TEMPORARY` bytes.
+    """
+    most = max(1, MOST_TEMPORARY // (FLOAT * features.shape[-1]))
+    for block in walk(points.split(SEARCHED, dim=1), "interpolated"):
+        index, weight = nearest_shares(block, centers)
+        for rows, shares in zip(index[0].split(most), weight[0].split(most), strict=True):
+            yield F.embedding_bag(
+                rows, features[0], per_sample_weights=shares.to(features.dtype), mode="sum"
+            )

@@ -1,0 +1,167 @@
+"""What a scene needs, in bytes and multiply-accumulates, said before anything is computed.
+
+Shapes: N points, c tokens, k points a group, s supertokens, d width, n tokens encoded, h heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from foundry3d.config import BackboneConfig
+from foundry3d.errors import InputError
+
+MOST_TEMPORARY = 2**25
+"""Bytes that the temporaries of a chunk may take together: 32 MiB."""
+KEPT = 2
+"""How much more of temporaries stays with the process, because allocators keep what is freed."""
+MOST_ATTENTION = 2**32
+"""Bytes that the attention weights of a block may take: 4 GiB, 13,377 tokens of 6 heads."""
+FLOAT, INDEX = 4, 8
+
+
+class Attention(NamedTuple):
+    """What an encoder needs for n tokens, whose attention weighs n x n pairs in every head.
+
+    Attributes:
+        weights: bytes of the h x n x n attention weights of a block. Fused kernels compute them
+            piece by piece and need less; the arithmetic stays.
+        rows: bytes of everything else of an encoder: L + 13 rows of d.
+        macs: multiply-accumulates of all blocks, L (4 + 2 r) n d^2 for the linear layers of MLP
+            ratio r and 2 L n^2 d for attention.
+    """
+
+    weights: int
+    rows: int
+    macs: int
+
+
+def attention(shape: BackboneConfig, tokens: int) -> Attention:
+    """What the encoder of these sizes needs for `tokens` tokens of one cloud."""
+    n, d, blocks = tokens, shape.dim, shape.depth
+    hidden = int(d * shape.mlp_ratio)
+    return Attention(
+        weights=FLOAT * shape.heads * n * n,
+        rows=FLOAT * n * ((blocks + 5) * d + 2 * hidden),
+        macs=blocks * (n * (4 * d * d + 2 * d * hidden) + 2 * n * n * d),
+    )
+
+
+def require_attention(shape: BackboneConfig, tokens: int, most: int = MOST_ATTENTION) -> None:
+    """Refuses attention over more tokens than there is memory for.
+
+    Args:
+        shape: sizes of the encoder.
+        tokens: n, that enter it.
+        most: bytes that the attention weights of a block may take.
+
+    Raises:
+        InputError: they would take more; the sentence says how much.
+    """
+    need = attention(shape, tokens)
+    if need.weights > most:
+        raise InputError(
+            f"attention over {tokens} tokens takes {in_bytes(need.weights)} for the "
+            f"{shape.heads} x {tokens} x {tokens} weights of a block, of {in_bytes(most)} allowed, "
+            f"and {need.macs / 1e12:.3g} T multiply-accumulates; encode in windows (--windows "
+            f"{shape.groups}), or take a student with few supertokens"
+        )
+
+
+def group_bytes(shape: BackboneConfig) -> int:
+    """Bytes of the temporaries of one group, from its points to its token and back.
+
+    The tokenizer holds at most the width before and three of the width after its mixing layer
+    for each of k points; the rest counts once a group: 16 rows of the widest vector.
+    """
+    _, second, third = shape.point_widths
+    inner = shape.tokenizer_dim or shape.token_dim or shape.dim
+    point = max(second + 3 * third, 2 * third + inner) + 6
+    widest = max(inner, shape.token_dim or 0, shape.dim, shape.position_dim)
+    return FLOAT * (shape.group_size * point + 16 * widest)
+
+
+def groups_at_once(shape: BackboneConfig) -> int:
+    """Groups of a chunk: as many as `MOST_TEMPORARY` has room for, at least one."""
+    return max(1, MOST_TEMPORARY // group_bytes(shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneMemory:
+    """Bytes that a scene takes at its peak, beside the model and the program itself.
+
+    Attributes:
+        points: N coordinates.
+        geometry: what sampling and neighbours hold while they work.
+        index: k neighbours of every center, and the centers.
+        tokens: c rows of the width, those of the result included, and the map of the assignment.
+        chunk: temporaries of a chunk of groups.
+        encoder: rows and attention weights of what the encoder sees.
+    """
+
+    points: int
+    geometry: int
+    index: int
+    tokens: int
+    chunk: int
+    encoder: int
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment: sampling and the rest do not meet."""
+        later = self.tokens + max(self.chunk, self.encoder)
+        return self.points + self.index + max(self.geometry, later)
+
+
+def scene_memory(
+    shape: BackboneConfig,
+    *,
+    points: int,
+    tokens: int,
+    supertokens: int | None = None,
+    encoded: int | None = None,
+    window: int | None = None,
+    output_dim: int | None = None,
+) -> SceneMemory:
+    """What a scene takes at its peak: sizes in, bytes out, nothing is computed.
+
+    Args:
+        shape: sizes of the model.
+        points: N.
+        tokens: c.
+        supertokens: s times the assignment heads, of a student; None = a teacher's whole scene.
+        encoded: n, tokens that enter the encoder; None = s, or c for a teacher.
+        window: w, where the scene is encoded in windows of so many tokens; None = as a whole.
+        output_dim: of the features; None = the encoder's width.
+    """
+    out = output_dim or shape.dim
+    if window is not None:
+        width, n, together = out, min(window, tokens), max(1, groups_at_once(shape) // window)
+    elif supertokens is not None:
+        width, n, together = shape.dim + (out if out != shape.dim else 0), encoded or supertokens, 1
+    else:
+        width, n, together = 2 * shape.dim + out, encoded or tokens, 1
+    need = attention(shape, n)
+    maps = 0 if supertokens is None else 2 * FLOAT * tokens * supertokens
+    rest = 6 * INDEX * tokens  # gate, assignment, slots, order
+    return SceneMemory(
+        points=3 * FLOAT * points,
+        geometry=GEOMETRY * points,
+        index=(INDEX * shape.group_size + 6 * FLOAT) * tokens,
+        tokens=FLOAT * tokens * width + maps + rest,
+        chunk=KEPT * max(MOST_TEMPORARY, group_bytes(shape)),
+        encoder=KEPT * together * (need.weights + need.rows),
+    )
+
+
+GEOMETRY = 64
+"""Bytes a point that sampling and neighbours hold while they work."""
+
+
+def in_bytes(size: float) -> str:
+    """A size for readers: 1.5 GB."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

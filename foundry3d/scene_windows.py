@@ -1,0 +1,159 @@
+"""Windows of a scene: tokens that lie together, each window a cloud of its own.
+
+A teacher's attention over all tokens of a scene is quadratic, over windows it is linear in c. And
+a model trained on single objects in the unit sphere knows a window that is brought there.
+
+Shapes: c tokens, w tokens of a window, k points a group, B windows, d width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foundry3d.backbone import Tokens
+from foundry3d.errors import InputError
+from foundry3d.geometry import Groups
+from foundry3d.scene_memory import MOST_ATTENTION, groups_at_once, require_attention
+from foundry3d.scenes import Scene, SceneModel, Walk, quietly, require_scene_model
+
+
+def split_windows(centers: Tensor, most: int) -> list[Tensor]:
+    """Boxes of centers that lie together, by halving along the longest side.
+
+    There are as few as hold `most` centers each, of about equal sizes.
+
+    Args:
+        centers: (c, 3).
+        most: w, 1 or more.
+
+    Returns:
+        (w_i,) int64 indices of every window: each center is in one.
+
+    Raises:
+        InputError: windows of no token.
+    """
+    if most < 1:
+        raise InputError(f"windows must hold at least 1 token, got {most}")
+    found: list[Tensor] = []
+    open_boxes = [(torch.arange(len(centers), device=centers.device), -(-len(centers) // most))]
+    while open_boxes:
+        rows, parts = open_boxes.pop()
+        if parts == 1:
+            found.append(rows)
+            continue
+        box = centers[rows]
+        side = int((box.amax(dim=0) - box.amin(dim=0)).argmax())
+        order = rows[box[:, side].argsort(stable=True)]
+        cut = -(-len(rows) * (parts // 2) // parts)
+        open_boxes += [(order[cut:], parts - parts // 2), (order[:cut], parts // 2)]
+    return found
+
+
+def _reach(centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (B, 1, 3) and radius (B, 1, 1) of centers (B, w, 3); a single place has radius 1."""
+    mean = centers.mean(dim=1, keepdim=True)
+    radius = (centers - mean).norm(dim=-1).amax(dim=1)[:, None, None]
+    return mean, torch.where(radius > 0, radius, torch.ones_like(radius))
+
+
+def fitted(groups: Groups) -> Groups:
+    """Groups whose centers (B, w, 3) are centred and scaled into the unit sphere, cloud by cloud.
+
+    Neighbourhoods are scaled with them.
+    """
+    mean, radius = _reach(groups.centers)
+    near = groups.neighborhoods / radius[..., None]
+    return Groups((groups.centers - mean) / radius, near)
+
+
+def zoom(centers: Tensor, groups: int) -> float:
+    """How much larger a training cloud's neighbourhoods are than those of a scene in one piece.
+
+    A model trained on clouds of `groups` tokens in the unit sphere knows neighbourhoods of that
+    spacing. In a scene of many more tokens they are smaller by the radius of so many tokens that
+    lie together: the median over windows of `groups` tokens.
+
+    Args:
+        centers: (1, c, 3) of the scene.
+        groups: tokens of a training cloud.
+    """
+    windows = split_windows(centers[0], groups)
+    radii = [_reach(centers[0][batch])[1].flatten() for batch in _together(windows, 2**16)]
+    return float(1 / torch.cat(radii).median())
+
+
+@torch.no_grad()
+def encode_windows(
+    model: SceneModel,
+    scene: Scene,
+    size: int,
+    *,
+    fit: bool = True,
+    most_attention: int = MOST_ATTENTION,
+    walk: Walk = quietly,
+    **budget: Any,
+) -> tuple[Tokens, Tensor]:
+    """Features of all c tokens of a scene, each window of at most `size` tokens on its own.
+
+    Groups reach over the borders of windows; attention, supertokens and budgets do not.
+
+    Args:
+        model: in evaluation mode.
+        scene: on the model's device.
+        size: w; the model's own number of groups is what it was trained on.
+        fit: every window is centred and scaled into the unit sphere.
+        most_attention: bytes that the attention weights of a block may take.
+        walk: goes through the windows.
+        budget: fields of `gate.Budget` of every window, students only.
+
+    Returns:
+        A batch of one, `tokens_used` summed over the windows, and the window of each token (1, c).
+
+    Raises:
+        InputError: a model in training mode or of another kind, a budget that it cannot keep, or
+            windows too large for attention.
+    """
+    require_scene_model(model)
+    count = scene.centers.shape[1]
+    windows = split_windows(scene.centers[0], size)
+    require_attention(model.shape, min(size, count), most_attention)
+    features = scene.centers.new_empty(1, count, model.output_dim)
+    window = torch.empty(1, count, dtype=torch.int64, device=features.device)
+    assignment = torch.full_like(window, -1)
+    probability, used = torch.zeros_like(features[..., 0]), 0
+    for i, rows in enumerate(windows):
+        window[0, rows] = i
+    found = None
+    for batch in walk(_together(windows, groups_at_once(model.shape)), "encoded"):
+        groups = scene.groups(batch)
+        found = model.encode(fitted(groups) if fit else groups, **budget)
+        features[0, batch] = found.features.float()
+        used += int(found.tokens_used.sum())
+        if found.assignment is not None:
+            assignment[0, batch] = found.assignment
+        if found.probability is not None:
+            probability[0, batch] = found.probability.float()
+    assert found is not None
+    tokens = Tokens(
+        features=features,
+        centers=scene.centers,
+        assignment=None if found.assignment is None else assignment,
+        tokens_used=torch.tensor([used], device=features.device),
+        probability=None if found.probability is None else probability,
+    )
+    return tokens, window
+
+
+def _together(windows: list[Tensor], most: int) -> list[Tensor]:
+    """Windows of equal size in batches (B, w) of at most `most` tokens, or of one window."""
+    sizes: dict[int, list[Tensor]] = {}
+    for rows in windows:
+        sizes.setdefault(len(rows), []).append(rows)
+    return [
+        part
+        for size, equal in sizes.items()
+        for part in torch.stack(equal).split(max(1, most // size))
+    ]
