@@ -80,6 +80,8 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
     sizes, shape = config.sizes, model_of(Subject(name="", model=config.model)).shape
     clouds = cloud_points(sizes.clouds, sizes.points, config.seed, config.device)
     scene = scene_points(sizes.scene_points, config.seed, config.device)
+    warm = scene_points(2**15, config.seed, config.device)
+    group_points(warm, 2**11, shape.group_size)  # compiles the kernels
     facts = machine(config.device) | {"code": code_version()}
     rows = []
     for points, centers in (

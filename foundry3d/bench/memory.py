@@ -14,10 +14,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from foundry3d.config import from_dict, to_dict
+from foundry3d.config import BenchConfig, from_dict, to_dict
 from foundry3d.errors import InputError
+
+if TYPE_CHECKING:
+    from foundry3d.bench.subjects import Subject
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
@@ -78,7 +81,7 @@ def peak_of(run: Callable[[], object], device: str = "cpu") -> Peak:
     return Peak(peak, peak - before)
 
 
-def peak_apart(subject: object, threads: int) -> Peak:
+def peak_apart(subject: Subject, threads: int) -> Peak:
     """Peak memory of a `Subject`, measured in a process of its own.
 
     Raises:
@@ -94,18 +97,33 @@ def peak_apart(subject: object, threads: int) -> Peak:
     return Peak(*json.loads(done.stdout.splitlines()[-1]))
 
 
+def measured(subject: Subject, config: BenchConfig) -> dict[str, float | None]:
+    """Peak memory of the subject in a process of its own; None where it is not asked for."""
+    if not config.memory:
+        return {"peak_mb": None, "working_mb": None}
+    import torch
+
+    peak = peak_apart(subject, torch.get_num_threads())
+    return {"peak_mb": peak.peak, "working_mb": peak.working}
+
+
 def main() -> None:
     """Reads a job from standard input, prints the peak."""
     import torch
 
-    from foundry3d.bench.subjects import Subject, runner
+    from foundry3d.bench import scene, subjects
     from foundry3d.bench.train import Step
 
     job = json.load(sys.stdin)
-    subject = from_dict(Subject, job["subject"])
+    subject = from_dict(subjects.Subject, job["subject"])
     torch.set_num_threads(job["threads"])
-    make = Step if subject.form in ("pretrain", "distill") else runner
-    make(replace(subject, clouds=2))()  # libraries load and kernels compile before it counts
+    small = replace(subject, clouds=min(2, subject.clouds))
+    make: Callable[[subjects.Subject], Callable[[], object]] = subjects.runner
+    if subject.form in ("pretrain", "distill"):
+        make = Step
+    elif subject.groups is not None and subject.clouds == 1:
+        make, small = scene.runner, replace(subject, points=2**14, groups=2**10)
+    make(small)()  # libraries load and kernels compile before it counts
     run = make(subject)
     print(json.dumps(peak_of(run, subject.device)))
 

@@ -9,8 +9,6 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from foundry3d.bench.floor import floor_seconds, merged
 from foundry3d.bench.measure import (
     agreement,
@@ -20,14 +18,21 @@ from foundry3d.bench.measure import (
     timings,
     waiting,
 )
-from foundry3d.bench.memory import peak_apart
+from foundry3d.bench.memory import measured
 from foundry3d.bench.reference import BATCHES
-from foundry3d.bench.subjects import Subject, arithmetic, model_of, runner, sample_output
+from foundry3d.bench.subjects import (
+    Subject,
+    arithmetic,
+    counted,
+    described,
+    model_of,
+    runner,
+    sample_output,
+)
 from foundry3d.config import BenchConfig
-from foundry3d.cost import TOME_SCHEDULES, count, linear_layers
+from foundry3d.cost import TOME_SCHEDULES, linear_layers
 from foundry3d.errors import InputError
 from foundry3d.results import code_version
-from foundry3d.student import Student
 from foundry3d.tasks.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
@@ -107,41 +112,6 @@ def _of_the_paper(teacher: Subject, config: BenchConfig) -> list[Subject]:
     return found + [replace(gated, name=f"gate, budget {b}", token_budget=b) for b in BUDGETS]
 
 
-def counted(subject: Subject) -> dict[str, int]:
-    """Arguments of `count` for the calls of a subject: what a budget merges."""
-    model = model_of(subject)
-    if not isinstance(model, Student) or model.gate is None or subject.token_budget is None:
-        return {}
-    tokens, s, b = model.shape.groups, model.config.supertokens, subject.token_budget
-    return {"merged": tokens - b + s, "used": s} if b < tokens else {"merged": 0, "used": 0}
-
-
-def described(subject: Subject) -> dict[str, Any]:
-    """What a row says of its subject."""
-    model = model_of(subject)
-    cost = count(model, clouds=subject.clouds, **counted(subject))
-    own = getattr(model.config, "supertokens", None) if subject.removed == () else None
-    return {
-        "name": subject.name,
-        "form": subject.form,
-        "precision": subject.precision,
-        "computed_in": arithmetic(subject),
-        "model": subject.student or subject.model,
-        "supertokens": own,
-        "dim": model.shape.dim,
-        "width": model.output_dim,
-        "removed": list(subject.removed),
-        "token_budget": subject.token_budget,
-        "light": bool(subject.point_widths or subject.group_size),
-        "clouds": subject.clouds,
-        "points": subject.points,
-        "tokens": model.shape.groups,
-        "batch": subject.batch,
-        "params_m": cost.params / 1e6,
-        "gmacs": cost.macs / 1e9,
-    }
-
-
 def errors(subject: Subject) -> dict[str, float | None]:
     """How far the subject's output is from its model's training form, in the same precision."""
     plain = replace(subject, form="training", precision="fp32")
@@ -159,14 +129,6 @@ def floor_of(subject: Subject) -> float:
     return floor_seconds(
         merged(layers, model.shape.group_size), arithmetic(subject), subject.device
     )
-
-
-def memory_of(subject: Subject, config: BenchConfig) -> dict[str, float | None]:
-    """Peak memory of the subject in a process of its own; None where it is not asked for."""
-    if not config.memory:
-        return {"peak_mb": None, "working_mb": None}
-    peak = peak_apart(subject, torch.get_num_threads())
-    return {"peak_mb": peak.peak, "working_mb": peak.working}
 
 
 def measure(config: BenchConfig) -> list[dict[str, Any]]:
@@ -202,7 +164,7 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
                 "floor_s": floor,
                 "floor_share": floor / timed.median,
             }
-            | memory_of(subject, config)
+            | measured(subject, config)
             | errors(subject)
             | facts
         )

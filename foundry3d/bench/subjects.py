@@ -21,12 +21,16 @@ from foundry3d.checkpoint import load_backbone
 from foundry3d.compiled import compile as compiled
 from foundry3d.config import ReductionConfig
 from foundry3d.config.records import require
+from foundry3d.cost import count
 from foundry3d.data import procedural
 from foundry3d.kernels import FastLinear
 from foundry3d.reduce.merged import Merged
 from foundry3d.student import Student
 
-Form = Literal["published", "training", "compiled", "pretrain", "distill"]
+Form = Literal[
+    "published", "training", "compiled", "pretrain", "distill",
+    "plain scene", "geometry", "streamed", "windows", "dense",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,8 @@ class Subject:
 
     Attributes:
         name: of the row.
-        form: published (`PlainTeacher`), training (the module as it is trained) or compiled; or a
-            training step, pretrain or distill.
+        form: published (`PlainTeacher`), training (the module as it is trained) or compiled; a
+            training step, pretrain or distill; or what is done with a scene (`scene.runner`).
         precision: fp32, or of the compiled form bf16.
         batch: clouds a call; all clouds are gone through in a measured run.
         model: the teacher, a preset or a saved backbone.
@@ -186,7 +190,7 @@ def _formed(subject: Subject) -> nn.Module:
     match subject.form:
         case "published":
             return PlainTeacher(require_teacher(model))
-        case "compiled":
+        case "compiled" | "streamed" | "windows" | "dense":
             return compiled(model, precision=subject.precision)
         case _:
             return model
@@ -225,3 +229,38 @@ def runner(subject: Subject) -> Callable[[], Tokens]:
         return found
 
     return run
+
+
+def counted(subject: Subject) -> dict[str, int]:
+    """Arguments of `count` for the calls of a subject: what a budget merges."""
+    model = model_of(subject)
+    if not isinstance(model, Student) or model.gate is None or subject.token_budget is None:
+        return {}
+    tokens, s, b = model.shape.groups, model.config.supertokens, subject.token_budget
+    return {"merged": tokens - b + s, "used": s} if b < tokens else {"merged": 0, "used": 0}
+
+
+def described(subject: Subject) -> dict[str, Any]:
+    """What a row says of its subject."""
+    model = model_of(subject)
+    cost = count(model, clouds=subject.clouds, **counted(subject))
+    own = getattr(model.config, "supertokens", None) if subject.removed == () else None
+    return {
+        "name": subject.name,
+        "form": subject.form,
+        "precision": subject.precision,
+        "computed_in": arithmetic(subject),
+        "model": subject.student or subject.model,
+        "supertokens": own,
+        "dim": model.shape.dim,
+        "width": model.output_dim,
+        "removed": list(subject.removed),
+        "token_budget": subject.token_budget,
+        "light": bool(subject.point_widths or subject.group_size),
+        "clouds": subject.clouds,
+        "points": subject.points,
+        "tokens": model.shape.groups,
+        "batch": subject.batch,
+        "params_m": cost.params / 1e6,
+        "gmacs": cost.macs / 1e9,
+    }

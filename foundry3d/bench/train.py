@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundry3d.bench.measure import interleaved, machine, summary, waiting
-from foundry3d.bench.memory import peak_apart
+from foundry3d.bench.memory import measured
 from foundry3d.bench.subjects import Subject, model_of
 from foundry3d.config import (
     AugmentConfig,
@@ -268,10 +268,6 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
                     "percent": 100 * timed.median / total,
                 }
             )
-        peak: dict[str, float | None] = {"peak_mb": None, "working_mb": None}
-        if config.memory:
-            found = peak_apart(subject, torch.get_num_threads())
-            peak = {"peak_mb": found.peak, "working_mb": found.working}
         rows.append(
             shared
             | {
@@ -283,6 +279,6 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
                 "ratio": base / whole.median,
                 "clouds_s": subject.clouds / whole.median,
             }
-            | peak
+            | measured(subject, config)
         )
     return rows
