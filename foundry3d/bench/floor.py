@@ -21,7 +21,7 @@ from torch import Tensor
 from foundry3d.cost import Layer
 from foundry3d.kernels import KERNELS
 
-PIECES = (None, 4096, 512)
+PIECES = (None, 2048)
 """Rows of a product that are tried: all of them at once, or pieces of so many."""
 MOST_ROWS = 2**14
 """Products of more rows are measured on so many, and their time scaled."""
@@ -55,7 +55,7 @@ def total_macs(layers: Iterable[Layer]) -> int:
     return sum(layer.rows * layer.inputs * layer.outputs for layer in layers)
 
 
-def _timed(run: Callable[[], object], device: str, repeats: int = 5) -> float:
+def _timed(run: Callable[[], object], device: str, repeats: int = 3) -> float:
     taken = []
     for repeat in range(repeats + 1):
         began = time.perf_counter()

@@ -99,7 +99,7 @@ def peak_apart(subject: Subject, threads: int) -> Peak:
 
 def measured(subject: Subject, config: BenchConfig) -> dict[str, float | None]:
     """Peak memory of the subject in a process of its own; None where it is not asked for."""
-    if not config.memory:
+    if not config.measures_memory:
         return {"peak_mb": None, "working_mb": None}
     import torch
 

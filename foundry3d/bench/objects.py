@@ -151,7 +151,7 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
     rows = []
     for i, subject in enumerate(subjects):
         timed = times[f"{i}"]
-        if config.memory and i % 5 == 0:
+        if config.measures_memory and i % 5 == 0:
             log.info("floor, memory and error, form %d of %d", i + 1, len(subjects))
         floor = floor_of(subject)
         rows.append(

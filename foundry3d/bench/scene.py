@@ -193,7 +193,7 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
     facts = machine(config.device) | {"code": code_version()}
     rows = []
     for i, subject in enumerate(subjects):
-        if config.memory and i % 5 == 0:
+        if config.measures_memory and i % 5 == 0:
             log.info("floor, memory and error, form %d of %d", i + 1, len(subjects))
         found = calls[f"{i}"]() if subject.form == "streamed" else None
         errors: dict[str, float | None] = {"error": None, "agreement": None}

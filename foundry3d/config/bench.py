@@ -52,8 +52,9 @@ class BenchConfig:
         limit: seconds after which a candidate is called no more; its row says how many calls.
         paper: objects: also the other rows of Tables 6 and 14 (ToMe, ViT-T, gate and budgets).
         light: objects: also students with lighter tokenizers (time alone, untrained).
-        memory: peak memory of every candidate, each in a process of its own.
-        quick: smaller sizes, so that it takes about a minute.
+        memory: peak memory of every candidate, each in a process of its own; null = yes, but not
+            with quick.
+        quick: smaller sizes and no memory, so that it takes about a minute.
         seed: of points and random weights.
         device: cpu, or cuda.
         json: also write the rows to this file.
@@ -73,7 +74,7 @@ class BenchConfig:
     limit: float = 60.0
     paper: bool = False
     light: bool = True
-    memory: bool = True
+    memory: bool | None = None
     quick: bool = False
     seed: int = 0
     device: str = "cpu"
@@ -95,6 +96,11 @@ class BenchConfig:
             len(self.precisions) > 0 and set(self.precisions) <= set(PRECISION_NAMES),
             f"precisions are fp32 and bf16, at least one, got {self.precisions}",
         )
+
+    @property
+    def measures_memory(self) -> bool:
+        """Whether processes are started to measure memory."""
+        return not self.quick if self.memory is None else self.memory
 
     @property
     def sizes(self) -> Sizes:
