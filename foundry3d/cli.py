@@ -102,6 +102,11 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
         "foundry3d.suite.run:suite",
         "a whole table of the paper: suite table5 --teacher M --data NAME=TRAIN,TEST",
     ),
+    "bench": (
+        configs.BenchConfig,
+        "foundry3d.bench.run:bench",
+        "speed and memory here: bench objects|scene|geometry|train|scaling|all",
+    ),
     "cost": (configs.CostConfig, "foundry3d.report:show_cost", "MACs, FLOPs and parameters"),
     "doctor": (configs.DoctorConfig, "foundry3d.report:doctor", "what was found and picked"),
 }

@@ -4,6 +4,7 @@ Unknown keys and unusable values are errors where the record is made. No torch h
 line reads this room alone to print its help.
 """
 
+from foundry3d.config.bench import BenchConfig
 from foundry3d.config.budgets import LAMBDAS, BudgetsConfig, SweepConfig
 from foundry3d.config.commands import (
     ConvertConfig,
@@ -65,6 +66,7 @@ __all__ = [
     "RECIPES",
     "AugmentConfig",
     "BackboneConfig",
+    "BenchConfig",
     "BudgetDraws",
     "BudgetsConfig",
     "CheckConfig",

@@ -172,6 +172,8 @@ class CostConfig:
 
     Attributes:
         paper: our count beside every row of the paper's cost tables.
+        formula: the closed forms of Table 1 and Appendix C beside the counts, one cloud.
+        merged: with formula: tokens of a cloud that the gated student merges; null = half.
         model: a saved model (folder) or a preset (vit_t, vit_s, vit_b) to account for.
         supertokens: with a preset: its students of these many supertokens too.
         clouds: clouds a forward pass.
@@ -179,6 +181,8 @@ class CostConfig:
     """
 
     paper: bool = False
+    formula: bool = False
+    merged: int | None = None
     model: str = "vit_s"
     supertokens: tuple[int, ...] = (16, 8, 4, 2, 1)
     clouds: int = 64
@@ -186,6 +190,11 @@ class CostConfig:
 
     def __post_init__(self) -> None:
         positive(self, "clouds")
+        require(not (self.paper and self.formula), "choose one of --paper and --formula")
+        require(
+            self.merged is None or (self.formula and self.merged >= 0),
+            f"merged goes with --formula and must not be negative, got {self.merged}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
