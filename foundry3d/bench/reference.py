@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry3d.backbone import Backbone, Tokens
+from foundry3d.errors import InputError
 from foundry3d.geometry import group_points
 from foundry3d.tokenizer import Tokenizer
 
@@ -54,10 +55,15 @@ class PlainTeacher(nn.Module):
 
     Args:
         backbone: not changed.
+
+    Raises:
+        InputError: a tokenizer of two widths, which nobody published.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
+        if not isinstance(backbone.tokenizer, Tokenizer):
+            raise InputError("the published tokenizer has three point_widths; take such a teacher")
         self.backbone = backbone
         self.tokenizer = PlainTokenizer(backbone.tokenizer).to(next(backbone.parameters()).device)
         self.eval()
