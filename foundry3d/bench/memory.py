@@ -7,7 +7,10 @@ added to what was there before (weights, points, libraries); on a GPU what torch
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+import platform
 import resource
 import subprocess
 import sys
@@ -54,6 +57,12 @@ def _since_start() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def return_freed() -> None:
+    """Gives freed memory back to the system, so that it does not hide what a call takes (glibc)."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def peak_of(run: Callable[[], object], device: str = "cpu") -> Peak:
     """Peak memory while `run` runs, in this process.
 
@@ -69,6 +78,8 @@ def peak_of(run: Callable[[], object], device: str = "cpu") -> Peak:
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated() / 1e6
         return Peak(peak, peak - before)
+    gc.collect()
+    return_freed()
     try:
         CLEAR.write_text("5")
     except OSError:  # not Linux, or not allowed: the peak since the start has to do

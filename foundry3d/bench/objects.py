@@ -41,6 +41,8 @@ LIGHT: dict[str, dict[str, Any]] = {
     "k=16": {"group_size": 16},
     "half widths": {"point_widths": (64, 128, 256)},
     "half widths, k=16": {"point_widths": (64, 128, 256), "group_size": 16},
+    "quarter widths, k=8": {"point_widths": (32, 64, 128), "group_size": 8},
+    "single stage, k=16": {"point_widths": (64, 128), "group_size": 16},
 }
 """Changes of a tokenizer that make it lighter."""
 BUDGETS = (16, 32, 48, 64)

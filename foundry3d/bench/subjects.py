@@ -150,6 +150,7 @@ def _resized(teacher: Backbone, subject: Subject) -> Backbone:
     weights = teacher.state_dict()
     if subject.point_widths:
         made = untrained(made, cloud_points(4, max(1024, sizes.groups), subject.seed))
+        weights = {k: v for k, v in weights.items() if not k.startswith("tokenizer.")}
         weights |= {k: v for k, v in made.state_dict().items() if k.startswith("tokenizer.")}
     made.load_state_dict(weights)
     return made

@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.bench.measure import interleaved, machine, summary, waiting
+from foundry3d.bench.measure import Timed, interleaved, machine, summary, waiting
 from foundry3d.bench.memory import measured
 from foundry3d.bench.subjects import Subject, model_of
 from foundry3d.config import (
@@ -173,8 +174,19 @@ def _stamping(kind: type) -> type:
     return Stamping
 
 
-def trained(subject: Subject, steps: int) -> list[float]:
-    """Seconds of each of `steps` steps of the real trainer, after two that are not counted."""
+STILL = AugmentConfig(scale=(1.0, 1.0), rotate=False)
+"""No augmentation: the teacher's features are then computed once and kept."""
+
+
+def trained(subject: Subject, steps: int, *, still: bool = False) -> list[float]:
+    """Seconds of each of `steps` steps of the real trainer, after two that are not counted.
+
+    Args:
+        subject: of form `distill` or `pretrain`.
+        steps: how many.
+        still: distillation on clouds that are not augmented, of which the teacher reads each once,
+            before the steps.
+    """
     model = model_of(replace(subject, form="training", supertokens=None))
     data = DataConfig(points=subject.points)
     with tempfile.TemporaryDirectory() as folder:
@@ -189,6 +201,8 @@ def trained(subject: Subject, steps: int) -> list[float]:
         task: Any
         if subject.form == "distill":
             config = DistillConfig(out=folder + "/run", train=train, data=data)
+            if still:
+                config = replace(config, augment=STILL, starts="first")
             assert subject.supertokens is not None
             student = Student.from_teacher(model, supertokens=subject.supertokens)
             task = _stamping(DistillTask)(config, model, student)
@@ -202,7 +216,10 @@ def trained(subject: Subject, steps: int) -> list[float]:
             )
             task = _stamping(PretrainTask)(run, type(model)(model.config))
         task.ended = []
-        fit(task, _clouds(subject, steps + 2), run)
+        clouds = _clouds(subject, steps + 2)
+        if still:
+            task.remember(clouds)
+        fit(task, clouds, run)
     return [after - before for before, after in zip(task.ended[1:], task.ended[2:], strict=False)]
 
 
@@ -268,17 +285,26 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
                     "percent": 100 * timed.median / total,
                 }
             )
+        whole_row = partial(_whole, subject, base=base, total=total)
         rows.append(
-            shared
-            | {
-                "name": f"{subject.name}: whole step of the trainer",
-                "median_s": whole.median,
-                "spread_s": whole.spread,
-                "repeats": whole.repeats,
-                "percent": 100 * whole.median / total,
-                "ratio": base / whole.median,
-                "clouds_s": subject.clouds / whole.median,
-            }
-            | measured(subject, config)
+            shared | whole_row(whole, "whole step of the trainer") | measured(subject, config)
         )
+        if subject.form == "distill":
+            kept = summary(trained(subject, config.sizes.repeats, still=True))
+            rows.append(shared | whole_row(kept, "whole step, teacher's features kept"))
     return rows
+
+
+def _whole(
+    subject: Subject, timed: Timed, name: str, *, base: float, total: float
+) -> dict[str, Any]:
+    """What a row says of a step of the trainer; `ratio` is against the first precision's."""
+    return {
+        "name": f"{subject.name}: {name}",
+        "median_s": timed.median,
+        "spread_s": timed.spread,
+        "repeats": timed.repeats,
+        "percent": 100 * timed.median / total,
+        "ratio": base / timed.median,
+        "clouds_s": subject.clouds / timed.median,
+    }
