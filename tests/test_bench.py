@@ -1,7 +1,10 @@
 """What the measurements say of themselves; times are never asserted."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -216,6 +219,22 @@ def test_memory_is_that_of_the_call() -> None:
     small, large = memory.peak_of(lambda: None), memory.peak_of(use)
     assert large.working > small.working + 50
     assert large.peak >= large.working
+
+
+@pytest.mark.parametrize(
+    "form", ["compiled", "streamed", "windows", "dense", "geometry", "distill"]
+)
+def test_every_form_can_be_called_apart(form: str, saved: str) -> None:
+    subject = Subject(name="", form=form, model=saved, supertokens=4, clouds=1, points=400)
+    scene = form not in ("compiled", "distill")
+    subject = replace(subject, batch=1, groups=25 if scene else None, clouds=1 if scene else 2)
+    memory.call_of(subject)()
+
+
+def test_a_form_for_inference_needs_no_trainer() -> None:
+    code = "import foundry3d.bench.scene_forms, sys; print('lightning' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
 
 
 def test_memory_in_a_process_of_its_own(saved: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,25 +118,36 @@ def measured(subject: Subject, config: BenchConfig) -> dict[str, float | None]:
     return {"peak_mb": peak.peak, "working_mb": peak.working}
 
 
+def call_of(subject: Subject) -> Callable[[], object]:
+    """The subject's call, whatever its form, after one on little to load and compile what it needs.
+
+    What trains is imported only where something trains: a trainer's libraries are large.
+    """
+    from foundry3d.bench import scene_forms, subjects
+
+    small = replace(subject, clouds=min(2, subject.clouds))
+    make: Callable[[Subject], Callable[[], object]] = subjects.runner
+    if subject.form in ("pretrain", "distill"):
+        from foundry3d.bench.train import Step
+
+        make = Step
+    elif subject.form in scene_forms.FORMS:
+        small = replace(subject, points=2**14, groups=2**10)
+        make = scene_forms.runner
+    make(small)()
+    return make(subject)
+
+
 def main() -> None:
     """Reads a job from standard input, prints the peak."""
     import torch
 
-    from foundry3d.bench import scene, subjects
-    from foundry3d.bench.train import Step
+    from foundry3d.bench.subjects import Subject
 
     job = json.load(sys.stdin)
-    subject = from_dict(subjects.Subject, job["subject"])
     torch.set_num_threads(job["threads"])
-    small = replace(subject, clouds=min(2, subject.clouds))
-    make: Callable[[subjects.Subject], Callable[[], object]] = subjects.runner
-    if subject.form in ("pretrain", "distill"):
-        make = Step
-    elif subject.groups is not None and subject.clouds == 1:
-        make, small = scene.runner, replace(subject, points=2**14, groups=2**10)
-    make(small)()  # libraries load and kernels compile before it counts
-    run = make(subject)
-    print(json.dumps(peak_of(run, subject.device)))
+    subject = from_dict(Subject, job["subject"])
+    print(json.dumps(peak_of(call_of(subject), subject.device)))
 
 
 if __name__ == "__main__":

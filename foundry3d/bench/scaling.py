@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from foundry3d.bench import scene, subjects
+from foundry3d.bench import scene_forms, subjects
 from foundry3d.bench.measure import interleaved, machine, timings, waiting
 from foundry3d.bench.memory import measured
 from foundry3d.bench.subjects import Subject, described, model_of
@@ -130,7 +130,7 @@ def sweeps(config: BenchConfig) -> list[Sweep]:
 
 
 def _call(subject: Subject) -> Callable[[], object]:
-    return (scene if subject.form in ("streamed", "geometry") else subjects).runner(subject)
+    return (scene_forms if subject.form in scene_forms.FORMS else subjects).runner(subject)
 
 
 def _rows_of(sweep: Sweep, config: BenchConfig) -> list[dict[str, Any]]:

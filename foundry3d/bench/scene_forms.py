@@ -1,0 +1,71 @@
+"""What `foundry3d bench scene` runs: forms of one scene's way through a model.
+
+Shapes: N points, c tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foundry3d.backbone import Tokens
+from foundry3d.bench.subjects import Subject, formed, model_of, scene_points
+from foundry3d.geometry import farthest_point_sample, gather, nearest_neighbors
+from foundry3d.scene_dense import dense_features
+from foundry3d.scene_windows import encode_windows
+from foundry3d.scenes import Scene, SceneModel, encode_scene, group_scene
+
+FORMS = ("plain scene", "streamed", "windows", "dense", "geometry")
+"""What `runner` runs."""
+
+
+def plain_scene(model: SceneModel, points: Tensor, points_per_token: int) -> Scene:
+    """What `group_scene` finds, by whole torch operations."""
+    chosen = farthest_point_sample(points, points.shape[1] // points_per_token, backend="torch")
+    centers = gather(points, chosen)
+    index = nearest_neighbors(centers, points, model.shape.group_size, backend="torch")
+    return Scene(points=points, centers=centers, index=index, scale=1 / (model.shape.radius or 1.0))
+
+
+def runner(subject: Subject) -> Callable[[], Any]:
+    """A call that takes the scene through what the subject's form stands for."""
+    model: Any = formed(subject)
+    points = scene_points(subject.points, subject.seed, subject.device)
+    ratio = subject.points // (subject.groups or 1)
+
+    def plain() -> Tokens:
+        return encode_scene(model, plain_scene(model, points, ratio), **subject.budget)
+
+    def streamed() -> Tokens:
+        scene = group_scene(model, points, points_per_token=ratio)
+        return encode_scene(model, scene, **subject.budget)
+
+    def windows() -> Tokens:
+        scene = group_scene(model, points, points_per_token=ratio)
+        return encode_windows(model, scene, model_of(replace(subject, groups=None)).shape.groups)[0]
+
+    def dense() -> None:
+        found = streamed()
+        for _ in dense_features(points, found.centers, found.features):
+            pass
+
+    def geometry() -> Scene:
+        return group_scene(model, points, points_per_token=ratio)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "plain scene": plain,
+        "streamed": streamed,
+        "windows": windows,
+        "dense": dense,
+        "geometry": geometry,
+    }
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return calls[subject.form]()
+
+    return run
