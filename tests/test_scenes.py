@@ -344,7 +344,7 @@ def test_dense_chunks_are_the_interpolation(
     cloud: str, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
     monkeypatch.setattr("foundry3d.scene_dense.SEARCHED", 300)
-    monkeypatch.setattr("foundry3d.scene_dense.MOST_TEMPORARY", 4 * 5 * 70)
+    monkeypatch.setattr("foundry3d.scene_dense.MOST_TEMPORARY", 4 * 4 * 5 * 70)
     points = CLOUDS[cloud]
     features = torch.randn(1, 50, 5, generator=generator)
     chunks = list(dense_features(points, points[:, :50], features))
