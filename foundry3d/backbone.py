@@ -16,7 +16,7 @@ from foundry3d import config as configs
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, check_points, draw_start, group_points
-from foundry3d.tokenizer import Position, Tokenizer
+from foundry3d.tokenizer import Position, tokenizer_of
 from foundry3d.vit import Encoder, initialise
 
 
@@ -77,7 +77,7 @@ class Grouped(nn.Module):
     def _build(self, backbone: BackboneConfig) -> None:
         width = backbone.token_dim or backbone.dim
         self.shape = backbone
-        self.tokenizer = Tokenizer(
+        self.tokenizer = tokenizer_of(
             width,
             backbone.point_widths,
             bias=backbone.point_bias,
@@ -98,26 +98,63 @@ class Grouped(nn.Module):
             drop_path=backbone.drop_path,
         )
 
-    def group(self, points: Tensor, *, generator: torch.Generator | None = None) -> Groups:
-        """Groups of points (B, N, 3); FPS starts at index 0, in training mode at a drawn one."""
+    def group(
+        self,
+        points: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        group_size: int | None = None,
+        drawn: bool = True,
+    ) -> Groups:
+        """Groups of points (B, N, 3); FPS starts at index 0, in training mode at a drawn one.
+
+        Args:
+            points: (B, N, 3).
+            generator: of the start in training mode.
+            group_size: k; None = the model's own.
+            drawn: False = FPS starts at index 0 in training mode too.
+        """
         start = None
-        if self.training:
+        if self.training and drawn:
             check_points(points)
             start = draw_start(*points.shape[:2], device=points.device, generator=generator)
         shape = self.shape
-        return group_points(
-            points, shape.groups, shape.group_size, start=start, radius=shape.radius
-        )
+        size = shape.group_size if group_size is None else group_size
+        return group_points(points, shape.groups, size, start=start, radius=shape.radius)
 
     def tokens(self, groups: Groups) -> tuple[Tensor, Tensor]:
         """Tokens (B, c, d) and positions (B, c, d) of the groups, at the encoder's width."""
-        tokens = self.token_bridge(self.tokenizer(groups.neighborhoods))
-        return tokens, self.position_bridge(self.position(groups.centers))
+        return self.entering(self.tokenizer(groups.neighborhoods), groups.centers)
+
+    def entering(self, tokens: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokenizer's tokens and the positions of centers (B, c, 3), at the encoder's width."""
+        return self.token_bridge(tokens), self.position_bridge(self.position(centers))
 
     def encode(
         self, groups: Groups, *, generator: torch.Generator | None = None, **budget: Any
     ) -> Tokens:
-        """Features of grouped points."""
+        """Features of grouped points.
+
+        Args:
+            groups: of B clouds.
+            generator: of the draws in training mode.
+            budget: fields of `gate.Budget`, students only.
+
+        Raises:
+            InputError: a budget that this model cannot keep.
+        """
+        tokens = self.tokenizer(groups.neighborhoods)
+        return self.encode_tokens(tokens, groups.centers, generator=generator, **budget)
+
+    def encode_tokens(
+        self,
+        tokens: Tensor,
+        centers: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        **budget: Any,
+    ) -> Tokens:
+        """What `encode` does after the tokenizer, to its tokens (B, c, d) and their centers."""
         raise NotImplementedError("teacher and student define it")
 
     def block_features(
@@ -190,16 +227,21 @@ class Backbone(Grouped):
         """Width of the returned features."""
         return self.config.dim
 
-    def encode(
-        self, groups: Groups, *, generator: torch.Generator | None = None, **budget: Any
+    def encode_tokens(
+        self,
+        tokens: Tensor,
+        centers: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        **budget: Any,
     ) -> Tokens:
-        """Features of grouped points."""
+        """Features of the tokenizer's tokens (B, c, d) at centers (B, c, 3)."""
         _no_budget(budget)
-        tokens, positions = self.with_class(*self.tokens(groups))
-        features = self.encoder(tokens, positions, generator=generator)
+        entering, positions = self.with_class(*self.entering(tokens, centers))
+        features = self.encoder(entering, positions, generator=generator)
         count = torch.full(features.shape[:1], features.shape[1], device=features.device)
-        features = features[:, -groups.centers.shape[1] :]
-        return Tokens(features=features, centers=groups.centers, tokens_used=count)
+        features = features[:, -centers.shape[1] :]
+        return Tokens(features=features, centers=centers, tokens_used=count)
 
     def block_features(
         self,

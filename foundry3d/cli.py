@@ -102,6 +102,11 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
         "foundry3d.suite.run:suite",
         "a whole table of the paper: suite table5 --teacher M --data NAME=TRAIN,TEST",
     ),
+    "bench": (
+        configs.BenchConfig,
+        "foundry3d.bench.run:bench",
+        "speed and memory here: bench objects|scene|geometry|train|scaling|all",
+    ),
     "cost": (configs.CostConfig, "foundry3d.report:show_cost", "MACs, FLOPs and parameters"),
     "doctor": (configs.DoctorConfig, "foundry3d.report:doctor", "what was found and picked"),
 }
@@ -164,6 +169,12 @@ def option_type(kind: type, name: str) -> Any:
     return hint
 
 
+def item_type(hint: Any) -> Any:
+    """The type of a tuple's items, of an optional one too; None for anything else."""
+    tuples = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple]
+    return get_args(tuples[0])[0] if tuples else None
+
+
 def plain_words(kind: type, arguments: list[str]) -> list[str]:
     """Arguments as the parser wants them: `--flag` becomes `--flag true`, lists become JSON.
 
@@ -181,11 +192,8 @@ def plain_words(kind: type, arguments: list[str]) -> list[str]:
         words.append(word)
         if hint in (bool, bool | None) and not values:
             words.append("true")
-        elif get_origin(hint) is tuple and values and not values[0].startswith("["):
-            items = [
-                v if get_args(hint)[0] is not str else json.dumps(v, ensure_ascii=False)
-                for v in values
-            ]
+        elif (held := item_type(hint)) and values not in ([], ["null"]) and values[0][0] != "[":
+            items = [v if held is not str else json.dumps(v, ensure_ascii=False) for v in values]
             words.append(f"[{', '.join(items)}]")
             i += len(values)
         i += 1

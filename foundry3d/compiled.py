@@ -27,7 +27,7 @@ from foundry3d.heads import ClassHead
 from foundry3d.kernels import Activation, FastLinear, fastest, folded, is_compiled
 from foundry3d.segmenter import PartHead
 from foundry3d.supertokens import CAU
-from foundry3d.tokenizer import Position, Tokenizer
+from foundry3d.tokenizer import Position, SingleStage, Tokenizer
 from foundry3d.upsample import FeatureUpsampling
 from foundry3d.vit import Block, Encoder, Reduce
 
@@ -64,45 +64,79 @@ class _Maker:
         return self.layer(linear.weight, linear.bias, activation)
 
 
-class FastTokenizer(nn.Module):
-    """A `Tokenizer` for inference, by the merged algebra, some groups at a time."""
+class FastTokens(nn.Module):
+    """A tokenizer for inference, some groups at a time.
+
+    Args:
+        widest: width of its largest temporary, for each of R x k points.
+        width: of its tokens before `bridge`.
+        bridge: applied to all tokens at last.
+        make: of the layers.
+    """
+
+    def __init__(self, widest: int, width: int, bridge: nn.Module, make: _Maker) -> None:
+        super().__init__()
+        self.row = widest * torch.empty(0, dtype=make.dtype).element_size()
+        self.width, self.bridge = width, bridge
+        self.dtype, self.most_bytes = make.dtype, make.most_bytes
+
+    def forward(self, neighborhoods: Tensor) -> Tensor:
+        """Tokens (B, c, d) of neighborhoods (B, c, k, 3)."""
+        batch, tokens, size, _ = neighborhoods.shape
+        step = max(1, self.most_bytes // (size * self.row))
+        groups = neighborhoods.flatten(0, 1)
+        found = groups.new_empty(batch * tokens, self.width, dtype=self.dtype)
+        for piece, out in zip(groups.split(step), found.split(step), strict=True):
+            self.write(piece.reshape(-1, 3), out, size)
+        return self.bridge(found.view(batch, tokens, -1))
+
+    def write(self, points: Tensor, out: Tensor, size: int) -> None:
+        """Writes the tokens (R, width) of groups of `size` points (R k, 3) to `out`."""
+        raise NotImplementedError("the tokenizers below define it")
+
+
+class FastTokenizer(FastTokens):
+    """A `Tokenizer` for inference, by the merged algebra."""
 
     def __init__(self, tokenizer: Tokenizer, make: _Maker) -> None:
-        super().__init__()
-        width = tokenizer.widen.out_features
-        self.most_bytes, self.widest = make.most_bytes, tokenizer.mix.out_features
+        bridge = tokenizer.bridge
+        last = make.of(bridge) if isinstance(bridge, nn.Linear) else bridge
+        widest = max(part.out_features for part in (tokenizer.widen, tokenizer.mix))
+        super().__init__(widest, tokenizer.project.out_features, last, make)
         lift = folded(tokenizer.lift, tokenizer.lift_norm)
         self.lift = make.layer(*lift, "relu", torch.float32)  # coordinates keep their precision
         self.widen = make.of(tokenizer.widen)
         weight, bias = (part.double() for part in folded(tokenizer.mix, tokenizer.mix_norm))
         inner, offset = tokenizer.widen.weight.double(), tokenizer.widen.bias.double()
-        point, group = weight[:, width:], weight[:, :width]
+        group, point = weight.split(tokenizer.widen.out_features, dim=1)
         self.once = make.layer(group, bias + point @ offset)
         self.local = make.layer(point @ inner, None)
         self.project = make.of(tokenizer.project)
-        self.bridge = tokenizer.bridge
 
-    def forward(self, neighborhoods: Tensor) -> Tensor:
-        """Tokens (B, c, d) of neighborhoods (B, c, k, 3)."""
-        batch, tokens, size, _ = neighborhoods.shape
-        item = self.project.bias.element_size()
-        step = max(1, self.most_bytes // (size * self.widest * item))
-        groups = neighborhoods.flatten(0, 1)
-        found = groups.new_empty(
-            batch * tokens, self.project.out_features, dtype=self.project.bias.dtype
-        )
-        for piece, out in zip(groups.split(step), found.split(step), strict=True):
-            self._tokens(piece, out)
-        return self.bridge(found.view(batch, tokens, -1))
+    def write(self, points: Tensor, out: Tensor, size: int) -> None:
+        """Writes the tokens (R, width) of groups of `size` points (R k, 3) to `out`."""
+        lifted = self.lift(points)
+        whole = self.once(self.widen(lifted).view(len(out), size, -1).amax(dim=1))
+        mixed = self.local(lifted).view(len(out), size, -1)
+        mixed.add_(whole[:, None]).relu_()
+        torch.amax(self.project(mixed.flatten(0, 1)).view(len(out), size, -1), dim=1, out=out)
 
-    def _tokens(self, groups: Tensor, out: Tensor) -> None:
-        """Writes the tokens (R, d) of groups (R, k, 3) to `out`."""
-        count, size, _ = groups.shape
-        lifted = self.lift(groups.reshape(-1, 3))
-        widest = self.widen(lifted).view(count, size, -1).amax(dim=1)
-        mixed = self.local(lifted).view(count, size, -1)
-        mixed.add_(self.once(widest)[:, None]).relu_()
-        torch.amax(self.project(mixed.flatten(0, 1)).view(count, size, -1), dim=1, out=out)
+
+class FastSingleStage(FastTokens):
+    """A `SingleStage` tokenizer for inference."""
+
+    def __init__(self, tokenizer: SingleStage, make: _Maker) -> None:
+        width = tokenizer.widen.out_features
+        widest = max(width, tokenizer.lift.out_features)
+        super().__init__(widest, width, make.of(tokenizer.project), make)
+        lift = folded(tokenizer.lift, tokenizer.lift_norm)
+        self.lift = make.layer(*lift, "relu", torch.float32)
+        self.widen = make.of(tokenizer.widen)
+
+    def write(self, points: Tensor, out: Tensor, size: int) -> None:
+        """Writes the group maxima (R, width) of groups of `size` points (R k, 3) to `out`."""
+        widened = self.widen(self.lift(points))
+        torch.amax(widened.view(len(out), size, -1), dim=1, out=out)
 
 
 class FastEncoder(Encoder):
@@ -175,10 +209,9 @@ def _rewrite(parent: nn.Module, make: _Maker) -> None:
     for name, part in list(parent.named_children()):
         match part:
             case Tokenizer():
-                _rewrite(part.bridge, make)
-                bridge = part.bridge
-                part.bridge = make.of(bridge) if isinstance(bridge, nn.Linear) else bridge  # type: ignore[assignment]
                 setattr(parent, name, FastTokenizer(part, make))
+            case SingleStage():
+                setattr(parent, name, FastSingleStage(part, make))
             case Position():
                 first, _, last = part
                 assert isinstance(first, nn.Linear)

@@ -13,9 +13,9 @@ from __future__ import annotations
 import copy
 import csv
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,19 +41,31 @@ class Cost:
     flops: int
 
 
+class Layer(NamedTuple):
+    """A linear layer of a forward pass: its name, and (rows, inputs) to (rows, outputs)."""
+
+    name: str
+    rows: int
+    inputs: int
+    outputs: int
+
+
 class _Counter:
     """Adds up what the leaf modules of a model (a copy of its own) do while it runs."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, name: str = "") -> None:
         self.macs = self.flops = 0
-        for part in model.modules():
+        self.layers: list[Layer] = []
+        for inner, part in model.named_modules(prefix=name):
             if not list(part.children()):
-                part.register_forward_hook(self.count)
+                part.register_forward_hook(partial(self.count, inner))
 
-    def count(self, part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(self, name: str, part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         elements = output.numel()
         match part:
             case nn.Linear():
+                rows = elements // part.out_features
+                self.layers.append(Layer(name, rows, part.in_features, part.out_features))
                 macs = elements * part.in_features
                 self.macs += macs
                 self.flops += 2 * macs
@@ -94,12 +106,67 @@ def count(
     Raises:
         InputError: merged tokens without a gate, or a compiled model.
     """
+    found = count_parts(
+        model, clouds=clouds, tokens=tokens, merged=merged, used=used, supertokens=supertokens
+    )
+    parameters = sum(p.numel() for p in model.parameters())
+    return Cost(
+        params=parameters,
+        macs=sum(part.macs for part in found.values()),
+        flops=sum(part.flops for part in found.values()),
+    )
+
+
+def count_parts(model: Backbone | Student | Wrapped, **counted: int | None) -> dict[str, Cost]:
+    """What `count` adds up, by the model's parts: `tokenizer`, `position`, `encoder`, `dso`, ...
+
+    Args:
+        model: counted as it is; not changed.
+        counted: arguments of `count`.
+
+    Raises:
+        InputError: merged tokens without a gate.
+    """
+    counters = _counters(model, **counted)
+    sizes = {
+        name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()
+    }
+    return {
+        name: Cost(params=sizes[name], macs=counter.macs, flops=counter.flops)
+        for name, counter in counters.items()
+    }
+
+
+def linear_layers(model: Backbone | Student | Wrapped, **counted: int | None) -> list[Layer]:
+    """Every linear layer of the forward pass that `count` accounts for, part by part.
+
+    Args:
+        model: counted as it is; not changed.
+        counted: arguments of `count`.
+
+    Raises:
+        InputError: merged tokens without a gate.
+    """
+    return [layer for counter in _counters(model, **counted).values() for layer in counter.layers]
+
+
+def _counters(
+    model: Backbone | Student | Wrapped,
+    *,
+    clouds: int | None = 1,
+    tokens: int | None = None,
+    merged: int | None = None,
+    used: int | None = None,
+    supertokens: int | None = None,
+) -> dict[str, _Counter]:
+    """A counter for each part of a model, after one pass of its shapes."""
     if is_compiled(model):
         raise InputError("a compiled model's layers are merged; count the one it was made of")
     shapes = copy.deepcopy(model).to("meta").eval()
+    clouds = clouds or 1
     rows, size = tokens or model.shape.groups, model.shape.group_size
     groups = Groups(_shape(clouds, rows, 3), _shape(clouds, rows, size, 3))
-    counter = _Counter(shapes)
+    counters = {name: _Counter(part, name) for name, part in shapes.named_children()}
     with torch.no_grad():
         if isinstance(shapes, Student) and shapes.gate is not None:
             _run_gated(shapes, groups, rows if merged is None else merged, used, supertokens)
@@ -109,8 +176,7 @@ def count(
             shapes.encode(groups, supertokens=supertokens)
         else:
             shapes.encode(groups)
-    parameters = sum(p.numel() for p in shapes.parameters())
-    return Cost(params=parameters, macs=counter.macs, flops=counter.flops)
+    return counters
 
 
 def _run_gated(

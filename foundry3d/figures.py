@@ -86,6 +86,7 @@ def draw_lines(
     title: str,
     y: str,
     ticks: bool = True,
+    log: bool = False,
 ) -> Path:
     """Writes a PNG of line plots side by side; a name has one colour in all of them.
 
@@ -96,6 +97,7 @@ def draw_lines(
         title: above everything.
         y: name of the y axis.
         ticks: x values are categories (budgets, lambdas); else a plain axis.
+        log: both axes are logarithmic, x marked at its values; not with ticks.
 
     Returns:
         The path.
@@ -117,12 +119,17 @@ def draw_lines(
             many = len(known) > 8
             axes.set_xticks(range(len(known)), [f"{value:.3g}" for value in known])
             axes.tick_params(axis="x", rotation=90 if many else 0, labelsize=7 if many else 10)
+        if log:
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_xticks(known, [f"{value:,.0f}" for value in known])
+            axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         axes.set_title(heading, fontsize=11)
         axes.set_xlabel(axis)
         if i == 0:
             axes.set_ylabel(y)
         axes.grid(alpha=0.3)
-        if len(curves) > 1:
+        if len(curves) > 1 or log:
             axes.legend(fontsize=8)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

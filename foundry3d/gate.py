@@ -116,8 +116,9 @@ class Plan(NamedTuple):
     Attributes:
         order: (B, c) int64, tokens by falling fusion probability.
         merged: (B,) int64, m: the first m of that order are merged.
-        rows: the largest m of the batch.
-        width: the largest number of tokens that enter the encoder; None = counted when known.
+        rows: at least the largest m of the batch.
+        width: the number of tokens of every cloud that enter the encoder; None = counted, for
+            which an accelerator is waited for.
     """
 
     order: Tensor

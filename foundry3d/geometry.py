@@ -1,15 +1,20 @@
 """Sampling, neighbours, grouping and ordering of points: pure functions, one obvious form each.
 
-The torch form runs on any device and is the definition; on the CPU in float32 the compiled twins
-of `geometry_cpu` are taken instead and give the same indices, ties included. Distances are direct
-differences, never the matrix product, which returns wrong neighbours far from the origin.
+The torch form runs on any device and is the definition; in float32 the compiled twins of
+`geometry_cpu` are taken instead on the CPU, the Triton twins of `geometry_cuda` on CUDA where
+Triton is installed, and give the same indices, ties included. Distances are direct differences,
+never the matrix product, which returns wrong neighbours far from the origin. On an accelerator
+nothing here waits for a result.
 
 Shapes: B clouds, N points, M queries, c tokens (centers), k points a group.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,7 +24,11 @@ from foundry3d import geometry_cpu
 from foundry3d.errors import InputError
 from foundry3d.geometry_tree import Tree
 
-Backend = Literal["auto", "torch", "compiled"]
+log = logging.getLogger("foundry3d")
+
+Backend = Literal["auto", "torch", "compiled", "triton"]
+MOST_SAMPLED, MOST_NEIGHBORS, MOST_ORDERED = 2**20, 64, 8192
+"""What the Triton twins take: points of a sampled cloud, k, and centers to order."""
 Trees = Sequence[Tree]
 
 
@@ -28,7 +37,8 @@ class Groups(NamedTuple):
 
     Attributes:
         centers: (B, c, 3) sampled centers.
-        neighborhoods: (B, c, k, 3) the k nearest points of each center, relative to it.
+        neighborhoods: (B, c, k, 3) the k nearest points of each center, nearest first, relative
+            to it.
     """
 
     centers: Tensor
@@ -38,9 +48,13 @@ class Groups(NamedTuple):
 def check_points(points: Tensor, *, at_least: int = 1) -> None:
     """Refuses what no model here can read.
 
+    Coordinates are only looked at on the CPU, because an accelerator would have to be waited for:
+    there a cloud with NaN or infinite coordinates gets NaN features, and the other clouds of the
+    batch theirs. Files, data sets and `embed` check theirs before they move.
+
     Raises:
         InputError: not (B, N, 3), not floating point, empty, fewer than `at_least` points a cloud,
-            or NaN or infinite coordinates.
+            or, on the CPU, NaN or infinite coordinates.
     """
     if points.ndim != 3 or points.shape[-1] != 3 or not points.is_floating_point():
         raise InputError(
@@ -52,7 +66,8 @@ def check_points(points: Tensor, *, at_least: int = 1) -> None:
             f"expected at least one cloud of at least {max(at_least, 1)} points, got "
             f"{points.shape[0]} of {points.shape[1]}; add points or lower groups and group_size"
         )
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(points).all()):
+    looked_at = points.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looked_at and not bool(torch.isfinite(points).all()):
         raise InputError("the points have NaN or infinite coordinates; remove those points first")
 
 
@@ -70,27 +85,60 @@ def gather(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, flat).reshape(*index.shape, values.shape[-1])
 
 
-def _compiled(points: Tensor, backend: Backend) -> bool:
-    if backend not in ("auto", "torch", "compiled"):
-        raise InputError(f"backend is one of auto, torch, compiled; got {backend!r}")
-    fits = points.device.type == "cpu" and points.dtype == torch.float32
-    if backend == "compiled" and not fits:
+@cache
+def _triton(device: torch.device) -> ModuleType | None:
+    """The Triton twins, if they exist and are right on this device."""
+    try:
+        from foundry3d import geometry_cuda
+    except ImportError:
+        return None
+    try:
+        right = geometry_cuda.agrees(device)
+    except Exception as error:  # no compiler, too old a device: whatever Triton raises
+        log.warning("Triton does not run on %s (%s); geometry takes the torch form", device, error)
+        return None
+    if not right:
+        log.warning("Triton gives other indices on %s; geometry takes the torch form", device)
+    return geometry_cuda if right else None
+
+
+def _twin(points: Tensor, backend: Backend, *, triton: bool) -> ModuleType | None:
+    """The module whose twins take these points, None = the torch form; `triton`: sizes fit it."""
+    known = ("auto", "torch", "compiled", "triton")
+    if backend not in known:
+        raise InputError(f"backend is one of {', '.join(known)}; got {backend!r}")
+    if backend == "torch" or torch.compiler.is_compiling():
+        return None
+    kind = points.device.type if points.dtype == torch.float32 else ""
+    if kind == "cpu" and backend != "triton":
+        return geometry_cpu
+    twin = _triton(points.device) if kind == "cuda" and backend != "compiled" and triton else None
+    if twin is None and backend != "auto":
+        takes = {
+            "compiled": "float32 points on the CPU",
+            "triton": f"float32 points on CUDA, up to {MOST_SAMPLED} to sample, up to "
+            f"{MOST_NEIGHBORS} neighbours and {MOST_ORDERED} centers, where Triton is installed",
+        }
         raise InputError(
-            f"the compiled backend takes float32 points on the CPU, got {points.dtype} on "
-            f"{points.device}; use backend='torch'"
+            f"the {backend} backend takes {takes[backend]}, got {points.dtype} of shape "
+            f"{tuple(points.shape)} on {points.device}; use backend='torch'"
         )
-    return fits and backend != "torch" and not torch.compiler.is_compiling()
+    return twin
+
+
+def _on_cpu(points: Tensor, backend: Backend) -> bool:
+    """Whether the compiled twins take these points."""
+    asked = backend in ("auto", "compiled")
+    return asked and _twin(points, backend, triton=False) is geometry_cpu
 
 
 def build_trees(points: Tensor, *, backend: Backend = "auto") -> Trees | None:
     """Search trees of points (B, N, 3), for calls that sample or search the same points.
 
-    Only a matter of time: results are the same with trees and without. None where there is
-    nothing to gain (small clouds, other devices and types, the torch form).
+    Results are the same with trees and without; they save time from some thousand points on.
+    None where the compiled form does not apply (other devices and types, the torch form).
     """
-    if points.shape[1] < geometry_cpu.LARGE or not _compiled(points, backend):
-        return None
-    return geometry_cpu.build_trees(points.detach())
+    return geometry_cpu.build_trees(points.detach()) if _on_cpu(points, backend) else None
 
 
 def farthest_point_sample(
@@ -108,7 +156,7 @@ def farthest_point_sample(
         count: how many indices, 1 to N.
         start: (B,) first index of each cloud; None = index 0 (inference).
         trees: of the points, from `build_trees`; None = made here where that is faster.
-        backend: `auto` picks the compiled form where it applies.
+        backend: `auto` picks the compiled or the Triton form where it applies.
 
     Returns:
         (B, count) int64 indices, in the order of choice; ties go to the lowest index.
@@ -121,8 +169,10 @@ def farthest_point_sample(
         raise InputError(f"cannot sample {count} of {size} points; ask for 1 to {size}")
     if start is None:
         start = torch.zeros(batch, dtype=torch.int64, device=points.device)
-    if _compiled(points, backend):
-        return geometry_cpu.farthest_point_sample(points.detach(), count, start, trees)
+    twin = _twin(points, backend, triton=size <= MOST_SAMPLED)
+    if twin is not None:
+        more = (trees,) if twin is geometry_cpu else ()
+        return twin.farthest_point_sample(points.detach(), count, start, *more)
     x, y, z = points.detach().unbind(-1)
     nearest = torch.full_like(x, float("inf"))
     chosen = torch.empty(batch, count, dtype=torch.int64, device=points.device)
@@ -161,8 +211,10 @@ def nearest_neighbors(
     size = points.shape[1]
     if not 1 <= k <= size:
         raise InputError(f"cannot take the {k} nearest of {size} points; ask for 1 to {size}")
-    if _compiled(points, backend) and queries.dtype == torch.float32:
-        return geometry_cpu.nearest_neighbors(queries.detach(), points.detach(), k, trees)
+    twin = _twin(points, backend, triton=k <= MOST_NEIGHBORS)
+    if twin is not None and queries.dtype == torch.float32:
+        more = (trees,) if twin is geometry_cpu else ()
+        return twin.nearest_neighbors(queries.detach(), points.detach(), k, *more)
     chunk = max(1, 2**26 // (size * points.shape[0]))
     order = torch.arange(size, device=points.device)
     found = []
@@ -208,7 +260,8 @@ def group_points(
             a radius that is not positive.
     """
     check_points(points, at_least=max(groups, group_size))
-    trees = build_trees(points, backend=backend)
+    pays = geometry_cpu.tree_pays(points.shape[1], groups)
+    trees = build_trees(points, backend=backend) if pays else None
     chosen = farthest_point_sample(points, groups, start=start, trees=trees, backend=backend)
     centers = gather(points, chosen)
     return group_at(points, centers, group_size, radius=radius, trees=trees, backend=backend)
@@ -243,11 +296,27 @@ def group_at(
         raise InputError(f"radius must be positive, got {radius}")
     index = nearest_neighbors(centers, points, group_size, trees=trees, backend=backend)
     learns = torch.is_grad_enabled() and (points.requires_grad or centers.requires_grad)
-    if _compiled(points, backend) and centers.dtype == points.dtype and not learns:
+    if _on_cpu(points, backend) and centers.dtype == points.dtype and not learns:
         neighborhoods = geometry_cpu.offsets(points.detach(), centers.detach(), index)
     else:
         neighborhoods = gather(points, index) - centers[:, :, None]
     return Groups(centers, neighborhoods if radius is None else neighborhoods / radius)
+
+
+def nearest_of(groups: Groups, group_size: int) -> Groups:
+    """The groups with the nearest `group_size` points of each: those of a smaller k.
+
+    Raises:
+        InputError: more points than the groups have.
+    """
+    size = groups.neighborhoods.shape[2]
+    if not 1 <= group_size <= size:
+        raise InputError(
+            f"cannot take {group_size} of groups of {size} points; ask for 1 to {size}"
+        )
+    if group_size == size:
+        return groups
+    return Groups(groups.centers, groups.neighborhoods[:, :, :group_size])
 
 
 def greedy_order(centers: Tensor, *, backend: Backend = "auto") -> Tensor:
@@ -263,8 +332,9 @@ def greedy_order(centers: Tensor, *, backend: Backend = "auto") -> Tensor:
     batch, count, _ = centers.shape
     x, y, z = centers.unbind(-1)
     first = (x + y + z).argmin(dim=1)
-    if _compiled(centers, backend):
-        return geometry_cpu.greedy_order(centers.detach(), first)
+    twin = _twin(centers, backend, triton=count <= MOST_ORDERED)
+    if twin is not None:
+        return twin.greedy_order(centers.detach(), first)
     distance = squared_distances(centers, centers)
     rows = torch.arange(batch, device=centers.device)
     order = torch.empty(batch, count, dtype=torch.int64, device=centers.device)

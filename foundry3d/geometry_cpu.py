@@ -16,10 +16,13 @@ from foundry3d import geometry_scan, geometry_search, geometry_tree
 from foundry3d.geometry_tree import Tree
 from foundry3d.threads import spread
 
-LARGE = 4096
-"""Points a cloud from which a tree pays, where it is asked for more than a few indices."""
-FEW = 64
-"""Samples or queries of a cloud up to which scanning it is faster than building its tree."""
+LARGE, MANY = 4096, 256
+"""A tree pays from so many points a cloud on, asked for so many samples or neighbourhoods."""
+
+
+def tree_pays(points: int, count: int) -> bool:
+    """Whether building a tree is faster than scanning a cloud count times."""
+    return points >= LARGE and count >= MANY
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -38,7 +41,7 @@ def farthest_point_sample(
     """See `geometry.farthest_point_sample`; points (B, N, 3)."""
     threads = torch.get_num_threads()
     chosen = np.empty((points.shape[0], count), np.int64)
-    if trees is None and points.shape[1] >= LARGE and count > FEW:
+    if trees is None and tree_pays(points.shape[1], count):
         trees = build_trees(points)
     if trees is None:
         spread(geometry_scan.sample, threads, _array(points), _array(start), chosen)
@@ -60,7 +63,7 @@ def nearest_neighbors(
     threads = torch.get_num_threads()
     found = np.empty((*queries.shape[:2], k), np.int64)
     q = _array(queries)
-    if trees is None and points.shape[1] >= LARGE and queries.shape[1] > FEW:
+    if trees is None and tree_pays(points.shape[1], queries.shape[1]):
         trees = build_trees(points, max(64, 4 * k))
     if trees is not None:
         for tree, cloud, out in zip(trees, q, found, strict=True):
@@ -76,12 +79,14 @@ def nearest_neighbors(
 
 def offsets(points: Tensor, centers: Tensor, index: Tensor) -> Tensor:
     """Points (B, N, 3) at index (B, c, k) relative to centers (B, c, 3): (B, c, k, 3)."""
+    threads = torch.get_num_threads()
     out = np.empty((*index.shape, 3), np.float32)
-    arrays = _array(points), _array(centers), _array(index), out
+    p, c, i = _array(points), _array(centers), _array(index)
     if len(out) > 1:
-        spread(geometry_scan.offsets, torch.get_num_threads(), *arrays)
+        spread(geometry_scan.offsets, threads, p, c, i, out)
     else:
-        geometry_scan.offsets(*arrays)
+        kernel = geometry_scan.offsets
+        spread(lambda c, i, o: kernel(p, c[None], i[None], o[None]), threads, c[0], i[0], out[0])
     return torch.from_numpy(out)
 
 

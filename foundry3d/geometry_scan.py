@@ -12,10 +12,11 @@ import numpy as np
 from numba import njit
 
 Axes = tuple[np.ndarray, np.ndarray, np.ndarray]
+Whole = int | np.integer
 
 
 @njit(nogil=True, cache=True)
-def limits(values: np.ndarray) -> tuple[np.int32, np.int32]:
+def limits(values: np.ndarray) -> tuple[Whole, Whole]:
     """The least and the largest of int32 values."""
     low, high = values[0], values[0]
     for i in range(values.shape[0]):
@@ -36,7 +37,7 @@ def distances(axes: Axes, x: float, y: float, z: float, out: np.ndarray) -> None
 @njit(nogil=True, cache=True)
 def lower(
     axes: Axes, x: float, y: float, z: float, nearest: np.ndarray, bits: np.ndarray
-) -> tuple[np.int32, np.int32]:
+) -> tuple[Whole, Whole]:
     """Lowers the nearest distances to those to a new sample: their maximum, and where first."""
     xs, ys, zs = axes
     size = np.int32(nearest.shape[0])
@@ -54,7 +55,7 @@ def lower(
 
 
 @njit(nogil=True, cache=True)
-def kth_bound(bits: np.ndarray, k: int) -> np.int32:
+def kth_bound(bits: np.ndarray, k: Whole) -> Whole:
     """A value with at least k of the values at or below it, and few more where no ties forbid."""
     least, most = limits(bits)
     low, high = np.int64(least), np.int64(most)
@@ -75,51 +76,60 @@ def kth_bound(bits: np.ndarray, k: int) -> np.int32:
 
 
 @njit(nogil=True, cache=True)
-def _keep(bits: np.ndarray, index: np.ndarray, bound: np.int32) -> int:
-    """Moves the candidates at or below the bound to the front: how many they are."""
+def _keep(bits: np.ndarray, index: np.ndarray, bound: Whole, last: Whole) -> Whole:
+    """Moves candidates below the bound, or at it and not after last, to the front: how many."""
     kept = np.uint64(0)
     for i in range(np.uint64(bits.shape[0])):
-        value = bits[i]
-        bits[kept], index[kept] = value, index[i]
-        kept += np.uint64(value <= bound)
+        value, name = bits[i], index[i]
+        bits[kept], index[kept] = value, name
+        kept += np.uint64((value < bound) | ((value == bound) & (name <= last)))
     return np.int64(kept)
 
 
 @njit(nogil=True, cache=True)
-def shrink(bits: np.ndarray, index: np.ndarray, size: int, k: int) -> tuple[int, np.int32]:
-    """Drops candidates that k others precede: how many stay, and a bound on the k-th distance."""
+def shrink(bits: np.ndarray, index: np.ndarray, size: Whole, k: int) -> tuple[Whole, Whole, Whole]:
+    """Drops candidates that k others precede.
+
+    Returns:
+        How many stay, at most 2 k + 2, and a distance and an index that the k-th of them does not
+        exceed.
+    """
+    last: Whole = np.int32(0x7FFFFFFF)
     bound = kth_bound(bits[:size], k)
-    size = _keep(bits[:size], index[:size], bound)
-    if size > 2 * k + 2:  # ties beyond counting: by distance and index
+    size = _keep(bits[:size], index[:size], bound, last)
+    if size > 2 * k + 2:  # more ties than distances alone can part
+        ties = np.empty(size + 1, np.int32)
+        some = np.uint64(0)
+        for i in range(size):
+            ties[some] = index[i]
+            some += np.uint64(bits[i] == bound)
+        count = np.int64(some)
+        last = kth_bound(ties[:count], k - (size - count))
+        size = _keep(bits[:size], index[:size], bound, last)
+    return size, bound, last
+
+
+@njit(nogil=True, cache=True)
+def ranked(bits: np.ndarray, index: np.ndarray, size: Whole, found: np.ndarray) -> None:
+    """The found.shape[0] lowest of size candidates, in order; 16 more places must be readable."""
+    k = found.shape[0]
+    if size > 128:
         keys = np.empty(size, np.int64)
         for i in range(size):
             keys[i] = (np.int64(bits[i]) << 32) | index[i]
         keys.sort()
-        size = k
         for i in range(k):
-            bits[i], index[i] = np.int32(keys[i] >> 32), np.int32(keys[i] & 0xFFFFFFFF)
-        bound = bits[k - 1]
-    return size, bound
-
-
-@njit(nogil=True, cache=True)
-def ranked(bits: np.ndarray, index: np.ndarray, keys: np.ndarray, found: np.ndarray) -> None:
-    """The found.shape[0] lowest candidates by (distance, index), in order."""
-    size = bits.shape[0]
-    for i in range(size):
-        keys[i] = (np.int64(bits[i]) << 32) | index[i]
-    if size > 128:
-        keys[:size].sort()
-        for j in range(found.shape[0]):
-            found[j] = keys[j] & 0xFFFFFFFF
+            found[i] = keys[i] & 0xFFFFFFFF
         return
+    whole = -(-size // 16) * 16  # full vectors: ranks behind size mean nothing
+    ranks = np.zeros(whole, np.int32)
+    for j in range(size):
+        value, name = bits[j], index[j]
+        for i in range(whole):
+            ranks[i] += np.int32((value < bits[i]) | ((value == bits[i]) & (name < index[i])))
     for i in range(size):
-        key = keys[i]
-        rank = 0
-        for j in range(size):
-            rank += np.int64(keys[j] < key)
-        if rank < found.shape[0]:
-            found[rank] = key & 0xFFFFFFFF
+        if ranks[i] < k:
+            found[ranks[i]] = index[i]
 
 
 @njit(nogil=True, cache=True)
@@ -159,8 +169,7 @@ def neighbors(queries: np.ndarray, points: np.ndarray, found: np.ndarray) -> Non
     bits = distance.view(np.int32)
     minima = np.empty(columns, np.int32)
     near = np.empty(columns + 1, np.int32)
-    kept, names = np.empty(size + 1, np.int32), np.empty(size + 1, np.int32)
-    keys = np.empty(size, np.int64)
+    kept, names = np.empty(size + 16, np.int32), np.empty(size + 16, np.int32)
     for b in range(points.shape[0]):
         axes = _axes(points[b])
         for m in range(queries.shape[1]):
@@ -183,10 +192,10 @@ def neighbors(queries: np.ndarray, points: np.ndarray, found: np.ndarray) -> Non
             for at in range(np.uint64(rows * columns), np.uint64(size)):
                 kept[count], names[count] = bits[at], at
                 count += np.uint64(bits[at] <= bound)
-            total = np.int64(count)
+            total: Whole = np.int64(count)
             if total > 2 * k + 2:
-                total, bound = shrink(kept, names, total, k)
-            ranked(kept[:total], names[:total], keys, found[b, m])
+                total, _, _ = shrink(kept, names, total, k)
+            ranked(kept, names, total, found[b, m])
 
 
 @njit(nogil=True, cache=True)

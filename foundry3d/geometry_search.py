@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from foundry3d.geometry_scan import distances, limits, lower, ranked, shrink
+from foundry3d.geometry_scan import Whole, distances, kth_bound, limits, lower, ranked, shrink
 from foundry3d.geometry_tree import Tree
 from foundry3d.threads import spread
 
-BLOCK = 4096
+BLOCK = 2048
 """Queries a thread takes at a time."""
 
 
@@ -43,7 +43,7 @@ def _sample(
     edges: np.ndarray,
     boxes: np.ndarray,
     blocks: np.ndarray,
-    start: int,
+    start: Whole,
     chosen: np.ndarray,
 ) -> None:
     """Farthest point sampling. A key is (largest nearest distance, lowest index that has it)."""
@@ -64,7 +64,7 @@ def _sample(
             first = 0x7FFFFFFF - index[edges[block * fold + j]]
             keys[block, j] = (np.int64(peak_bits[block, j]) << 32) | first
         block_keys[block] = _largest(keys[block])
-    last = start
+    last: Whole = start
     for m in range(chosen.shape[0]):
         chosen[m] = last
         x, y, z = points[last, 0], points[last, 1], points[last, 2]
@@ -87,7 +87,7 @@ def _sample(
 
 
 @njit(nogil=True, cache=True)
-def _largest(keys: np.ndarray) -> np.int64:
+def _largest(keys: np.ndarray) -> Whole:
     best = np.int64(0)
     for i in range(keys.shape[0]):
         best = max(best, keys[i])
@@ -95,7 +95,7 @@ def _largest(keys: np.ndarray) -> np.int64:
 
 
 @njit(nogil=True, cache=True)
-def _first_least(bits: np.ndarray) -> int:
+def _first_least(bits: np.ndarray) -> Whole:
     least, _ = limits(bits)
     at = np.int32(bits.shape[0])
     for i in range(np.int32(bits.shape[0])):
@@ -105,8 +105,8 @@ def _first_least(bits: np.ndarray) -> int:
 
 @njit(nogil=True, cache=True)
 def _append(
-    bits: np.ndarray, index: np.ndarray, kept: np.ndarray, names: np.ndarray, bound: np.int32
-) -> int:
+    bits: np.ndarray, index: np.ndarray, kept: np.ndarray, names: np.ndarray, bound: Whole
+) -> Whole:
     """Candidates at or below the bound behind kept and names: how many."""
     count = np.uint64(0)
     size = bits.shape[0]
@@ -120,6 +120,34 @@ def _append(
                 kept[count], names[count] = bits[i], index[i]
                 count += np.uint64(bits[i] <= bound)
     return np.int64(count)
+
+
+@njit(nogil=True, cache=True)
+def _queue(
+    boxes: np.ndarray,
+    block_bits: np.ndarray,
+    x: float,
+    y: float,
+    z: float,
+    home: Whole,
+    bound: Whole,
+    reach: np.ndarray,
+    waiting: np.ndarray,
+) -> int:
+    """Buckets but home that the bound does not exclude, nearest first, into waiting[1:count]."""
+    fold, count = boxes.shape[2], 1
+    bits = reach.view(np.int32)
+    for block in range(boxes.shape[0]):
+        if block_bits[block] > bound:
+            continue
+        _box_distances(boxes[block], x, y, z, reach)
+        for j in range(fold):
+            bucket = block * fold + j
+            if bits[j] <= bound and bucket != home:
+                waiting[count] = (np.int64(bits[j]) << 32) | bucket
+                count += 1
+    waiting[1:count].sort()
+    return count
 
 
 @njit(nogil=True, cache=True)
@@ -140,9 +168,8 @@ def _neighbors(
         largest = max(largest, edges[j + 1] - edges[j])
     distance = np.empty(largest, np.float32)
     bits = distance.view(np.int32)
-    kept = np.empty(2 * k + 3 + largest, np.int32)
-    names = np.empty(2 * k + 3 + largest, np.int32)
-    keys = np.empty(2 * k + 3 + largest, np.int64)
+    room = 2 * k + 2 + largest + 16
+    kept, names = np.empty(room, np.int32), np.empty(room, np.int32)
     block_reach = np.empty(count, np.float32)
     block_bits = block_reach.view(np.int32)
     reach = np.empty(fold, np.float32)
@@ -155,30 +182,28 @@ def _neighbors(
         _box_distances(boxes[near], x, y, z, reach)
         home = near * fold + _first_least(reach_bits)
         waiting[0] = home
-        todo, size, bound, at = 1, 0, np.int32(0x7FFFFFFF), 0
+        todo, at = 1, 0
+        size: Whole = 0
+        bound: Whole = np.int32(0x7FFFFFFF)
+        last: Whole = np.int32(0x7FFFFFFF)
         while at < todo:
-            bucket = waiting[at] & 0xFFFFFFFF
-            if (waiting[at] >> 32) > bound:
-                break
+            away, bucket = waiting[at] >> 32, waiting[at] & 0xFFFFFFFF
             low, high = edges[bucket], edges[bucket + 1]
-            some = high - low
-            distances((xs[low:high], ys[low:high], zs[low:high]), x, y, z, distance[:some])
-            size += _append(bits[:some], index[low:high], kept[size:], names[size:], bound)
-            if size > 2 * k or (at == 0 and size >= k):
-                size, bound = shrink(kept, names, size, k)
             at += 1
+            if away > bound:
+                break
+            if away == bound and index[low] > last:
+                continue
+            part, some = (xs[low:high], ys[low:high], zs[low:high]), high - low
+            distances(part, x, y, z, distance[:some])
+            if at == 1 and some >= k:
+                bound = kth_bound(bits[:some], k)
+            size += _append(bits[:some], index[low:high], kept[size:], names[size:], bound)
+            if size > 2 * k + 2:
+                size, bound, last = shrink(kept, names, size, k)
             if at == 1:
-                for block in range(count):
-                    if block_bits[block] > bound:
-                        continue
-                    _box_distances(boxes[block], x, y, z, reach)
-                    for j in range(fold):
-                        bucket = block * fold + j
-                        if reach_bits[j] <= bound and bucket != home:
-                            waiting[todo] = (np.int64(reach_bits[j]) << 32) | bucket
-                            todo += 1
-                waiting[1:todo].sort()
-        ranked(kept[:size], names[:size], keys, found[m])
+                todo = _queue(boxes, block_bits, x, y, z, home, bound, reach, waiting)
+        ranked(kept, names, size, found[m])
 
 
 def farthest(tree: Tree, start: int, chosen: np.ndarray) -> None:
@@ -188,5 +213,4 @@ def farthest(tree: Tree, start: int, chosen: np.ndarray) -> None:
 
 def nearest(tree: Tree, queries: np.ndarray, found: np.ndarray, *, threads: int = 1) -> None:
     """See `geometry.nearest_neighbors`, of queries (M, 3) into found (M, k) int64."""
-    parts = -(-len(queries) // BLOCK)
-    spread(lambda q, f: _neighbors(q, f, *tree[1:]), threads, queries, found, parts=parts)
+    spread(lambda q, f: _neighbors(q, f, *tree[1:]), threads, queries, found, block=BLOCK)

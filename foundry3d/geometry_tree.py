@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from foundry3d.geometry_scan import limits
+from foundry3d.geometry_scan import Whole, limits
 from foundry3d.threads import spread
 
 SUBTREE = 2**17
@@ -27,7 +27,7 @@ class Tree(NamedTuple):
     Attributes:
         points: (N, 3) float32, as given.
         xyz: (3, N) the points bucket after bucket.
-        index: (N,) int32 their original indices, ascending in each bucket.
+        order: (N,) int32 their original indices, ascending in each bucket.
         edges: (L + 1,) first point of each bucket, and N.
         boxes: (L / F, 6, F) lowest, then highest coordinates of each bucket, block by block.
         blocks: (6, L / F) those of the blocks of F consecutive buckets.
@@ -35,7 +35,7 @@ class Tree(NamedTuple):
 
     points: np.ndarray
     xyz: np.ndarray
-    index: np.ndarray
+    order: np.ndarray
     edges: np.ndarray
     boxes: np.ndarray
     blocks: np.ndarray
@@ -49,7 +49,7 @@ def _ordered(values: np.ndarray) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _float(value: np.int32) -> np.float32:
+def _float(value: Whole) -> np.float32:
     cell = np.empty(1, np.int32)
     cell[0] = value
     _ordered(cell)
@@ -57,7 +57,7 @@ def _float(value: np.int32) -> np.float32:
 
 
 @njit(nogil=True, cache=True)
-def _pivot(values: np.ndarray, left: int, low: int, high: int) -> tuple[np.int32, int]:
+def _pivot(values: np.ndarray, left: int, low: Whole, high: Whole) -> tuple[Whole, Whole]:
     """A value with `left` of the values at or below it, so many of them equal to it."""
     while low < high:
         middle = (low + high) >> 1
@@ -81,12 +81,12 @@ def _pivot(values: np.ndarray, left: int, low: int, high: int) -> tuple[np.int32
 @njit(nogil=True, cache=True)
 def _halve(source: np.ndarray, target: np.ndarray, start: int, middle: int, end: int) -> None:
     """Columns start:end of source (4, N) to target, the lower along the widest axis first."""
-    axis, widest, least, most = 0, np.float32(-1), 0, 0
-    for a in range(3):
+    axis = 0
+    least, most = limits(source[0][start:end])
+    for a in range(1, 3):
         low, high = limits(source[a][start:end])
-        width = _float(high) - _float(low)
-        if width > widest:
-            axis, widest, least, most = a, width, low, high
+        if _float(high) - _float(low) > _float(most) - _float(least):
+            axis, least, most = a, low, high
     values = source[axis]
     bound, ties = _pivot(values[start:end], middle - start, least, most)
     x, y, z, index = source[0], source[1], source[2], source[3]

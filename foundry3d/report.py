@@ -7,19 +7,21 @@ import os
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from foundry3d import config as configs
-from foundry3d.backbone import Backbone
+from foundry3d.backbone import Backbone, require_teacher
 from foundry3d.checkpoint import load_backbone
 from foundry3d.config import CostConfig, DataConfig, DoctorConfig, ProbeConfig
 from foundry3d.config.downstream import encoded
 from foundry3d.cost import count, paper_rows
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.errors import InputError
+from foundry3d.formula_table import REMARKS, part_rows, whole_rows
 from foundry3d.heads import Inner
 from foundry3d.reduce import RandomSampling
 from foundry3d.results import append, code_version, table
@@ -122,6 +124,48 @@ def short_name(path: str) -> str:
 COST_COLUMNS = {"model": "model", "params_m": "params (M)", "macs_g": "GMACs", "flops_g": "GFLOPs"}
 
 
+PART_COLUMNS = {
+    "model": "model",
+    "part": "part",
+    "linear": "formula: linear layers",
+    "products": "products",
+    "other": "other",
+    "counted": "counted, linear layers",
+    "difference": "difference",
+}
+WHOLE_COLUMNS = {
+    "model": "model",
+    "formula": "Appendix C",
+    "counted": "counted",
+    "whole": "with tokenizer",
+    "by_order": "saves: Table 1",
+    "by_formula": "Appendix C",
+    "by_counted": "counted",
+    "by_whole": "with tokenizer",
+}
+
+
+def _show_formula(config: CostConfig) -> list[dict[str, Any]]:
+    """Prints the closed forms beside the counts of a preset's or a saved backbone's sizes."""
+    if config.model in configs.PRESETS:
+        sizes = configs.preset(config.model)
+    else:
+        sizes = require_teacher(load_backbone(config.model)).config
+    sizes = replace(sizes, class_token=False)
+    merged = sizes.groups // 2 if config.merged is None else config.merged
+    if merged > sizes.groups or not config.supertokens:
+        raise InputError(
+            f"formulas need at least one of --supertokens and merged at most the {sizes.groups} "
+            f"tokens, got {config.supertokens} and {merged}"
+        )
+    parts = part_rows(sizes, supertokens=config.supertokens[0], merged=merged)
+    whole = whole_rows(sizes, supertokens=config.supertokens, merged=merged)
+    print(f"GFLOPs of one cloud, parts at S={config.supertokens[0]}\n")
+    print(table(_digits(parts), PART_COLUMNS))
+    print(f"\n{table(_digits(whole), WHOLE_COLUMNS)}\n{REMARKS}")
+    return parts + whole
+
+
 def _model_rows(config: CostConfig) -> list[dict[str, Any]]:
     if config.model in configs.PRESETS:
         sizes = configs.preset(config.model)
@@ -152,12 +196,14 @@ def _digits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show_cost(config: CostConfig) -> list[dict[str, Any]]:
-    """Prints what models cost, or every cost row of the paper beside our count of it.
+    """Prints what models cost, every cost row of the paper, or its formulas, beside our count.
 
     Raises:
         InputError: an unknown model.
     """
-    if config.paper:
+    if config.formula:
+        rows = _show_formula(config)
+    elif config.paper:
         rows = paper_rows()
         shown = _digits(rows)
         for row, source in zip(shown, rows, strict=True):

@@ -43,9 +43,17 @@ def student_config(
     dim: int | None = None,
     depth: int | None = None,
     heads: int | None = None,
+    point_widths: tuple[int, ...] | None = None,
+    group_size: int | None = None,
     **options: object,
 ) -> StudentConfig:
     """Sizes of a student of a teacher, without dropout; see `Student.from_teacher`."""
+    if group_size is not None and group_size > teacher.group_size:
+        raise InputError(
+            f"a student reads groups of at most the teacher's {teacher.group_size} points, got "
+            f"group_size {group_size}"
+        )
+    widths = tuple(point_widths or teacher.point_widths)
     width = teacher.token_dim or teacher.dim
     dim = dim or teacher.dim
     shape = replace(
@@ -54,6 +62,9 @@ def student_config(
         depth=depth or teacher.depth,
         heads=heads or max(1, dim * teacher.heads // teacher.dim),
         token_dim=None if width == dim else width,
+        point_widths=widths,
+        tokenizer_dim=teacher.tokenizer_dim if len(widths) == 3 else None,
+        group_size=group_size or teacher.group_size,
         class_token=False,
         dropout=0.0,
         attention_dropout=0.0,
@@ -105,6 +116,8 @@ class Student(Grouped):
         dim: int | None = None,
         depth: int | None = None,
         heads: int | None = None,
+        point_widths: tuple[int, ...] | None = None,
+        group_size: int | None = None,
         generator: torch.Generator | None = None,
         **options: object,
     ) -> Student:
@@ -112,7 +125,8 @@ class Student(Grouped):
 
         Tokenizer and position are copied; the encoder too when its sizes match. `dim=192` makes
         the paper's ViT-T student: tokens stay at the teacher's width, are brought to 192 for
-        DSO, encoder and CAU, and back at the end.
+        DSO, encoder and CAU, and back at the end. A tokenizer of other widths starts from
+        scratch and has to learn the teacher's tokens (`LightTokenizerConfig`).
 
         Args:
             teacher: where weights and widths come from; not changed.
@@ -120,6 +134,8 @@ class Student(Grouped):
             dim: encoder width; None = the teacher's.
             depth: encoder blocks; None = the teacher's.
             heads: attention heads; None = the teacher's head width kept.
+            point_widths: hidden widths of the tokenizer, three or two; None = the teacher's.
+            group_size: k, at most the teacher's; None = the teacher's.
             generator: of the new weights; None = torch's default one.
             options: further fields of `StudentConfig`.
 
@@ -130,11 +146,20 @@ class Student(Grouped):
             InputError: sizes that `StudentConfig` refuses.
         """
         sizes = student_config(
-            teacher.config, supertokens=supertokens, dim=dim, depth=depth, heads=heads, **options
+            teacher.config,
+            supertokens=supertokens,
+            dim=dim,
+            depth=depth,
+            heads=heads,
+            point_widths=point_widths,
+            group_size=group_size,
+            **options,
         )
         student = cls(sizes, generator=generator)
         own, shape = teacher.config, sizes.backbone
-        parts = ["tokenizer", "position"]
+        parts = ["position"]
+        if shape.point_widths == own.point_widths:
+            parts.append("tokenizer")
         if (shape.dim, shape.depth, shape.heads) == (own.dim, own.depth, own.heads):
             parts += ["encoder", "token_bridge", "position_bridge"]
         for part in parts:
@@ -146,20 +171,26 @@ class Student(Grouped):
         """Width of the returned features: the teacher's."""
         return self.config.output_dim or self.config.backbone.dim
 
-    def encode(
-        self, groups: Groups, *, generator: torch.Generator | None = None, **budget: Any
+    def encode_tokens(
+        self,
+        tokens: Tensor,
+        centers: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        **budget: Any,
     ) -> Tokens:
-        """Features of grouped points: compress, encode, reconstruct.
+        """Features of the tokenizer's tokens (B, c, d) at centers: compress, encode, reconstruct.
 
         Args:
-            groups: of B clouds.
+            tokens: (B, c, d).
+            centers: (B, c, 3).
             generator: of the draws in training mode.
             budget: fields of `gate.Budget`.
 
         Raises:
             InputError: a budget that this student cannot keep.
         """
-        entry = self._enter(groups, Budget(**budget), generator)
+        entry = self._enter(*self.entering(tokens, centers), Budget(**budget), generator)
         if entry.packed:
             encoded = self._encoded(entry, generator)[-1]
         else:
@@ -168,7 +199,7 @@ class Student(Grouped):
             )
         return Tokens(
             features=self.output(entry.restore(encoded)),
-            centers=groups.centers,
+            centers=centers,
             assignment=entry.assignment,
             tokens_used=entry.used,
             probability=entry.probability,
@@ -183,7 +214,7 @@ class Student(Grouped):
         **budget: Any,
     ) -> list[Tensor]:
         """Features (B, c, output_dim) after each of these blocks, through assignment and CAU."""
-        entry = self._enter(groups, Budget(**budget), generator)
+        entry = self._enter(*self.tokens(groups), Budget(**budget), generator)
         encoded = self._encoded(entry, generator)
         return [self.output(entry.restore(encoded[layer])) for layer in layers]
 
@@ -231,8 +262,9 @@ class Student(Grouped):
                 output[clouds, :rows] = state
         return outputs
 
-    def _enter(self, groups: Groups, budget: Budget, generator: torch.Generator | None) -> Entry:
-        tokens, positions = self.tokens(groups)
+    def _enter(
+        self, tokens: Tensor, positions: Tensor, budget: Budget, generator: torch.Generator | None
+    ) -> Entry:
         budget.check(
             gated=self.gate is not None,
             tokens=tokens.shape[1],
@@ -319,8 +351,8 @@ class Student(Grouped):
         normed, cam = self.dso.choose(gather(tokens, order[:, :rows]), count=count)
         if wanted is not None:
             merged = fill_budget(cam, tokens.shape[1], wanted)
-            rows = int(merged.max())
-        return Plan(order, merged, rows), normed[:, :rows], cam[:, :rows]
+        # A soft map can leave a supertoken without weight, so only its own count is certain.
+        return Plan(order, merged, rows, None if self.dso.soft else wanted), normed, cam
 
     def enter_planned(
         self,
@@ -338,7 +370,7 @@ class Student(Grouped):
             tokens: (B, c, d).
             positions: (B, c, d).
             probability: (B, c).
-            plan: which of them are merged; m is the largest number of it, 0 included.
+            plan: which of them are merged; m is its `rows`, 0 included.
             normed: (B, m, d) layer-normed tokens in the order of the plan.
             cam: (B, m, s) their map.
             packed: no padding: clouds of equal length are encoded together.
@@ -353,7 +385,10 @@ class Student(Grouped):
         x = torch.cat([merged.supertokens, ranked], dim=1)
         at = torch.cat([merged.positions, placed], dim=1)
         used = valid.sum(dim=1)
-        width = int(used.max()) if plan.width is None else plan.width
+        if plan.width is None:
+            least, width = torch.stack(used.aminmax()).tolist()
+        else:
+            least = width = plan.width
         x, at, valid, index = compacted(x, at, valid, width)
 
         def restore(encoded: Tensor) -> Tensor:
@@ -365,7 +400,7 @@ class Student(Grouped):
 
         chosen = cam.argmax(dim=-1).masked_fill(~taken[:, :rows], -1)
         assignment = torch.full_like(plan.order, -1).scatter(1, plan.order[:, :rows], chosen)
-        bias = None if plan.width is not None or bool(valid.all()) else key_bias(valid, x.dtype)
+        bias = None if least == width else key_bias(valid, x.dtype)
         return Entry(x, at, bias, restore, assignment, used, probability, packed)
 
 

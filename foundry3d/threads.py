@@ -17,11 +17,13 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def spread(kernel: Callable[..., None], threads: int, *arrays: np.ndarray, parts: int = 1) -> None:
-    """Runs the kernel over slices of the arrays' first axis, so many parts a thread."""
+def spread(
+    kernel: Callable[..., None], threads: int, *arrays: np.ndarray, block: int | None = None
+) -> None:
+    """Runs the kernel over slices of the arrays' first axis: one a thread, or of block rows."""
     count = len(arrays[0])
-    parts = min(threads * parts if threads > 1 else 1, count)
-    if parts <= 1:
+    parts = min(count, max(threads, -(-count // block) if block else 1))
+    if threads <= 1 or parts <= 1:
         return kernel(*arrays)
     edges = np.linspace(0, count, parts + 1).astype(int)
     run = _pool(threads, os.getpid()).submit

@@ -5,12 +5,18 @@ Shapes: B clouds, c tokens, k points a group, d token width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class PointConv(nn.Linear):
-    """A 1x1 convolution over points, channels last: (..., in) to (..., out)."""
+    """A 1x1 convolution over points of any precision, channels last: (..., in) to (..., out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., out) of x (..., in), in the precision of the weights."""
+        return super().forward(x.to(self.weight.dtype))
 
 
 class GroupConv(PointConv):
@@ -64,11 +70,48 @@ class Tokenizer(nn.Module):
     def forward(self, neighborhoods: Tensor) -> Tensor:
         """Tokens (B, c, d) of neighborhoods (B, c, k, 3) of any precision, in the weights' own."""
         batch, tokens, size, _ = neighborhoods.shape
-        x = neighborhoods.reshape(-1, 3).to(self.lift.weight.dtype)
+        x = neighborhoods.reshape(-1, 3)
         x = self.widen(self.lift_relu(self.lift_norm(self.lift(x))))
         x = self.mix(x.view(batch * tokens, size, -1)).flatten(0, 1)
         x = self.project(self.mix_relu(self.mix_norm(x)))
         return self.bridge(x.view(batch, tokens, size, -1).amax(dim=2))
+
+
+class SingleStage(nn.Module):
+    """A lighter mini-PointNet: its points meet once, in one maximum over the group.
+
+    Per point 3 -> w1, BatchNorm, ReLU, w1 -> w2; maximum over the group; once a token w2 -> dim.
+
+    Args:
+        dim: d, width of the tokens.
+        widths: (w1, w2).
+        bias: a bias on the convolution that BatchNorm follows.
+    """
+
+    def __init__(self, dim: int, widths: tuple[int, int], *, bias: bool = False) -> None:
+        super().__init__()
+        first, second = widths
+        self.lift = PointConv(3, first, bias=bias)
+        self.lift_norm = nn.BatchNorm1d(first)
+        self.lift_relu = nn.ReLU()
+        self.widen = PointConv(first, second)
+        self.project = nn.Linear(second, dim)
+
+    def forward(self, neighborhoods: Tensor) -> Tensor:
+        """Tokens (B, c, d) of neighborhoods (B, c, k, 3)."""
+        x = self.lift_norm(self.lift(neighborhoods.reshape(-1, 3)))
+        x = self.widen(self.lift_relu(x))
+        return self.project(x.view(*neighborhoods.shape[:3], -1).amax(dim=2))
+
+
+def tokenizer_of(
+    dim: int, widths: Sequence[int], *, bias: bool = False, inner_dim: int | None = None
+) -> Tokenizer | SingleStage:
+    """The `Tokenizer` of three widths or the `SingleStage` of two, which has no inner_dim."""
+    if len(widths) == 2:
+        return SingleStage(dim, (widths[0], widths[1]), bias=bias)
+    first, second, third = widths
+    return Tokenizer(dim, (first, second, third), bias=bias, inner_dim=inner_dim)
 
 
 class Position(nn.Sequential):

@@ -34,15 +34,22 @@ def normalise(points: Tensor) -> Tensor:
 
 
 def subsample(
-    points: Tensor, count: int, *, how: Literal["random", "fps"], generator: torch.Generator | None
+    points: Tensor,
+    count: int,
+    *,
+    how: Literal["random", "fps", "first"],
+    generator: torch.Generator | None,
 ) -> Tensor:
     """`count` points of each cloud (B, N, 3), without replacement; all of them where N == count.
 
-    `fps` keeps a farthest point sample from a drawn start, `random` a uniform choice.
+    `fps` keeps a farthest point sample from a drawn start, `random` a uniform choice, `first` the
+    first points.
     """
     batch, size, _ = points.shape
     if size == count:
         return points
+    if how == "first":
+        return points[:, :count]
     if how == "fps":
         start = draw_start(batch, size, device=points.device, generator=generator)
         return gather(points, farthest_point_sample(points, count, start=start))

@@ -62,7 +62,7 @@ class FeatureUpsampling(nn.Module):
         """(B, N, widths[-1]) of points (B, N, 3), centers (B, c, 3), features (B, c, d)."""
         x = torch.cat([points, interpolate(points, centers, features)], dim=-1)
         batch, count, _ = x.shape
-        x = x.flatten(0, 1).to(next(self.parameters()).dtype)
+        x = x.flatten(0, 1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = torch.relu(norm(conv(x)))
         return x.view(batch, count, -1)

@@ -80,6 +80,7 @@ def models(teacher: Backbone, points: Tensor) -> dict[str, nn.Module]:
         "teacher": teacher,
         "point-bert": bert,
         "narrow student": Student.from_teacher(teacher, supertokens=4, dim=12, heads=3),
+        "light student": Student.from_teacher(teacher, supertokens=4, point_widths=(8, 16)),
         "two heads, cau norm": Student.from_teacher(
             teacher, supertokens=4, assignment_heads=2, cau_norm=True, soft_assignment=True
         ),
@@ -96,6 +97,7 @@ NAMES = (
     "teacher",
     "point-bert",
     "narrow student",
+    "light student",
     "two heads, cau norm",
     "tome",
     "fps",

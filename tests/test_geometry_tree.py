@@ -53,14 +53,14 @@ def searched(q: Tensor, x: Tensor, k: int, bucket: int = 32) -> Tensor:
 def test_buckets_hold_every_point_once_inside_their_boxes(kind: str, size: int) -> None:
     x = cloud(kind, size)
     tree = tree_of(x)
-    assert np.array_equal(np.sort(tree.index), np.arange(size))
-    assert np.array_equal(tree.xyz.T, x.numpy()[tree.index])
+    assert np.array_equal(np.sort(tree.order), np.arange(size))
+    assert np.array_equal(tree.xyz.T, x.numpy()[tree.order])
     boxes = tree.boxes.transpose(1, 0, 2).reshape(6, -1)
     sizes = np.diff(tree.edges)
     assert sizes.max() <= min(size, 32)
     assert sizes.max() - sizes.min() <= 1
     for j, (low, high) in enumerate(zip(tree.edges[:-1], tree.edges[1:], strict=True)):
-        assert (np.diff(tree.index[low:high]) > 0).all()
+        assert (np.diff(tree.order[low:high]) > 0).all()
         assert np.array_equal(tree.xyz[:, low:high].min(1), boxes[:3, j])
         assert np.array_equal(tree.xyz[:, low:high].max(1), boxes[3:, j])
     assert (tree.blocks[:3] == tree.boxes[:, :3].min(2).T).all()
@@ -135,29 +135,37 @@ def test_large_clouds_take_the_tree_and_stay_equal(kind: str) -> None:
     start = torch.tensor([3, 4999])
     trees = geometry.build_trees(x)
     assert trees is not None
-    slow = geometry.farthest_point_sample(x, 200, start=start, backend="torch")
+    slow = geometry.farthest_point_sample(x, 300, start=start, backend="torch")
     off = torch.cat([geometry.gather(x, slow), x[:, :50] * 1.01 + 0.01], dim=1)
     near = geometry.nearest_neighbors(off, x, 17, backend="torch")
     for given in (None, trees):
-        assert torch.equal(geometry.farthest_point_sample(x, 200, start=start, trees=given), slow)
+        assert torch.equal(geometry.farthest_point_sample(x, 300, start=start, trees=given), slow)
         assert torch.equal(geometry.nearest_neighbors(off, x, 17, trees=given), near)
-    plain = geometry.group_points(x, 200, 17, start=start, radius=0.5, backend="torch")
-    groups = geometry.group_points(x, 200, 17, start=start, radius=0.5)
+    plain = geometry.group_points(x, 300, 17, start=start, radius=0.5, backend="torch")
+    groups = geometry.group_points(x, 300, 17, start=start, radius=0.5)
     assert torch.equal(groups.centers, plain.centers)
     assert torch.equal(groups.neighborhoods, plain.neighborhoods)
 
 
 def test_groups_of_large_clouds_pass_gradients() -> None:
     x = cloud("random", 5000)[None].requires_grad_()
-    groups = geometry.group_points(x, 100, 8)
+    groups = geometry.group_points(x, 256, 8)
     groups.neighborhoods.square().sum().backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad.sum(1), torch.zeros(1, 3), atol=1e-2, rtol=0)
-    assert torch.equal(groups.neighborhoods, geometry.group_points(x.detach(), 100, 8)[1])
+    assert torch.equal(groups.neighborhoods, geometry.group_points(x.detach(), 256, 8)[1])
 
 
-def test_trees_are_for_large_clouds_on_the_cpu_in_float32() -> None:
+def test_coordinates_that_are_no_numbers_give_indices_all_the_same() -> None:
+    x = cloud("random", 777)
+    x[::5, 0], x[1::7, 1], x[2::9] = float("nan"), float("inf"), -float("nan")
+    assert np.array_equal(np.sort(tree_of(x).order), np.arange(777))
+    for index in (sampled(x, 100, 0), searched(x[:50], x, 40)):
+        assert ((index >= 0) & (index < 777)).all()
+
+
+def test_trees_are_for_the_cpu_in_float32() -> None:
     x = cloud("random", 5000)[None]
-    assert geometry.build_trees(x[:, :1000]) is None
     assert geometry.build_trees(x, backend="torch") is None
     assert geometry.build_trees(x.double()) is None
+    assert geometry.build_trees(x[:, :1]) is not None

@@ -14,6 +14,7 @@ from foundry3d.config import DistillConfig, StudentConfig
 from foundry3d.errors import InputError
 from foundry3d.student import Student
 from foundry3d.tasks.distill import DistillTask, student_of
+from foundry3d.tasks.goals import Goal
 
 
 def test_a_shared_folder_is_a_checkpoint_with_a_card(teacher: Backbone, points, tmp_path: Path):
@@ -100,8 +101,13 @@ class Own(nn.Module):
 def test_a_teacher_of_ones_own(points: Tensor, generator: torch.Generator) -> None:
     config = DistillConfig(supertokens=4)
     student = Student(StudentConfig(backbone=TINY, supertokens=4, output_dim=7))
+
+    def goal_of(teacher: Own, student: Student) -> Goal:
+        task = DistillTask(config, teacher, student)
+        return task.goal(task.ready(points, generator), features=True)
+
     teacher = Own()
-    groups, goal = DistillTask(config, teacher, student).goal(points, generator)
+    groups, goal, _ = goal_of(teacher, student)
     assert torch.equal(groups.centers, points[:, :9])
     assert groups.neighborhoods.shape == (4, 9, 8, 3)
     assert torch.equal(goal, teacher.linear(points[:, :9]))
@@ -111,4 +117,4 @@ def test_a_teacher_of_ones_own(points: Tensor, generator: torch.Generator) -> No
         student_of(teacher, config)
     narrow = Student(StudentConfig(backbone=TINY, supertokens=4))
     with pytest.raises(InputError, match="expected teacher features"):
-        DistillTask(config, teacher, narrow).goal(points, generator)
+        goal_of(teacher, narrow)

@@ -10,7 +10,7 @@ FLOORS = [
     {"errors", "writing"},
     {"config", "protocols"},
     {"threads", "geometry_scan", "geometry_tree", "geometry_search"},
-    {"geometry", "geometry_cpu", "transforms"},
+    {"geometry", "geometry_cpu", "geometry_cuda", "transforms"},
     {"data"},
     {
         "tokenizer",
@@ -36,6 +36,8 @@ FLOORS = [
     {"foreign", "foreign_files", "foreign_tables", "checkpoint", "results", "metrics"},
     {"tasks"},
     {
+        "formula",
+        "formula_table",
         "cost",
         "datasets",
         "figures",
@@ -48,7 +50,7 @@ FLOORS = [
         "hub",
         "budgets",
     },
-    {"demo", "suite", "sweep"},
+    {"demo", "suite", "sweep", "bench"},
     {"cli"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}

@@ -4,6 +4,7 @@ Unknown keys and unusable values are errors where the record is made. No torch h
 line reads this room alone to print its help.
 """
 
+from foundry3d.config.bench import BenchConfig
 from foundry3d.config.budgets import LAMBDAS, BudgetsConfig, SweepConfig
 from foundry3d.config.commands import (
     ConvertConfig,
@@ -26,6 +27,7 @@ from foundry3d.config.downstream import (
     HeadedConfig,
     ZeroshotConfig,
 )
+from foundry3d.config.light import LightTokenizerConfig
 from foundry3d.config.models import (
     PRESETS,
     BackboneConfig,
@@ -64,6 +66,7 @@ __all__ = [
     "RECIPES",
     "AugmentConfig",
     "BackboneConfig",
+    "BenchConfig",
     "BudgetDraws",
     "BudgetsConfig",
     "CheckConfig",
@@ -83,6 +86,7 @@ __all__ = [
     "HeadedConfig",
     "JepaConfig",
     "KMeansStudentConfig",
+    "LightTokenizerConfig",
     "MaskedConfig",
     "MergedConfig",
     "PackConfig",

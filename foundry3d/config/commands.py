@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from foundry3d.config.light import LightTokenizerConfig
 from foundry3d.config.models import BackboneConfig, JepaConfig, MaskedConfig
 from foundry3d.config.records import positive, require
 from foundry3d.config.training import AugmentConfig, BudgetDraws, DataConfig, TrainConfig
@@ -57,7 +58,14 @@ class DistillConfig:
             scratch and are never frozen (ViT-T students).
         student_depth: encoder blocks; null = the teacher's.
         student_heads: attention heads; null = the teacher's head width is kept.
+        student_tokenizer: a lighter tokenizer than the teacher's, and how it learns.
         unfreeze_epoch: epoch from which the encoder trains; null = frozen all the way.
+        starts: where farthest point sampling starts: at a random point of each cloud, or always
+            at the first.
+        teacher_cache: MB of memory, of each process and where its student trains, that the
+            teacher's features of all training clouds may take. They are computed once where
+            nothing about a cloud is drawn: augment.scale 1 1 without flip, rotate and translate,
+            starts first, no random subsample. 0 = never.
         loss: smooth_l1 (beta 1) or mse.
         soft_assignment, dso_bias, cau_norm, supertoken_positions, assignment_heads, temperature:
             as in `StudentConfig`.
@@ -78,7 +86,10 @@ class DistillConfig:
     student_dim: int | None = None
     student_depth: int | None = None
     student_heads: int | None = None
+    student_tokenizer: LightTokenizerConfig = field(default_factory=LightTokenizerConfig)
     unfreeze_epoch: int | None = 50
+    starts: Literal["random", "first"] = "random"
+    teacher_cache: int = 2048
     loss: Literal["smooth_l1", "mse"] = "smooth_l1"
     soft_assignment: bool = False
     dso_bias: bool = False
@@ -98,6 +109,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         positive(self, "supertokens", "temperature")
+        require(self.teacher_cache >= 0, f"teacher_cache must be >= 0 MB, got {self.teacher_cache}")
         require(
             0 <= self.gate_lambda < float("inf"),
             f"gate_lambda must not be negative, got {self.gate_lambda}",
@@ -109,6 +121,15 @@ class DistillConfig:
         require(
             self.gate or not (self.budgets.random_ratio or self.gate_lambda or self.gate_decay),
             "budgets.random_ratio, gate_lambda and gate_decay need the gate; add --gate",
+        )
+        require(
+            self.student == "supertokens" or self.student_tokenizer == LightTokenizerConfig(),
+            f"student_tokenizer is for students of supertokens, got student {self.student}",
+        )
+        require(
+            self.student_tokenizer.epochs < self.train.epochs,
+            f"student_tokenizer.epochs must be fewer than the {self.train.epochs} train.epochs, "
+            f"got {self.student_tokenizer.epochs}",
         )
         for name in ("student_dim", "student_depth", "student_heads"):
             value = getattr(self, name)
@@ -151,6 +172,8 @@ class CostConfig:
 
     Attributes:
         paper: our count beside every row of the paper's cost tables.
+        formula: the closed forms of Table 1 and Appendix C beside the counts, one cloud.
+        merged: with formula: tokens of a cloud that the gated student merges; null = half.
         model: a saved model (folder) or a preset (vit_t, vit_s, vit_b) to account for.
         supertokens: with a preset: its students of these many supertokens too.
         clouds: clouds a forward pass.
@@ -158,6 +181,8 @@ class CostConfig:
     """
 
     paper: bool = False
+    formula: bool = False
+    merged: int | None = None
     model: str = "vit_s"
     supertokens: tuple[int, ...] = (16, 8, 4, 2, 1)
     clouds: int = 64
@@ -165,6 +190,11 @@ class CostConfig:
 
     def __post_init__(self) -> None:
         positive(self, "clouds")
+        require(not (self.paper and self.formula), "choose one of --paper and --formula")
+        require(
+            self.merged is None or (self.formula and self.merged >= 0),
+            f"merged goes with --formula and must not be negative, got {self.merged}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from foundry3d.config.light import check_widths
 from foundry3d.config.records import fraction, from_dict, positive, require
 
 
@@ -16,10 +17,11 @@ class BackboneConfig:
         groups: c, tokens of a cloud.
         group_size: k, points of a token.
         radius: divides group coordinates when given.
-        point_widths: the three hidden widths of the tokenizer.
+        point_widths: the hidden widths of the tokenizer: three of a mini-PointNet, or two of its
+            single-stage form, whose points meet once.
         point_bias: biases on the tokenizer convolutions that BatchNorm follows.
         tokenizer_dim: width the tokenizer works to before a Linear brings its tokens to
-            token_dim (Point-BERT); None = no such Linear.
+            token_dim (Point-BERT, three widths only); None = no such Linear.
         token_dim: width of tokens and positions; None = dim. When it differs from dim a Linear
             each brings tokens and positions to dim (ViT-T students of wider teachers).
         position_dim: hidden width of the position MLP.
@@ -38,7 +40,7 @@ class BackboneConfig:
     groups: int = 64
     group_size: int = 32
     radius: float | None = None
-    point_widths: tuple[int, int, int] = (128, 256, 512)
+    point_widths: tuple[int, ...] = (128, 256, 512)
     point_bias: bool = False
     tokenizer_dim: int | None = None
     token_dim: int | None = None
@@ -57,13 +59,14 @@ class BackboneConfig:
         positive(self, "groups", "group_size", "position_dim", "dim", "depth", "heads")
         positive(self, "mlp_ratio")
         fraction(self, "dropout", "attention_dropout", "drop_path")
-        require(
-            len(self.point_widths) == 3 and min(self.point_widths) > 0,
-            f"point_widths are three positive widths, got {self.point_widths}",
-        )
+        check_widths(self.point_widths)
         for name in ("tokenizer_dim", "token_dim"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        require(
+            self.tokenizer_dim is None or len(self.point_widths) == 3,
+            f"tokenizer_dim needs three point_widths, got {self.point_widths}",
+        )
         require(
             self.dim % self.heads == 0, f"heads must divide dim, got {self.heads} and {self.dim}"
         )

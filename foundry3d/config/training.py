@@ -23,7 +23,8 @@ class DataConfig:
         test_clouds: procedural clouds for testing.
         validation: share of the training clouds held out, stratified by class.
         points: points of a cloud that the model reads.
-        subsample: how training takes them from larger clouds: random, or fps (the paper, slower).
+        subsample: how training takes them from larger clouds: random, fps (the paper, slower), or
+            the first ones of each, always the same.
         up: the axis that points up.
     """
 
@@ -33,7 +34,7 @@ class DataConfig:
     test_clouds: int = 1000
     validation: float = 0.1
     points: int = 1024
-    subsample: Literal["random", "fps"] = "random"
+    subsample: Literal["random", "fps", "first"] = "random"
     up: Literal["x", "y", "z"] = "z"
 
     def __post_init__(self) -> None:
@@ -64,6 +65,11 @@ class AugmentConfig:
         low, high = self.scale
         require(0 < low <= high, f"scale needs 0 < low <= high, got {low}, {high}")
         require(self.translate >= 0, f"translate must not be negative, got {self.translate}")
+
+    @property
+    def still(self) -> bool:
+        """Whether every cloud comes out the same each time."""
+        return self.scale == (1, 1) and not (self.flip or self.rotate or self.translate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +114,9 @@ class TrainConfig:
         seed: of every random draw of the run.
         logger: a logger beside CSV and TensorBoard: none, wandb or mlflow.
         checkpoint_every: epochs between resumable checkpoints.
+        ahead: batches made ready in the background while a step runs, with the same numbers;
+            0 = none. On the CPU that is sampling, augmentation and grouping, on an accelerator
+            reading and copying, because there the device does the rest faster.
     """
 
     epochs: int = 150
@@ -125,10 +134,13 @@ class TrainConfig:
     seed: int = 0
     logger: Literal["none", "wandb", "mlflow"] = "none"
     checkpoint_every: int = 1
+    ahead: int = 2
 
     def __post_init__(self) -> None:
         positive(self, "epochs", "batch_size", "lr", "nodes", "checkpoint_every")
-        require(self.warmup_epochs >= 0, f"warmup_epochs must be >= 0, got {self.warmup_epochs}")
+        for name in ("warmup_epochs", "ahead"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must be >= 0, got {value}")
         require(
             self.precision in PRECISIONS,
             f"precision is one of {', '.join(PRECISIONS)}; got {self.precision!r}",

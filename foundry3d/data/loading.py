@@ -187,6 +187,26 @@ class Batches:
             yield torch.from_numpy(self.clouds.points[index].astype(np.float32))
 
 
+class Numbered(NamedTuple):
+    """A batch that says which clouds of the split it holds.
+
+    Attributes:
+        points: (B, N, 3) float32.
+        which: (B,) int64.
+    """
+
+    points: Tensor
+    which: Tensor
+
+
+class NumberedBatches(Batches):
+    """`Batches` that yield `Numbered` records, for what is known about each cloud already."""
+
+    def __iter__(self) -> Iterator[Numbered]:
+        for index, points in zip(self.indices(), super().__iter__(), strict=True):
+            yield Numbered(points, torch.from_numpy(index))
+
+
 class Labelled(NamedTuple):
     """A batch with what is known about it.
 

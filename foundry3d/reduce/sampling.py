@@ -48,9 +48,11 @@ class RandomSampling(Wrapped):
         """Sizes of the backbone, with the groups that are kept."""
         return replace(self.backbone.shape, groups=self.keep)
 
-    def group(self, points: Tensor, *, generator: torch.Generator | None = None) -> Groups:
+    def group(
+        self, points: Tensor, *, generator: torch.Generator | None = None, drawn: bool = True
+    ) -> Groups:
         """The kept groups of points (B, N, 3)."""
-        groups = self.backbone.group(points, generator=generator)
+        groups = super().group(points, generator=generator, drawn=drawn)
         own = torch.Generator().manual_seed(self.seed)
         batch, count, _ = groups.centers.shape
         chosen = random_choice(batch, count, self.keep, device=points.device, generator=own)
@@ -89,7 +91,9 @@ class LargerGroups(Wrapped):
         size = larger_size(self.points, self.groups)
         return replace(self.backbone.shape, groups=self.groups, group_size=size)
 
-    def group(self, points: Tensor, *, generator: torch.Generator | None = None) -> Groups:
+    def group(
+        self, points: Tensor, *, generator: torch.Generator | None = None, drawn: bool = True
+    ) -> Groups:
         """The larger groups of points (B, N, 3); FPS starts at index 0, in training mode too."""
         shape = self.shape
         return group_points(points, shape.groups, shape.group_size, radius=shape.radius)

@@ -68,9 +68,12 @@ class FPSStudent(Wrapped):
         size = larger_size(self.config.points, count)
         return replace(self.config.backbone, groups=count, group_size=size)
 
-    def group(self, points: Tensor, *, generator: torch.Generator | None = None) -> LayeredGroups:
+    def group(
+        self, points: Tensor, *, generator: torch.Generator | None = None, drawn: bool = True
+    ) -> LayeredGroups:
         """The c groups of points (B, N, 3), with the s larger ones."""
-        made, shape = LayeredGroups(*self.backbone.group(points, generator=generator)), self.shape
+        own, shape = super().group(points, generator=generator, drawn=drawn), self.shape
+        made = LayeredGroups(*own)
         shared = made.centers[:, : shape.groups]
         made.coarse = group_at(points, shared, shape.group_size, radius=shape.radius)
         return made

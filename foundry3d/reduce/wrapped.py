@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foundry3d.backbone import Backbone, Tokens
 from foundry3d.config import BackboneConfig
 from foundry3d.geometry import Groups
-from foundry3d.tokenizer import Position, Tokenizer
+from foundry3d.tokenizer import Position, SingleStage, Tokenizer
 from foundry3d.vit import Encoder
 
 
@@ -41,7 +41,7 @@ class Wrapped(nn.Module):
         return self.backbone.output_dim
 
     @property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> Tokenizer | SingleStage:
         """The backbone's."""
         return self.backbone.tokenizer
 
@@ -55,9 +55,11 @@ class Wrapped(nn.Module):
         """The backbone's."""
         return self.backbone.encoder
 
-    def group(self, points: Tensor, *, generator: torch.Generator | None = None) -> Groups:
-        """Groups of points (B, N, 3), those that features are returned for."""
-        return self.backbone.group(points, generator=generator)
+    def group(
+        self, points: Tensor, *, generator: torch.Generator | None = None, drawn: bool = True
+    ) -> Groups:
+        """Groups of points (B, N, 3), those that features are returned for; see `Backbone`."""
+        return self.backbone.group(points, generator=generator, drawn=drawn)
 
     def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
         """Features of grouped points."""

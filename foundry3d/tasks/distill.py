@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Teacher, require_teacher
+from foundry3d.backbone import Backbone, Teacher, Tokens, require_teacher
 from foundry3d.checkpoint import load
 from foundry3d.config import DistillConfig, ReductionConfig
-from foundry3d.data.loading import load_train
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.loading import Numbered, Stream, in_order, load_train
 from foundry3d.errors import InputError
-from foundry3d.geometry import Groups, group_at
 from foundry3d.reduce import FPSStudent, Merged
 from foundry3d.student import Student
-from foundry3d.tasks.engine import Task, draw_budget, fit, freeze, keep
+from foundry3d.tasks.engine import Ready, Task, draw_budget, fit, freeze, keep
+from foundry3d.tasks.goals import (
+    Goal,
+    Learner,
+    check_tokens,
+    goal_of,
+    joined,
+    memory_of,
+    own_goal,
+    shared_groups,
+)
 
-Learner = Student | Merged | FPSStudent
-"""What can be distilled from a teacher's token features."""
+log = logging.getLogger("foundry3d")
 
 
 class DistillTask(Task):
-    """One step of FMD; teacher and student read the same groups.
+    """One step of FMD; teacher and student read groups of the same centers.
+
+    A lighter tokenizer may learn the teacher's tokens first, alone; see `LightTokenizerConfig`.
 
     Args:
         config: of the run.
         teacher: frozen, not saved with the run's checkpoints; a `Backbone`, or any `Teacher`,
             whose centers the student's groups are then made at.
         student: trained in place.
+
+    Raises:
+        InputError: tokens to compare of a teacher or student that shows none, or of other widths.
     """
 
     def __init__(self, config: DistillConfig, teacher: Teacher, student: Learner) -> None:
         super().__init__(config.train, config.data, config.augment)
+        if config.student_tokenizer.matches_tokens:
+            check_tokens(teacher, student)
         self.config = config
         self.student = student
         if isinstance(teacher, nn.Module):
@@ -42,6 +60,9 @@ class DistillTask(Task):
         self.can_freeze = (
             isinstance(teacher, Backbone) and student.config.backbone.token_dim is None
         )
+        self._remembering: Clouds | None = None
+        self.remembered: Goal | None = None
+        """Of all training clouds, where they were read once."""
         if self.can_freeze and config.unfreeze_epoch is None:
             freeze(student.encoder, True)
 
@@ -50,60 +71,134 @@ class DistillTask(Task):
         limit = self.config.unfreeze_epoch
         return self.can_freeze and (limit is None or self.current_epoch < limit)
 
+    def tokenizer_alone(self) -> bool:
+        """Whether nothing but the student's tokenizer trains in the current epoch."""
+        return self.current_epoch < self.config.student_tokenizer.epochs
+
     def on_fit_start(self) -> None:
-        """Brings the teacher to the student's device."""
+        """Brings the teacher to the student's device, where it reads what is to be remembered."""
         if isinstance(self._teacher[0], nn.Module):
             self._teacher[0].to(self.device)
+        if self._remembering is not None:
+            self.remembered = joined(self.goals(self._remembering), len(self._remembering))
 
     def on_train_epoch_start(self) -> None:
         """A frozen encoder stays in evaluation mode."""
         self.student.encoder.train(not self.encoder_frozen())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Until it is unfrozen, the encoder takes no step.
+        """Until it is unfrozen, the encoder takes no step, nor does what waits for the tokenizer.
 
-        Its gradients are dropped rather than switched off, because distributed training fixes at
+        Gradients are dropped rather than switched off, because distributed training fixes at
         the start which parameters it synchronises.
         """
-        if self.encoder_frozen():
-            for parameter in self.student.encoder.parameters():
-                parameter.grad = None
+        still: Iterable[nn.Parameter] = ()
+        if self.tokenizer_alone():
+            still = self.beside_tokenizer()
+        elif self.encoder_frozen():
+            still = self.student.encoder.parameters()
+        for parameter in still:
+            parameter.grad = None
 
-    def goal(self, points: Tensor, generator: torch.Generator) -> tuple[Groups, Tensor]:
-        """The groups that both read, and the teacher's features (B, c, d) of them.
+    def beside_tokenizer(self) -> list[nn.Parameter]:
+        """The student's parameters outside its tokenizer."""
+        own = {id(parameter) for parameter in self.student.tokenizer.parameters()}
+        return [p for p in self.student.parameters() if id(p) not in own]
+
+    def remember(self, train: Clouds | Stream) -> None:
+        """Has the teacher read clouds once, when the run starts, if nothing about them is drawn.
+
+        So that a resumed run has the same numbers they are read in order, not as they come.
+        """
+        if not (self.augmentation.still and self.config.starts == "first"):
+            return
+        size, why_not = memory_of(self.config, train, self._teacher[0], self.student)
+        if why_not is not None:
+            log.info("the teacher's features of %s are not kept: %s", train.name, why_not)
+            return
+        assert isinstance(train, Clouds)
+        self._remembering, self.numbered = train, True
+        log.info("the teacher's features are computed once and take %.0f MB", size)
+
+    def goals(self, train: Clouds) -> Iterator[Goal]:
+        """The goals of clouds in order, a batch at a time, all that any phase needs."""
+        generator = self.step_generator()
+        for points in in_order(train, self.train_config.batch_size, train.points.shape[1]):
+            on_device = self.trainer.precision_plugin.convert_input(points.to(self.device))
+            ready = self.ready(on_device, generator)
+            with self.trainer.precision_plugin.forward_context():
+                yield self.goal(ready, features=True)
+
+    def ready(self, batch: Tensor | Numbered, generator: torch.Generator) -> Ready:
+        """A batch of points (B, N, 3) augmented, and grouped where that is needed."""
+        points, which = batch if isinstance(batch, Numbered) else (batch, None)
+        points, groups, teacher = self.prepared(points, generator), None, self._teacher[0]
+        if self.remembered is None and isinstance(teacher, Backbone):
+            drawn = self.config.starts == "random"
+            groups = shared_groups(teacher, self.student, points, generator, drawn=drawn)
+        return Ready(groups, generator, points, which)
+
+    def goal(self, ready: Ready, *, features: bool) -> Goal:
+        """What the student is to reproduce of a batch.
+
+        Args:
+            ready: from `ready`.
+            features: False = only tokens are asked for.
 
         Raises:
             InputError: a teacher of one's own returned what a teacher does not return.
         """
         teacher, student = self._teacher[0], self.student
-        with torch.no_grad():
-            if isinstance(teacher, Backbone):
-                groups = student.group(points, generator=generator)
-                return groups, teacher.encode(groups).features.float()
-            found = teacher(points)
-        features, centers = found.features.float(), found.centers.to(points.dtype)
-        batch, count, width = features.shape
-        if centers.shape != (batch, count, 3) or width != student.output_dim:
-            raise InputError(
-                f"expected teacher features (B, c, {student.output_dim}) and centers (B, c, 3), "
-                f"got {tuple(features.shape)} and {tuple(centers.shape)}"
-            )
-        shape = student.shape
-        return group_at(points, centers, shape.group_size, radius=shape.radius), features
+        if self.remembered is not None and ready.which is not None:
+            return self.remembered.take(ready.which)
+        if not isinstance(teacher, Backbone):
+            return own_goal(teacher, student, ready.points)
+        assert ready.groups is not None
+        tokens = self.config.student_tokenizer.matches_tokens
+        return goal_of(teacher, student, ready.groups, features=features, tokens=tokens)
 
-    def training_step(self, points: Tensor, index: int) -> Tensor:
+    def training_step(self, batch: Tensor | Numbered | Ready, index: int) -> Tensor:
         """The reconstruction loss of a batch of points (B, N, 3), equation 1."""
-        generator = self.step_generator()
-        groups, goal = self.goal(self.prepared(points, generator), generator)
-        if isinstance(self.student, Student):
-            budget = draw_budget(self.config.budgets, self.student, len(points), generator)
-            output = self.student.encode(groups, generator=generator, **budget)
-        else:
-            output = self.student.encode(groups, generator=generator)
+        ready: Ready = self.readied(batch)
+        goal, generator = self.goal(ready, features=not self.tokenizer_alone()), ready.generator
+        student, groups = self.student, goal.groups
+        if not isinstance(student, Student):
+            return self.feature_loss(student.encode(groups, generator=generator), goal)
+        tokens = student.tokenizer(groups.neighborhoods)
+        if self.tokenizer_alone():
+            return self.token_loss(tokens, goal) + self.untouched()
+        budget = draw_budget(self.config.budgets, student, len(tokens), generator)
+        output = student.encode_tokens(tokens, groups.centers, generator=generator, **budget)
+        loss, light = self.feature_loss(output, goal), self.config.student_tokenizer
+        if light.matches_tokens:
+            apart = self.token_loss(tokens if light.weight else tokens.detach(), goal)
+            loss = loss + light.weight * apart
+        return loss
+
+    def token_loss(self, tokens: Tensor, goal: Goal) -> Tensor:
+        """Smooth L1 between the tokenizer's tokens (B, c, width) and the teacher's."""
+        assert goal.tokens is not None
+        loss = F.smooth_l1_loss(tokens.float(), goal.tokens)
+        self.log("token_loss", loss)
+        return loss
+
+    def untouched(self) -> Tensor | float:
+        """Zero; among several processes one that every parameter beside the tokenizer is part of.
+
+        Distributed training waits for a gradient of every parameter.
+        """
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return 0.0
+        rest = [p for p in self.beside_tokenizer() if p.requires_grad]
+        return 0.0 * torch.stack([parameter.float().sum() for parameter in rest]).sum()
+
+    def feature_loss(self, output: Tokens, goal: Goal) -> Tensor:
+        """The loss of a student's output, with the gate's regulariser."""
         features = output.features.float()
-        loss = F.mse_loss(features, goal)
+        assert goal.features is not None
+        loss = F.mse_loss(features, goal.features)
         if self.config.loss == "smooth_l1":
-            loss = F.smooth_l1_loss(features, goal)
+            loss = F.smooth_l1_loss(features, goal.features)
         self.log("loss", loss)
         assert output.assignment is not None
         merged = output.assignment >= 0
@@ -152,6 +247,8 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Learner:
         dim=config.student_dim,
         depth=config.student_depth,
         heads=config.student_heads,
+        point_widths=config.student_tokenizer.point_widths,
+        group_size=config.student_tokenizer.group_size,
         generator=generator,
         soft_assignment=config.soft_assignment,
         dso_bias=config.dso_bias,
@@ -185,6 +282,7 @@ def distill(
     student = student or student_of(teacher, config)
     train = load_train(config.data, seed=config.train.seed)
     task = DistillTask(config, teacher, student)
+    task.remember(train)
     metrics = fit(task, train, config)
     student = task.student.cpu().eval().requires_grad_(True)
     origin = {"made_by": "distill", "teacher": config.teacher}

@@ -18,10 +18,10 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import lightning as L
 import torch
@@ -42,10 +42,12 @@ from foundry3d.config import (
     TrainConfig,
     to_dict,
 )
+from foundry3d.data.ahead import Loader, pinned
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Batches, Stream
+from foundry3d.data.loading import Batches, NumberedBatches, Stream
 from foundry3d.errors import InputError
 from foundry3d.gate import draw_merged, draw_supertokens
+from foundry3d.geometry import Groups
 from foundry3d.results import code_version
 from foundry3d.student import Student
 from foundry3d.transforms import augment, subsample
@@ -62,8 +64,26 @@ def rate(progress: float, config: TrainConfig) -> float:
     return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * left))
 
 
+class Ready(NamedTuple):
+    """A batch of which everything is done that does not need the weights.
+
+    Attributes:
+        groups: of the augmented points, None where they cannot or need not be made yet.
+        generator: the step's, as those draws left it.
+        points: (B, N, 3) augmented.
+        which: (B,) which clouds of the split these are; None where that does not matter.
+    """
+
+    groups: Groups | None
+    generator: torch.Generator
+    points: Tensor
+    which: Tensor | None = None
+
+
 class Task(L.LightningModule):
     """What the trainable tasks share: optimiser, schedule, augmentation, per-step randomness.
+
+    Tasks whose batches are made ready ahead define `ready`, and begin a step with `readied`.
 
     Args:
         train: optimiser and schedule.
@@ -75,10 +95,42 @@ class Task(L.LightningModule):
         super().__init__()
         self.train_config, self.data_config, self.augmentation = train, data, augmentation
 
-    def step_generator(self) -> torch.Generator:
-        """The generator of this step and process, on the model's device."""
-        seed = (self.train_config.seed * 1_000_003 + self.global_step) * 4099 + self.global_rank
+    numbered = False
+    """Whether batches in memory say which clouds they hold."""
+
+    def step_generator(self, step: int | None = None) -> torch.Generator:
+        """The generator of a step (None = this one) and process, on the model's device."""
+        step = self.global_step if step is None else step
+        seed = (self.train_config.seed * 1_000_003 + step) * 4099 + self.global_rank
         return torch.Generator(device=self.device).manual_seed(seed)
+
+    def ready(self, batch: Any, generator: torch.Generator) -> Any:
+        """What a step can have done for it: a `Ready` record; here the batch as it is."""
+        return batch
+
+    def readied(self, batch: Any) -> Any:
+        """The batch made ready, unless that has been done ahead."""
+        return batch if isinstance(batch, Ready) else self.ready(batch, self.step_generator())
+
+    def begin(self) -> Callable[[int, Any], Any]:
+        """What makes a batch of the coming epoch ready, in another thread.
+
+        Ahead of a step on the CPU in float32 that is `ready`. An accelerator samples, augments and
+        groups by itself with draws of its own generator, in float64 the trainer converts the
+        points first: there a batch only becomes ready to be copied.
+        """
+        if self.device.type == "cpu" and self.train_config.precision != "64-true":
+            first = self.global_step
+            return lambda i, batch: self.ready(batch, self.step_generator(first + i))
+        return lambda _, batch: pinned(batch) if self.device.type == "cuda" else batch
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Batches that are ready are where they belong."""
+        if isinstance(batch, Ready):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def prepared(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Points (B, N, 3) taken from a batch and augmented."""
@@ -141,14 +193,26 @@ class Progress(Callback):
         self.began = self.told = time.monotonic()
         self.first = trainer.global_step
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock of an epoch."""
+        self.epoch_began, self.waited = time.monotonic(), _waited(trainer)
+
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Speaks up in long epochs."""
         if time.monotonic() - self.told > 30:
             self._tell(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Speaks up after every epoch."""
+        """Speaks up after every epoch; the loggers get its speed and share of waiting for data."""
         self._tell(trainer)
+        seconds = time.monotonic() - self.epoch_began
+        clouds = int(trainer.num_training_batches) * self.batch_size * trainer.world_size
+        found = {
+            "clouds_per_second": clouds / seconds,
+            "data_wait": (_waited(trainer) - self.waited) / seconds,
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(found, step=trainer.global_step)
 
     def _tell(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero:
@@ -171,6 +235,12 @@ class Progress(Callback):
             left // 60,
             left % 60,
         )
+
+
+def _waited(trainer: L.Trainer) -> float:
+    """Seconds the run has waited for its batches so far."""
+    loader = trainer.train_dataloader
+    return loader.waited if isinstance(loader, Loader) else 0.0
 
 
 class Resumable(Protocol):
@@ -294,7 +364,8 @@ def fit(
     retain_memory()
     trainer = make_trainer(Path(run.out), config, few_batches=len(train) < 20 * config.batch_size)
     task.train()
-    make = partial(Batches, train) if isinstance(train, Clouds) else train.batches
+    kind = NumberedBatches if task.numbered else Batches
+    make = partial(kind, train) if isinstance(train, Clouds) else train.batches
     batches = make(
         config.batch_size,
         seed=config.seed,
@@ -302,9 +373,18 @@ def fit(
         world=trainer.world_size,
     )
     last = open_run(Path(run.out), run)
-    trainer.fit(task, train_dataloaders=batches, ckpt_path=last, weights_only=True)
+    run_trainer(trainer, task, batches, last)
     found = trainer.callback_metrics.items()
     return {name: float(value) for name, value in found if not name.startswith("lr")}
+
+
+def run_trainer(trainer: L.Trainer, task: Task, batches: Any, last: Path | None) -> None:
+    """Trains on batches made ready ahead, from the checkpoint `last` if there is one."""
+    loader = Loader(batches, task.begin, depth=task.train_config.ahead)
+    try:
+        trainer.fit(task, train_dataloaders=loader, ckpt_path=last, weights_only=True)
+    finally:
+        loader.close()
 
 
 def keep(

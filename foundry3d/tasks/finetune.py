@@ -29,7 +29,7 @@ from foundry3d.heads import Headed, Inner, reshaped
 from foundry3d.reduce.wrapped import Wrapped
 from foundry3d.results import append
 from foundry3d.student import Student
-from foundry3d.tasks.engine import Task, freeze, make_trainer, open_run, retain_memory
+from foundry3d.tasks.engine import Task, freeze, make_trainer, open_run, retain_memory, run_trainer
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")
@@ -217,7 +217,7 @@ def fit_and_select(task: FinetuneTask) -> Outcome:
         world=trainer.world_size,
     )
     last = open_run(Path(config.out), config)
-    trainer.fit(task, train_dataloaders=batches, ckpt_path=last, weights_only=True)
+    run_trainer(trainer, task, batches, last)
     if task.best is not None:
         task.model.load_state_dict(task.best)
     task.model.cpu().eval().requires_grad_(True)

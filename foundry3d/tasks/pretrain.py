@@ -13,7 +13,7 @@ from foundry3d.errors import InputError
 from foundry3d.jepa import Jepa
 from foundry3d.mae import MaskedReconstruction
 from foundry3d.student import Student
-from foundry3d.tasks.engine import Task, fit, keep
+from foundry3d.tasks.engine import Ready, Task, fit, keep
 
 
 class PretrainTask(Task):
@@ -34,10 +34,14 @@ class PretrainTask(Task):
             else MaskedReconstruction(require_teacher(backbone), config.masked, generator=generator)
         )
 
-    def training_step(self, points: Tensor, index: int) -> Tensor:
+    def ready(self, batch: Tensor, generator: torch.Generator) -> Ready:
+        """A batch of points (B, N, 3) augmented and grouped."""
+        points = self.prepared(batch, generator)
+        return Ready(self.backbone.group(points, generator=generator), generator, points)
+
+    def training_step(self, batch: Tensor | Ready, index: int) -> Tensor:
         """The loss of a batch of points (B, N, 3)."""
-        generator = self.step_generator()
-        groups = self.backbone.group(self.prepared(points, generator), generator=generator)
+        groups, generator, *_ = self.readied(batch)
         if isinstance(self.objective, MaskedReconstruction):
             loss = self.objective(groups, generator=generator)
         else:

@@ -1,0 +1,118 @@
+"""`foundry3d bench geometry`: sampling and neighbours, on a batch of clouds and on one scene.
+
+Every form finds the same indices; `error` is the share of indices that differ from the plain
+torch form's, which is 0 unless something is wrong.
+
+Shapes: B clouds, N points, c tokens, k points a group.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foundry3d.bench.measure import interleaved, machine, timings, waiting
+from foundry3d.bench.subjects import Subject, cloud_points, model_of, scene_points
+from foundry3d.config import BenchConfig
+from foundry3d.geometry import (
+    Backend,
+    farthest_point_sample,
+    gather,
+    group_points,
+    nearest_neighbors,
+)
+from foundry3d.results import code_version
+from foundry3d.tasks.engine import retain_memory
+
+log = logging.getLogger("foundry3d")
+
+COLUMNS = {
+    "name": "name",
+    "form": "form",
+    "median_s": "median s",
+    "spread_s": "spread s",
+    "repeats": "calls",
+    "ratio": "ratio",
+    "error": "differing",
+}
+FORMS: dict[str, Backend] = {"plain torch": "torch", "as used": "auto"}
+
+
+def works(
+    points: Tensor, centers: int, size: int
+) -> dict[str, Callable[[Backend], Callable[[], Any]]]:
+    """What is timed on points (B, N, 3), by name: given a backend, a call."""
+    chosen = gather(points, farthest_point_sample(points, centers))
+    batch, count, _ = points.shape
+    shape = f"{batch} x {count}"
+    return {
+        f"FPS, {shape} to {centers}": lambda backend: partial(
+            farthest_point_sample, points, centers, backend=backend
+        ),
+        f"kNN, {centers} in {shape}, k={size}": lambda backend: partial(
+            nearest_neighbors, chosen, points, size, backend=backend
+        ),
+        f"both, grouped, {shape}": lambda backend: partial(
+            group_points, points, centers, size, backend=backend
+        ),
+    }
+
+
+def differing(found: Any, wanted: Any) -> float:
+    """Share of indices, or of neighbours' coordinates, that are not the same."""
+    if isinstance(found, Tensor):
+        return float((found != wanted).double().mean())
+    return differing(found.neighborhoods, wanted.neighborhoods)
+
+
+def measure(config: BenchConfig) -> list[dict[str, Any]]:
+    """A row for every work and form, on clouds and on a scene.
+
+    Raises:
+        InputError: a model whose sizes cannot be read, or too few points for them.
+    """
+    retain_memory()
+    sizes, shape = config.sizes, model_of(Subject(name="", model=config.model)).shape
+    clouds = cloud_points(sizes.clouds, sizes.points, config.seed, config.device)
+    scene = scene_points(sizes.scene_points, config.seed, config.device)
+    warm = scene_points(2**15, config.seed, config.device)
+    group_points(warm, 2**11, shape.group_size)  # compiles the kernels
+    facts = machine(config.device) | {"code": code_version()}
+    rows = []
+    for points, centers in (
+        (clouds, shape.groups),
+        (scene, sizes.scene_points // config.points_per_token),
+    ):
+        for name, work in works(points, centers, shape.group_size).items():
+            log.info("geometry: %s", name)
+            calls = {form: work(backend) for form, backend in FORMS.items()}
+            with torch.inference_mode():
+                times = interleaved(
+                    calls,
+                    repeats=sizes.repeats,
+                    limit=config.limit / 4,
+                    finish=waiting(config.device),
+                )
+                wrong = differing(calls["as used"](), calls["plain torch"]())
+            for form in calls:
+                rows.append(
+                    {
+                        "bench": "geometry",
+                        "name": name,
+                        "form": form,
+                        "precision": "fp32",
+                        "clouds": len(points),
+                        "points": points.shape[1],
+                        "tokens": centers,
+                        "peak_mb": None,
+                        "error": 0.0 if form == "plain torch" else wrong,
+                    }
+                    | timings(times[form], times["plain torch"].median)
+                    | facts
+                )
+    return rows

@@ -1,0 +1,132 @@
+"""Peak memory of a subject, in a fresh process: `python -m foundry3d.bench.memory < SUBJECT.json`.
+
+A process that has measured other things holds their freed memory, so each subject gets its own. On
+the CPU it is the process' peak resident size, everything included, and how much of it the call
+added to what was there before (weights, points, libraries); on a GPU what torch had allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from foundry3d.config import BenchConfig, from_dict, to_dict
+from foundry3d.errors import InputError
+
+if TYPE_CHECKING:
+    from foundry3d.bench.subjects import Subject
+
+STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
+
+
+class Peak(NamedTuple):
+    """Memory in MB of 10^6 bytes.
+
+    Attributes:
+        peak: largest resident size of the process (on a GPU: allocated) during the call.
+        working: how much of it came with the call.
+    """
+
+    peak: float
+    working: float
+
+
+def _resident(field: str) -> float | None:
+    """A field of /proc/self/status (`VmHWM`, `VmRSS`) in MB; None where the system has none."""
+    if not STATUS.is_file():
+        return None
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return None
+
+
+def _since_start() -> float:
+    """The process' largest resident size since it started, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def peak_of(run: Callable[[], object], device: str = "cpu") -> Peak:
+    """Peak memory while `run` runs, in this process.
+
+    Linux resets its high-water mark for that; elsewhere it is the process' peak since its start,
+    which is the same unless what came before needed more.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / 1e6
+        run()
+        torch.cuda.synchronize()
+        peak = torch.cuda.max_memory_allocated() / 1e6
+        return Peak(peak, peak - before)
+    try:
+        CLEAR.write_text("5")
+    except OSError:  # not Linux, or not allowed: the peak since the start has to do
+        before = _resident("VmRSS") or _since_start()
+        run()
+        return Peak(_since_start(), _since_start() - before)
+    before = _resident("VmRSS") or 0.0
+    run()
+    peak = _resident("VmHWM") or _since_start()
+    return Peak(peak, peak - before)
+
+
+def peak_apart(subject: Subject, threads: int) -> Peak:
+    """Peak memory of a `Subject`, measured in a process of its own.
+
+    Raises:
+        InputError: the process failed; its last line says why.
+    """
+    job = json.dumps({"subject": to_dict(subject), "threads": threads})
+    done = subprocess.run(
+        [sys.executable, "-m", "foundry3d.bench.memory"], input=job, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise InputError(f"the process that measures memory stopped: {last}")
+    return Peak(*json.loads(done.stdout.splitlines()[-1]))
+
+
+def measured(subject: Subject, config: BenchConfig) -> dict[str, float | None]:
+    """Peak memory of the subject in a process of its own; None where it is not asked for."""
+    if not config.measures_memory:
+        return {"peak_mb": None, "working_mb": None}
+    import torch
+
+    peak = peak_apart(subject, torch.get_num_threads())
+    return {"peak_mb": peak.peak, "working_mb": peak.working}
+
+
+def main() -> None:
+    """Reads a job from standard input, prints the peak."""
+    import torch
+
+    from foundry3d.bench import scene, subjects
+    from foundry3d.bench.train import Step
+
+    job = json.load(sys.stdin)
+    subject = from_dict(subjects.Subject, job["subject"])
+    torch.set_num_threads(job["threads"])
+    small = replace(subject, clouds=min(2, subject.clouds))
+    make: Callable[[subjects.Subject], Callable[[], object]] = subjects.runner
+    if subject.form in ("pretrain", "distill"):
+        make = Step
+    elif subject.groups is not None and subject.clouds == 1:
+        make, small = scene.runner, replace(subject, points=2**14, groups=2**10)
+    make(small)()  # libraries load and kernels compile before it counts
+    run = make(subject)
+    print(json.dumps(peak_of(run, subject.device)))
+
+
+if __name__ == "__main__":
+    main()

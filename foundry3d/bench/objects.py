@@ -1,0 +1,171 @@
+"""`foundry3d bench objects`: teacher, students and light tokenizers on a batch of clouds.
+
+Measured is what the paper measures: sampling, grouping, tokenising and encoding.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from foundry3d.bench.floor import floor_seconds, merged
+from foundry3d.bench.measure import (
+    agreement,
+    interleaved,
+    machine,
+    relative_error,
+    timings,
+    waiting,
+)
+from foundry3d.bench.memory import measured
+from foundry3d.bench.reference import BATCHES
+from foundry3d.bench.subjects import (
+    Subject,
+    arithmetic,
+    counted,
+    described,
+    model_of,
+    runner,
+    sample_output,
+)
+from foundry3d.config import BenchConfig
+from foundry3d.cost import TOME_SCHEDULES, linear_layers
+from foundry3d.errors import InputError
+from foundry3d.results import code_version
+from foundry3d.tasks.engine import retain_memory
+
+log = logging.getLogger("foundry3d")
+
+LIGHT: dict[str, dict[str, Any]] = {
+    "k=16": {"group_size": 16},
+    "half widths": {"point_widths": (64, 128, 256)},
+    "half widths, k=16": {"point_widths": (64, 128, 256), "group_size": 16},
+}
+"""Changes of a tokenizer that make it lighter."""
+BUDGETS = (16, 32, 48, 64)
+"""Token budgets of Tables 6 and 14; with the last nothing is merged, as at ratios from 0.6."""
+
+
+def forms(subject: Subject, config: BenchConfig) -> list[Subject]:
+    """A subject in its training form and compiled in every precision asked for."""
+    plain = replace(subject, name=f"{subject.name}, plain")
+    return [plain] + [
+        replace(subject, name=f"{subject.name}, compiled", form="compiled", precision=precision)
+        for precision in config.precisions
+    ]
+
+
+def teachers(config: BenchConfig) -> list[Subject]:
+    """The teacher in its published form at several batch sizes, then as here."""
+    clouds, points = config.sizes.clouds, config.sizes.points
+    first = Subject(
+        name="teacher",
+        model=config.model,
+        clouds=clouds,
+        points=points,
+        batch=clouds,
+        seed=config.seed,
+        device=config.device,
+    )
+    sizes = dict.fromkeys(min(batch, clouds) for batch in BATCHES)
+    published = [
+        replace(first, name=f"teacher, published form, batch {n}", form="published", batch=n)
+        for n in sizes
+    ]
+    return published + forms(first, config)
+
+
+def listed(config: BenchConfig) -> list[Subject]:
+    """All subjects of a run, the published forms of the teacher first."""
+    found = teachers(config)
+    teacher = replace(found[0], name="teacher", form="training", batch=config.sizes.clouds)
+    students = [replace(teacher, name=f"s={s}", supertokens=s) for s in config.supertokens]
+    students += [replace(teacher, name=path, student=path) for path in config.students]
+    if config.paper:
+        students += _of_the_paper(teacher, config)
+    for student in students:
+        found += forms(student, config)
+    if config.light and config.supertokens:
+        start = replace(teacher, supertokens=config.supertokens[0])
+        for name, changes in LIGHT.items():
+            light = replace(start, name=f"s={start.supertokens}, {name}", **changes)
+            found += forms(light, config)[1:]
+    return found
+
+
+def _of_the_paper(teacher: Subject, config: BenchConfig) -> list[Subject]:
+    """The rows of Tables 6 and 14 that are not measured anyway."""
+    if model_of(teacher).shape.groups != 64:
+        raise InputError("the rows of the paper are for 64 tokens; leave --paper or --model away")
+    found = [
+        replace(teacher, name=name.replace("_", " r="), removed=removed)
+        for name, removed in TOME_SCHEDULES.items()
+    ]
+    found += [
+        replace(teacher, name=f"s={s}", supertokens=s)
+        for s in (16, 8, 4, 2, 1)
+        if s not in config.supertokens
+    ]
+    found.append(replace(teacher, name="s=16, ViT-T", supertokens=16, dim=192))
+    gated = replace(teacher, supertokens=16, gate=True)
+    return found + [replace(gated, name=f"gate, budget {b}", token_budget=b) for b in BUDGETS]
+
+
+def errors(subject: Subject) -> dict[str, float | None]:
+    """How far the subject's output is from its model's training form, in the same precision."""
+    plain = replace(subject, form="training", precision="fp32")
+    found, wanted = sample_output(subject), sample_output(plain)
+    return {
+        "error": relative_error(found.features, wanted.features),
+        "agreement": agreement(found.assignment, wanted.assignment),
+    }
+
+
+def floor_of(subject: Subject) -> float:
+    """Seconds of the subject's matrix products alone, by the merged algebra."""
+    model = model_of(subject)
+    layers = linear_layers(model, clouds=subject.clouds, **counted(subject))
+    return floor_seconds(
+        merged(layers, model.shape.group_size), arithmetic(subject), subject.device
+    )
+
+
+def measure(config: BenchConfig) -> list[dict[str, Any]]:
+    """A row for every subject: time, ratio, arithmetic, floor, memory, error.
+
+    Raises:
+        InputError: a model that cannot be used.
+    """
+    retain_memory()
+    subjects = listed(config)
+    log.info("%d forms of %d x %d points", len(subjects), *config.sizes[:2])
+    times = interleaved(
+        {f"{i}": runner(subject) for i, subject in enumerate(subjects)},
+        repeats=config.sizes.repeats,
+        limit=config.limit,
+        finish=waiting(config.device),
+    )
+    baseline = min(times[f"{i}"].median for i, s in enumerate(subjects) if s.form == "published")
+    facts = machine(config.device) | {"code": code_version()}
+    rows = []
+    for i, subject in enumerate(subjects):
+        timed = times[f"{i}"]
+        if config.measures_memory and i % 5 == 0:
+            log.info("floor, memory and error, form %d of %d", i + 1, len(subjects))
+        floor = floor_of(subject)
+        rows.append(
+            {"bench": "objects"}
+            | described(subject)
+            | timings(timed, baseline)
+            | {
+                "baseline": subject.form == "published" and timed.median == baseline,
+                "clouds_s": subject.clouds / timed.median,
+                "floor_s": floor,
+                "floor_share": floor / timed.median,
+            }
+            | measured(subject, config)
+            | errors(subject)
+            | facts
+        )
+    return rows

@@ -1,0 +1,109 @@
+"""The paper's measured columns (Tables 6, 7 and 14) beside ours."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from importlib.resources import files
+from typing import Any
+
+from foundry3d.cost import TOME_SCHEDULES
+
+Key = tuple[str, int | None, int | None, float | None]
+"""Method, supertokens, token budget, ratio."""
+
+SIZES = {6: (1024, 64), 7: (2**18, 2**14)}
+"""Points and tokens of a cloud of Tables 6 (and 14) and 7."""
+GPU = "NVIDIA RTX A3000 6GB Laptop"
+CPU = "Intel Core i9-11950H (8 cores)"
+
+
+def paper_speed() -> list[dict[str, Any]]:
+    """Every measured row of Tables 6, 7 and 14, as printed.
+
+    Returns:
+        Rows with `table, method, supertokens, token_budget, ratio, device` (gpu or cpu),
+        `memory_mib, runtime_s, clouds_s` (None where nothing is printed) and `note`.
+    """
+    text = files("foundry3d.bench").joinpath("paper_speed.csv").read_text()
+    kinds = {"table": int, "supertokens": int, "token_budget": int, "ratio": float}
+    kinds |= dict.fromkeys(("memory_mib", "runtime_s", "clouds_s"), float)
+    rows = []
+    for line in csv.DictReader(text.splitlines()):
+        numbers = {name: kind(line[name]) if line[name] else None for name, kind in kinds.items()}
+        rows.append({**line, **numbers})
+    return rows
+
+
+def key_of(row: dict[str, Any]) -> Key | None:
+    """What the paper calls the model of one of our rows; None where it has none.
+
+    A budget of all tokens merges nothing, which in the paper's tables is a ratio from 0.6 on.
+    """
+    if row["light"]:
+        return None
+    if row["removed"]:
+        names = {removed: name for name, removed in TOME_SCHEDULES.items()}
+        return names[tuple(row["removed"])], None, None, None
+    if row["supertokens"] is None:
+        return "baseline", None, None, None
+    if row["token_budget"] is not None:
+        whole = row["token_budget"] == row["tokens"]
+        return (
+            "foundry_gate",
+            row["supertokens"],
+            *((None, 0.9) if whole else (row["token_budget"], None)),
+        )
+    return f"foundry_vit_{'t' if row['dim'] == 192 else 's'}", row["supertokens"], None, None
+
+
+def beside(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any]]:
+    """Our rows joined with the paper's, a line a model.
+
+    Rows of other sizes than the paper's have no line; the number of clouds may differ.
+
+    Args:
+        rows: of `objects` or `scene`.
+        table: 6 (objects; CPU figures from Table 14) or 7 (scenes).
+
+    Returns:
+        Lines with `method, supertokens, token_budget`, the paper's `gpu_clouds_s, gpu_s, gpu_mib,
+        cpu_clouds_s, cpu_s`, and ours as `plain_clouds_s, fp32_clouds_s, bf16_clouds_s` and so on
+        with `_s` and `_mb`.
+    """
+    printed: dict[tuple[int, str, Key], dict[str, Any]] = {
+        (r["table"], r["device"], (r["method"], r["supertokens"], r["token_budget"], r["ratio"])): r
+        for r in paper_speed()
+    }
+    found: dict[Key, dict[str, Any]] = {}
+    for row in rows:
+        key = key_of(row)
+        if (row["points"], row["tokens"]) != SIZES[table] or row["width"] != 384:
+            continue
+        if key is None or (table, "gpu", key) not in printed:
+            continue
+        gpu = printed[table, "gpu", key]
+        cpu = printed.get((14, "cpu", key), {}) if table == 6 else {}
+        line = found.setdefault(
+            key,
+            {
+                "method": key[0],
+                "supertokens": key[1],
+                "token_budget": key[2],
+                "ratio": key[3],
+                "gpu_clouds_s": gpu["clouds_s"],
+                "gpu_s": gpu["runtime_s"],
+                "gpu_mib": gpu["memory_mib"],
+                "cpu_clouds_s": cpu.get("clouds_s"),
+                "cpu_s": cpu.get("runtime_s"),
+            },
+        )
+        kind = "plain" if row["form"] != "compiled" else row["precision"]
+        if f"{kind}_s" in line and line[f"{kind}_s"] <= row["median_s"]:
+            continue  # of several plain forms the best
+        line |= {
+            f"{kind}_clouds_s": row["clouds_s"],
+            f"{kind}_s": row["median_s"],
+            f"{kind}_mb": row["peak_mb"],
+        }
+    return list(found.values())

@@ -1,0 +1,80 @@
+"""The plain form that ratios are taken against: the published algorithm, written as anyone would.
+
+Farthest points and neighbours by whole torch operations, the mini-PointNet with the group's
+maximum repeated and concatenated, `F.linear` and separate norms. It is tried at several batch sizes
+with memory retained, and the best of these is the baseline: at batch 64 much of the time of such
+a form goes to the allocator, not to the arithmetic.
+
+Shapes: B clouds, N points, c tokens, k points a group, d width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from foundry3d.backbone import Backbone, Tokens
+from foundry3d.geometry import group_points
+from foundry3d.tokenizer import Tokenizer
+
+BATCHES = (64, 8, 1)
+"""Clouds a call that the plain form is tried at."""
+
+
+class PlainTokenizer(nn.Module):
+    """The mini-PointNet of the published code, with the weights of a `Tokenizer`."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+
+        def linear(part: nn.Linear) -> nn.Linear:
+            made = nn.Linear(part.in_features, part.out_features, bias=part.bias is not None)
+            made.load_state_dict(part.state_dict())
+            return made
+
+        self.first = nn.Sequential(
+            linear(tokenizer.lift), tokenizer.lift_norm, nn.ReLU(), linear(tokenizer.widen)
+        )
+        self.second = nn.Sequential(
+            linear(tokenizer.mix), tokenizer.mix_norm, nn.ReLU(), linear(tokenizer.project)
+        )
+        self.bridge = tokenizer.bridge
+
+    def forward(self, neighborhoods: Tensor) -> Tensor:
+        """Tokens (B, c, d) of neighborhoods (B, c, k, 3)."""
+        batch, count, size, _ = neighborhoods.shape
+        x = self.first(neighborhoods.reshape(-1, 3)).view(batch * count, size, -1)
+        most = x.max(dim=1, keepdim=True).values.expand(-1, size, -1)
+        x = self.second(torch.cat([most, x], dim=2).flatten(0, 1))
+        return self.bridge(x.view(batch, count, size, -1).max(dim=2).values)
+
+
+class PlainTeacher(nn.Module):
+    """A backbone in its plain form, evaluation only; weights are copies or shared.
+
+    Args:
+        backbone: not changed.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = PlainTokenizer(backbone.tokenizer).to(next(backbone.parameters()).device)
+        self.eval()
+
+    def forward(self, points: Tensor) -> Tokens:
+        """Features of points (B, N, 3)."""
+        own = self.backbone
+        groups = group_points(
+            points,
+            own.shape.groups,
+            own.shape.group_size,
+            radius=own.shape.radius,
+            backend="torch",
+        )
+        tokens = own.token_bridge(self.tokenizer(groups.neighborhoods))
+        positions = own.position_bridge(own.position(groups.centers))
+        features = own.encoder(*own.with_class(tokens, positions))
+        used = torch.full(features.shape[:1], features.shape[1], device=features.device)
+        features = features[:, -groups.centers.shape[1] :]
+        return Tokens(features=features, centers=groups.centers, tokens_used=used)

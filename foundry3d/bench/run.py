@@ -1,0 +1,115 @@
+"""The command `foundry3d bench`: measures, prints tables, writes rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from foundry3d.bench.measure import machine
+from foundry3d.bench.paper import CPU, GPU, beside
+from foundry3d.bench.targets import target_rows
+from foundry3d.config import BenchConfig
+from foundry3d.results import code_version, table
+from foundry3d.writing import replacing
+
+COLUMNS = {
+    "name": "name",
+    "precision": "precision",
+    "median_s": "median s",
+    "spread_s": "spread s",
+    "ratio": "ratio",
+    "clouds_s": "clouds/s",
+    "gmacs": "GMACs",
+    "floor_percent": "% of floor",
+    "peak_mb": "peak MB",
+    "working_mb": "working MB",
+    "error": "error",
+    "agreement": "same choice",
+}
+PAPER_COLUMNS = {
+    "method": "method",
+    "supertokens": "s",
+    "token_budget": "budget",
+    "gpu_clouds_s": "paper, GPU: clouds/s",
+    "gpu_s": "s",
+    "gpu_mib": "MiB",
+    "cpu_clouds_s": "paper, CPU: clouds/s",
+    "cpu_s": "s",
+    "plain_clouds_s": "here, plain: clouds/s",
+    "plain_s": "s",
+    "plain_mb": "MB",
+    "fp32_clouds_s": "here, fp32: clouds/s",
+    "fp32_s": "s",
+    "fp32_mb": "MB",
+    "bf16_clouds_s": "here, bf16: clouds/s",
+    "bf16_s": "s",
+    "bf16_mb": "MB",
+}
+TARGET_COLUMNS = {"what": "what", "reach": "reach", "reached": "reached", "met": "met"}
+MEASURES = {
+    "objects": "foundry3d.bench.objects",
+    "scene": "foundry3d.bench.scene",
+    "geometry": "foundry3d.bench.geometry",
+    "train": "foundry3d.bench.train",
+    "scaling": "foundry3d.bench.scaling",
+}
+"""The module whose `measure` and `COLUMNS` (where it has other columns) a name stands for."""
+
+
+def shown(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
+    """A Markdown table of the columns that any row has a value for."""
+    rows = [
+        row | {"floor_percent": 100 * row["floor_share"]} if row.get("floor_share") else row
+        for row in rows
+    ]
+    used = {k: v for k, v in columns.items() if any(row.get(k) is not None for row in rows)}
+    return table(rows, used)
+
+
+def notes(rows: list[dict[str, Any]]) -> list[str]:
+    """Sentences that a reader of the table needs."""
+    found = []
+    for row in rows:
+        if row.get("baseline"):
+            found.append(f"Ratios are against {row['name']!r}, the quickest plain form.")
+    slower = [
+        r["name"] for r in rows if r.get("computed_in", r.get("precision")) != r.get("precision")
+    ]
+    if slower:
+        found.append(f"bf16 is no quicker here and was computed in fp32: {', '.join(slower)}.")
+    return found
+
+
+def bench(config: BenchConfig) -> list[dict[str, Any]]:
+    """Measures what the configuration names, prints it, and returns the rows.
+
+    Raises:
+        InputError: a model or sizes that cannot be used.
+    """
+    names = [name for name in MEASURES if config.what in (name, "all")]
+    facts = machine(config.device)
+    print(
+        f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, "
+        f"foundry3d {code_version()}\n"
+    )
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        module = import_module(MEASURES[name])
+        measure: Callable[[BenchConfig], list[dict[str, Any]]] = module.measure
+        found = measure(config)
+        rows += found
+        print(shown(found, getattr(module, "COLUMNS", COLUMNS)))
+        print("".join(f"\n{note}" for note in notes(found)))
+        if name in ("objects", "scene"):
+            lines = beside(found, 6 if name == "objects" else 7)
+            if lines:
+                print(f"\nThe paper's GPU: {GPU}; CPU: {CPU}.\n\n{shown(lines, PAPER_COLUMNS)}\n")
+    reached = target_rows(rows)
+    if reached:
+        print(f"\n{table(reached, TARGET_COLUMNS)}")
+    if config.json is not None:
+        with replacing(config.json) as partial:
+            partial.write_text(json.dumps(rows, indent=1) + "\n")
+    return rows

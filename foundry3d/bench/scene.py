@@ -1,0 +1,225 @@
+"""`foundry3d bench scene`: one large cloud, its geometry and all of it with students.
+
+The baseline is a student in its plain form on plain torch geometry, its groups taken in chunks
+because all at once they need gigabytes. A teacher's attention over all tokens is refused with what
+it would need; it runs in windows.
+
+Shapes: N points, c tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foundry3d.backbone import Tokens
+from foundry3d.bench.floor import floor_seconds, merged
+from foundry3d.bench.measure import (
+    agreement,
+    interleaved,
+    machine,
+    relative_error,
+    timings,
+    waiting,
+)
+from foundry3d.bench.memory import measured
+from foundry3d.bench.subjects import Subject, described, formed, model_of, scene_points
+from foundry3d.config import BenchConfig
+from foundry3d.cost import linear_layers
+from foundry3d.errors import InputError
+from foundry3d.geometry import farthest_point_sample, gather, nearest_neighbors
+from foundry3d.results import code_version
+from foundry3d.scene_dense import dense_features
+from foundry3d.scene_memory import require_attention, scene_memory
+from foundry3d.scene_windows import encode_windows
+from foundry3d.scenes import Scene, SceneModel, encode_scene, group_scene
+from foundry3d.tasks.engine import retain_memory
+
+log = logging.getLogger("foundry3d")
+
+COLUMNS = {
+    "name": "name",
+    "precision": "precision",
+    "median_s": "median s",
+    "spread_s": "spread s",
+    "repeats": "calls",
+    "ratio": "ratio",
+    "gmacs": "GMACs",
+    "floor_percent": "% of floor",
+    "peak_mb": "peak MB",
+    "working_mb": "working MB",
+    "stated_mb": "stated MB",
+    "error": "error",
+    "agreement": "same choice",
+}
+BUDGETS = (16, 32, 64, 128, 256, 512, 1024)
+"""Token budgets of Table 7."""
+
+
+def plain_scene(model: SceneModel, points: Tensor, points_per_token: int) -> Scene:
+    """What `group_scene` finds, by whole torch operations."""
+    chosen = farthest_point_sample(points, points.shape[1] // points_per_token, backend="torch")
+    centers = gather(points, chosen)
+    index = nearest_neighbors(centers, points, model.shape.group_size, backend="torch")
+    return Scene(points=points, centers=centers, index=index, scale=1 / (model.shape.radius or 1.0))
+
+
+def runner(subject: Subject) -> Callable[[], Any]:
+    """A call that takes the scene through what the subject's form stands for."""
+    model: Any = formed(subject)
+    points = scene_points(subject.points, subject.seed, subject.device)
+    ratio = subject.points // (subject.groups or 1)
+
+    def plain() -> Tokens:
+        return encode_scene(model, plain_scene(model, points, ratio), **subject.budget)
+
+    def streamed() -> Tokens:
+        scene = group_scene(model, points, points_per_token=ratio)
+        return encode_scene(model, scene, **subject.budget)
+
+    def windows() -> Tokens:
+        scene = group_scene(model, points, points_per_token=ratio)
+        return encode_windows(model, scene, model_of(replace(subject, groups=None)).shape.groups)[0]
+
+    def dense() -> None:
+        found = streamed()
+        for _ in dense_features(points, found.centers, found.features):
+            pass
+
+    def geometry() -> Scene:
+        return group_scene(model, points, points_per_token=ratio)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "plain scene": plain,
+        "streamed": streamed,
+        "windows": windows,
+        "dense": dense,
+        "geometry": geometry,
+    }
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return calls[subject.form]()
+
+    return run
+
+
+def listed(config: BenchConfig) -> list[Subject]:
+    """All subjects of a run, the plain form first.
+
+    Raises:
+        InputError: no supertokens.
+    """
+    if not config.supertokens:
+        raise InputError("scenes are measured with students; give at least one of --supertokens")
+    points = config.sizes.scene_points
+    teacher = Subject(
+        name="teacher, windows",
+        form="windows",
+        model=config.model,
+        clouds=1,
+        batch=1,
+        points=points,
+        groups=points // config.points_per_token,
+        seed=config.seed,
+        device=config.device,
+    )
+    first = config.supertokens[0]
+    start = replace(teacher, form="streamed", supertokens=first)
+    found = [
+        replace(start, name=f"s={first}, plain form, plain geometry", form="plain scene"),
+        replace(start, name="geometry alone", form="geometry"),
+    ]
+    students = [replace(start, name=f"s={s}", supertokens=s) for s in config.supertokens]
+    if config.paper:
+        students += [
+            replace(start, name=f"s={s}", supertokens=s)
+            for s in (16, 8, 4, 2, 1)
+            if s not in config.supertokens
+        ]
+        students.append(replace(start, name="s=16, ViT-T", supertokens=16, dim=192))
+        gated = replace(start, supertokens=16, gate=True)
+        students += [replace(gated, name=f"gate, budget {b}", token_budget=b) for b in BUDGETS]
+    for precision in config.precisions:
+        found += [replace(student, precision=precision) for student in students]
+    precision = config.precisions[-1]
+    found.append(
+        replace(
+            start, name=f"s={first}, features of every point", form="dense", precision=precision
+        )
+    )
+    return [*found, replace(teacher, precision=precision)]
+
+
+def stated(subject: Subject) -> float | None:
+    """What the project says that a scene takes beside the model, in MB; None for geometry alone."""
+    model, windows = model_of(subject), subject.form == "windows"
+    if subject.form == "geometry":
+        return None
+    need = scene_memory(
+        model.shape,
+        points=subject.points,
+        tokens=model.shape.groups,
+        supertokens=subject.supertokens,
+        encoded=subject.token_budget,
+        window=model_of(replace(subject, groups=None)).shape.groups if windows else None,
+        output_dim=model.output_dim,
+    )
+    return need.peak / 1e6
+
+
+def measure(config: BenchConfig) -> list[dict[str, Any]]:
+    """A row for every subject, and one for the teacher that is refused as a whole.
+
+    Raises:
+        InputError: a model or sizes that cannot be used.
+    """
+    retain_memory()
+    subjects = listed(config)
+    count = subjects[0].groups
+    assert count is not None
+    log.info("scene of %d points, %d tokens, %d forms", subjects[0].points, count, len(subjects))
+    runner(replace(subjects[1], points=2**15, groups=2**11))()  # compiles the kernels
+    calls = {f"{i}": runner(subject) for i, subject in enumerate(subjects)}
+    times = interleaved(
+        calls, repeats=config.sizes.repeats, limit=config.limit / 4, finish=waiting(config.device)
+    )
+    wanted: dict[Subject, Tokens] = {}
+    facts = machine(config.device) | {"code": code_version()}
+    rows = []
+    for i, subject in enumerate(subjects):
+        if config.measures_memory and i % 5 == 0:
+            log.info("floor, memory and error, form %d of %d", i + 1, len(subjects))
+        found = calls[f"{i}"]() if subject.form == "streamed" else None
+        errors: dict[str, float | None] = {"error": None, "agreement": None}
+        if found is not None:
+            key = replace(subject, name="", precision="fp32", form="training")
+            if key not in wanted:
+                model = model_of(key)
+                points = scene_points(subject.points, subject.seed, subject.device)
+                scene = group_scene(model, points, points_per_token=config.points_per_token)
+                wanted[key] = encode_scene(model, scene, **subject.budget)
+            errors = {
+                "error": relative_error(found.features, wanted[key].features),
+                "agreement": agreement(found.assignment, wanted[key].assignment),
+            }
+        timed = times[f"{i}"]
+        row = described(subject) | timings(timed, times["0"].median) | errors | facts
+        row |= {"bench": "scene", "clouds_s": 1 / timed.median, "baseline": i == 0}
+        row |= {"stated_mb": stated(subject)} | measured(subject, config)
+        if subject.form in ("streamed", "plain scene") and subject.token_budget is None:
+            layers = merged(linear_layers(model_of(subject)), model_of(subject).shape.group_size)
+            floor = floor_seconds(layers, row["computed_in"], subject.device)
+            row |= {"floor_s": floor, "floor_share": floor / timed.median}
+        rows.append(row | ({"gmacs": None} if subject.form == "geometry" else {}))
+    whole = model_of(replace(subjects[-1], supertokens=None))
+    try:
+        require_attention(whole.shape, count)
+    except InputError as error:
+        print(f"The teacher as a whole: {error}.\n")
+    return rows

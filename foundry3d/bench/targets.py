@@ -1,0 +1,164 @@
+"""What the inference form is meant to reach, and whether the rows of a run do.
+
+Ratios are within one run, against the best plain form of the teacher, at the sizes named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+
+class Target(NamedTuple):
+    """A goal.
+
+    Attributes:
+        what: in words.
+        reach: the number.
+        unit: shown behind numbers.
+        least: the number is to be reached from below (ratios), else not to be passed (times).
+        rows: whether a row counts.
+        value: the row's number, None = not measured.
+    """
+
+    what: str
+    reach: float
+    unit: str
+    least: bool
+    rows: Callable[[Row], bool]
+    value: Callable[[Row], float | None]
+
+
+def _object(supertokens: int, precision: str) -> Callable[[Row], bool]:
+    def holds(row: Row) -> bool:
+        sizes = (row.get("clouds"), row.get("points"), row.get("tokens"), row.get("dim"))
+        return (
+            row["bench"] == "objects"
+            and row["form"] == "compiled"
+            and row["precision"] == precision
+            and row["supertokens"] == supertokens
+            and row["token_budget"] is None
+            and not row["light"]
+            and sizes == (64, 1024, 64, 384)
+        )
+
+    return holds
+
+
+def _light(row: Row) -> bool:
+    sizes = (row.get("clouds"), row.get("points"))
+    return row["bench"] == "objects" and row["light"] and sizes == (64, 1024)
+
+
+def _scene(points: int, kind: str, precision: str | None = None) -> Callable[[Row], bool]:
+    def holds(row: Row) -> bool:
+        known = row["bench"] in ("scene", "scaling") and row.get("sweep") != "tokens"
+        wanted = known and (row.get("form"), row.get("points")) == (kind, points)
+        return wanted and precision in (None, row["precision"])
+
+    return holds
+
+
+def _key(name: str, scale: float = 1.0) -> Callable[[Row], float | None]:
+    return lambda row: None if row.get(name) is None else scale * row[name]
+
+
+SCENE = 2**18
+TARGETS = (
+    Target("s=16, fp32", 4.5, "x", True, _object(16, "fp32"), _key("ratio")),
+    Target("s=16, bf16", 7.5, "x", True, _object(16, "bf16"), _key("ratio")),
+    Target("s=1, fp32", 6.5, "x", True, _object(1, "fp32"), _key("ratio")),
+    Target("s=1, bf16", 11, "x", True, _object(1, "bf16"), _key("ratio")),
+    Target("a light tokenizer, any s", 15, "x", True, _light, _key("ratio")),
+    Target(
+        "share of the matrix-product floor, fp32, s=16",
+        80,
+        "%",
+        True,
+        _object(16, "fp32"),
+        _key("floor_share", 100),
+    ),
+    Target(
+        "scene of 2^18 points, geometry",
+        0.12,
+        " s",
+        False,
+        _scene(SCENE, "geometry"),
+        _key("median_s"),
+    ),
+    Target(
+        "scene of 2^18 points, s=16, bf16",
+        0.7,
+        " s",
+        False,
+        _scene(SCENE, "streamed", "bf16"),
+        _key("median_s"),
+    ),
+    Target(
+        "scene of 2^18 points, s=16, fp32",
+        1.1,
+        " s",
+        False,
+        _scene(SCENE, "streamed", "fp32"),
+        _key("median_s"),
+    ),
+    Target(
+        "scene of 2^18 points, peak memory",
+        1000,
+        " MB",
+        False,
+        _scene(SCENE, "streamed"),
+        _key("peak_mb"),
+    ),
+    Target(
+        "1,000,000 points, peak memory",
+        1500,
+        " MB",
+        False,
+        _scene(10**6, "streamed"),
+        _key("peak_mb"),
+    ),
+    Target(
+        "10^4 to 10^6 points, exponent of time (N log N: 1.09)",
+        1.1,
+        "",
+        False,
+        lambda row: (
+            row["bench"] == "fit"
+            and row["of"] == "scene points, time"
+            and row["form"] == "streamed"
+        ),
+        _key("exponent"),
+    ),
+)
+
+
+def target_rows(rows: Sequence[Row]) -> list[Row]:
+    """A row for every target that was measured: `what, reach, reached, met`, and by which `row`.
+
+    Of several rows that count the best one does; of memory and exponents the worst.
+    """
+    found = []
+    for target in TARGETS:
+        values = [
+            (value, row["name"])
+            for row in rows
+            if target.rows(row) and (value := target.value(row)) is not None
+        ]
+        if not values:
+            continue
+        worst = not target.least and target.unit != " s"
+        reached, name = (max if target.least or worst else min)(values)
+        met = reached >= target.reach if target.least else reached <= target.reach
+        found.append(
+            {
+                "what": target.what,
+                "reach": f"{target.reach:g}{target.unit}",
+                "reached": f"{reached:.3g}{target.unit}",
+                "met": "yes" if met else "no",
+                "row": name,
+            }
+        )
+    return found

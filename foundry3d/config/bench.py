@@ -1,0 +1,112 @@
+"""Options of `foundry3d bench`: what is measured, and at which sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from foundry3d.config.records import positive, require
+
+BENCHES = ("objects", "scene", "geometry", "train", "scaling", "all")
+PRECISION_NAMES = ("fp32", "bf16")
+
+
+class Sizes(NamedTuple):
+    """Sizes of a measurement where none are given.
+
+    Attributes:
+        clouds: B.
+        points: N of a cloud.
+        scene_points: N of a scene, or the largest of a sweep.
+        repeats: measured calls of every candidate.
+    """
+
+    clouds: int
+    points: int
+    scene_points: int
+    repeats: int
+
+
+FULL = Sizes(64, 1024, 2**18, 7)
+QUICK = Sizes(8, 1024, 2**15, 3)
+LARGEST = 10**6
+"""Points of the largest scene of `scaling`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """`foundry3d bench`: speed and memory on this machine, against the best plain form.
+
+    Attributes:
+        what: objects, scene, geometry, train, scaling, or all of them.
+        model: the teacher: a preset (vit_t, vit_s, vit_b; random weights) or a saved backbone.
+        students: saved students, measured beside those that `supertokens` makes.
+        supertokens: s of the students that are made of the teacher.
+        precisions: fp32 and bf16, of the inference form.
+        clouds: B; null = 64, or 8 with quick.
+        points: N of a cloud; null = 1024.
+        scene_points: N of a scene, of scaling the largest; null = 2^18 (scaling 10^6), or 2^15
+            with quick.
+        points_per_token: N / c of a scene.
+        repeats: measured calls of every candidate; null = 7, or 3 with quick.
+        limit: seconds after which a candidate is called no more; its row says how many calls.
+        paper: objects: also the other rows of Tables 6 and 14 (ToMe, ViT-T, gate and budgets).
+        light: objects: also students with lighter tokenizers (time alone, untrained).
+        memory: peak memory of every candidate, each in a process of its own; null = yes, but not
+            with quick.
+        quick: smaller sizes and no memory, so that it takes about a minute.
+        seed: of points and random weights.
+        device: cpu, or cuda.
+        json: also write the rows to this file.
+        pictures: folder for the pictures of scaling.
+    """
+
+    what: Literal["objects", "scene", "geometry", "train", "scaling", "all"] = "objects"
+    model: str = "vit_s"
+    students: tuple[str, ...] = ()
+    supertokens: tuple[int, ...] = (16, 4, 1)
+    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+    clouds: int | None = None
+    points: int | None = None
+    scene_points: int | None = None
+    points_per_token: int = 16
+    repeats: int | None = None
+    limit: float = 60.0
+    paper: bool = False
+    light: bool = True
+    memory: bool | None = None
+    quick: bool = False
+    seed: int = 0
+    device: str = "cpu"
+    json: str | None = None
+    pictures: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.what in BENCHES, f"bench takes one of {', '.join(BENCHES)}, got {self.what!r}")
+        for name in Sizes._fields:
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        positive(self, "points_per_token", "limit")
+        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+        require(
+            all(s > 0 for s in self.supertokens),
+            f"supertokens must be positive, got {self.supertokens}",
+        )
+        require(
+            len(self.precisions) > 0 and set(self.precisions) <= set(PRECISION_NAMES),
+            f"precisions are fp32 and bf16, at least one, got {self.precisions}",
+        )
+
+    @property
+    def measures_memory(self) -> bool:
+        """Whether processes are started to measure memory."""
+        return not self.quick if self.memory is None else self.memory
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes that are asked for, or those of the setting."""
+        filled = QUICK if self.quick else FULL
+        if self.what == "scaling" and not self.quick:
+            filled = filled._replace(scene_points=LARGEST)
+        given = {name: getattr(self, name) for name in Sizes._fields}
+        return filled._replace(**{k: v for k, v in given.items() if v is not None})

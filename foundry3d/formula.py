@@ -1,0 +1,143 @@
+"""Closed forms of the paper's costs (Table 1, Appendix C), and those of the modules themselves.
+
+Symbols as in the paper: S supertokens, N input tokens, D width, nh heads, d hidden width of the
+gate, L blocks, R merged tokens of a cloud, U = N - R. Beyond it: k points a group, B clouds.
+
+A form of the paper adds three things up, which `Terms` keeps apart: products with weights (what the
+`calflops` library counts, and the paper's own tables with it), products of activations with each
+other (attention, assignment), and normalisations. `Terms.linear` is therefore what has to equal
+two operations for every multiply-accumulate that is counted on the real modules.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Terms(NamedTuple):
+    """FLOPs of one cloud by what causes them.
+
+    Attributes:
+        linear: products with weights.
+        products: products of activations with each other.
+        other: normalisations.
+    """
+
+    linear: float
+    products: float = 0.0
+    other: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """What the paper's formula gives."""
+        return self.linear + self.products + self.other
+
+    def plus(self, *others: Terms) -> Terms:
+        """The sum, kind by kind."""
+        return Terms(*map(sum, zip(self, *others, strict=True)))
+
+
+def mlp(*, N: int, D: int) -> Terms:
+    """Equation 7: an MLP of hidden ratio 4."""
+    return Terms(16 * N * D**2)
+
+
+def self_attention(*, N: int, D: int) -> Terms:
+    """Equation 8."""
+    return Terms(8 * N * D**2, 4 * N**2 * D)
+
+
+def transformer(*, L: int, N: int, D: int) -> Terms:
+    """Equation 10: 4 L N D (N + 6 D)."""
+    block = self_attention(N=N, D=D).plus(mlp(N=N, D=D))
+    return Terms(*(L * term for term in block))
+
+
+def dso(*, S: int, N: int, D: int) -> Terms:
+    """Equation 12: 4 D^2 (S + N) + 4 S N D."""
+    return Terms(4 * D**2 * (S + N), 4 * S * N * D)
+
+
+def dso_as_summed(*, S: int, N: int, D: int) -> float:
+    """Equation 11 as it is printed, with nh hd = D: its fourth term has D where N belongs.
+
+    Only with N there does it add up to equation 12.
+    """
+    return (2 * S * D**2 + 4 * N * D**2) + 2 * S * N * D + 2 * S * D * D + 2 * S * D**2
+
+
+def cau(*, S: int, N: int, D: int, nh: int) -> Terms:
+    """Equation 14: 2 S N (2 nh + D) + 16 N D^2, with an MLP of ratio 4."""
+    return Terms(mlp(N=N, D=D).linear, 2 * S * N * D, 4 * nh * S * N)
+
+
+def gate(*, N: int, D: int, d: int) -> Terms:
+    """Equation 15: 4 N D d."""
+    return Terms(4 * N * D * d)
+
+
+def gate_as_summed(*, N: int, D: int, d: int) -> float:
+    """The sum that equation 15 starts from, 2 N D d + 2 N d d: it is 4 N D d only where d = D."""
+    return 2 * N * D * d + 2 * N * d * d
+
+
+def foundry(*, L: int, S: int, N: int, D: int, nh: int) -> Terms:
+    """Equation 19: 4 D^2 (S + 5 N) + 2 S N (3 D + 2 nh) + 4 L S D (S + 6 D)."""
+    return transformer(L=L, N=S, D=D).plus(dso(S=S, N=N, D=D), cau(S=S, N=N, D=D, nh=nh))
+
+
+def foundry_gate(*, L: int, S: int, N: int, D: int, nh: int, d: int, R: int) -> Terms:
+    """Equation 23: the gate on all N tokens, DSO and CAU on R, the encoder on S + N - R."""
+    return transformer(L=L, N=S + N - R, D=D).plus(
+        gate(N=N, D=D, d=d), dso(S=S, N=R, D=D), cau(S=S, N=R, D=D, nh=nh)
+    )
+
+
+def order_transformer(*, L: int, c: float, D: int) -> float:
+    """Table 1, first row, without constants: l c^2 d + l c d^2."""
+    return L * c**2 * D + L * c * D**2
+
+
+def order_foundry(*, L: int, S: int, c: int, D: int) -> float:
+    """Table 1, second row: encoder l s^2 d + l s d^2, wrapper 2 s c d + c d^2."""
+    return order_transformer(L=L, c=S, D=D) + 2 * S * c * D + c * D**2
+
+
+def order_foundry_gate(*, L: int, S: int, c: int, D: int, r: float) -> float:
+    """Table 1, third row: encoder on s + (1 - r) c tokens, wrapper c d + 2 s r c d + c d^2.
+
+    The wrapper is printed as 2 s r d; the total beside it has s r c d, which is what it must be.
+    """
+    wrapper = c * D + 2 * S * r * c * D + c * D**2
+    return order_transformer(L=L, c=S + (1 - r) * c, D=D) + wrapper
+
+
+def encoder_macs(*, L: int, N: int, D: int, ratio: float = 4.0) -> int:
+    """Linear layers of the encoder on N tokens: L N D^2 (4 + 2 ratio)."""
+    return L * N * D * (4 * D + 2 * int(ratio * D))
+
+
+def dso_macs(*, S: int, N: int, D: int, B: int = 1) -> int:
+    """The DSO: keys and values of all tokens, outputs of S, and queries once, not per cloud."""
+    return B * (2 * N + S) * D**2 + S * D**2
+
+
+def cau_macs(*, N: int, D: int) -> int:
+    """The CAU of the modules (and of the paper's counts): an MLP of ratio 1."""
+    return 2 * N * D**2
+
+
+def gate_macs(*, N: int, D: int, d: int) -> int:
+    """The gate: D to d to 1."""
+    return N * (D * d + d)
+
+
+def tokenizer_macs(*, N: int, k: int, widths: tuple[int, int, int], D: int) -> int:
+    """The mini-PointNet, which no formula of the paper has: 3, w1, w2; 2 w2, w3, D a point."""
+    first, second, third = widths
+    return N * k * (3 * first + first * second + 2 * second * third + third * D)
+
+
+def position_macs(*, N: int, hidden: int, D: int) -> int:
+    """The position MLP, which no formula of the paper has: 3 to hidden to D."""
+    return N * (3 * hidden + hidden * D)

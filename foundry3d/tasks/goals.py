@@ -1,0 +1,163 @@
+"""What a student is to reproduce: the teacher's features and tokens of groups that both read.
+
+Shapes: B clouds of a batch, n clouds of a split, N points, c tokens, k points a group, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from foundry3d.backbone import Backbone, Teacher
+from foundry3d.config import DistillConfig
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.loading import Stream
+from foundry3d.errors import InputError
+from foundry3d.geometry import Groups, group_at, nearest_of
+from foundry3d.reduce import FPSStudent, Merged
+from foundry3d.student import Student
+
+Learner = Student | Merged | FPSStudent
+"""What can be distilled from a teacher's token features."""
+
+
+class Goal(NamedTuple):
+    """What a student is to reproduce of a batch, or of a whole split.
+
+    Attributes:
+        groups: that the student reads.
+        features: (B, c, d) the teacher's; None while the tokenizer trains alone.
+        tokens: (B, c, width) the teacher's tokens, before positions; None where they play no part.
+    """
+
+    groups: Groups
+    features: Tensor | None
+    tokens: Tensor | None
+
+    def take(self, index: Tensor) -> Goal:
+        """The goal of the clouds at index (B,)."""
+        features, tokens = (None if t is None else t[index] for t in (self.features, self.tokens))
+        return Goal(Groups(*(part[index] for part in self.groups)), features, tokens)
+
+
+def shared_groups(
+    teacher: Backbone,
+    student: Learner,
+    points: Tensor,
+    generator: torch.Generator,
+    *,
+    drawn: bool = True,
+) -> Groups:
+    """Groups of points (B, N, 3) large enough for both, of which each reads its nearest points.
+
+    Args:
+        teacher: with groups of k points.
+        student: in training mode.
+        points: (B, N, 3).
+        generator: of the FPS starts.
+        drawn: False = FPS starts at index 0.
+    """
+    if not isinstance(student, Student):
+        return student.group(points, generator=generator, drawn=drawn)
+    size = max(teacher.shape.group_size, student.shape.group_size)
+    return student.group(points, generator=generator, group_size=size, drawn=drawn)
+
+
+def goal_of(
+    teacher: Backbone, student: Learner, groups: Groups, *, features: bool, tokens: bool
+) -> Goal:
+    """The goal of groups from `shared_groups`, as far as it is asked for."""
+    read = own = groups
+    if isinstance(student, Student):
+        read = nearest_of(groups, teacher.shape.group_size)
+        own = nearest_of(groups, student.shape.group_size)
+    with torch.no_grad():
+        found = teacher.tokenizer(read.neighborhoods)
+        encoded = None
+        if features:
+            encoded = teacher.encode_tokens(found, groups.centers).features.float()
+    return Goal(own, encoded, found.float() if tokens else None)
+
+
+def own_goal(teacher: Teacher, student: Learner, points: Tensor) -> Goal:
+    """The goal of a teacher of one's own, and the student's groups at its centers.
+
+    Raises:
+        InputError: the teacher returned what a teacher does not return.
+    """
+    with torch.no_grad():
+        found = teacher(points)
+    features, centers = found.features.float(), found.centers.to(points.dtype)
+    batch, count, width = features.shape
+    if centers.shape != (batch, count, 3) or width != student.output_dim:
+        raise InputError(
+            f"expected teacher features (B, c, {student.output_dim}) and centers (B, c, 3), "
+            f"got {tuple(features.shape)} and {tuple(centers.shape)}"
+        )
+    shape = student.shape
+    groups = group_at(points, centers, shape.group_size, radius=shape.radius)
+    return Goal(groups, features, None)
+
+
+def check_tokens(teacher: Teacher, student: Learner) -> None:
+    """Refuses a pair whose tokens cannot be compared.
+
+    Raises:
+        InputError: they cannot be.
+    """
+    if not (isinstance(teacher, Backbone) and isinstance(student, Student)):
+        raise InputError(
+            f"student_tokenizer.epochs and weight compare the tokens of a Backbone and a Student, "
+            f"got a {type(teacher).__name__} and a {type(student).__name__}; leave both 0"
+        )
+    theirs, own = (m.shape.token_dim or m.shape.dim for m in (teacher, student))
+    if theirs != own:
+        raise InputError(f"expected student tokens as wide as the teacher's {theirs}, got {own}")
+
+
+def memory_of(
+    config: DistillConfig, train: Clouds | Stream, teacher: Teacher, student: Learner
+) -> tuple[float, str | None]:
+    """What the goals of all training clouds take, and why they cannot be kept.
+
+    Returns:
+        MB (10^6 bytes, float32), 0 where they cannot be kept; and the reason, None if they can.
+    """
+    if not isinstance(train, Clouds):
+        return 0.0, "its clouds are streamed"
+    if train.points.shape[1] != config.data.points and config.data.subsample != "first":
+        return 0.0, "points are drawn from its clouds; add --data.subsample first"
+    if not (isinstance(teacher, Backbone) and isinstance(student, Student)):
+        return 0.0, "that is for students of supertokens and a Backbone"
+    numbers = 3 + 3 * student.shape.group_size + teacher.output_dim
+    if config.student_tokenizer.matches_tokens:
+        numbers += teacher.shape.token_dim or teacher.shape.dim
+    size = 4 * len(train) * student.shape.groups * numbers / 1e6
+    if size > config.teacher_cache:
+        return 0.0, f"they would take {size:.1f} MB and teacher_cache is {config.teacher_cache}"
+    return size, None
+
+
+def joined(goals: Iterable[Goal], clouds: int) -> Goal:
+    """One goal of all clouds, in memory taken once, from goals of consecutive batches.
+
+    Args:
+        goals: of at least one batch.
+        clouds: n, of all batches together.
+    """
+    whole: list[Tensor | None] = []
+    first = 0
+    for goal in goals:
+        parts = (*goal.groups, goal.features, goal.tokens)
+        whole = whole or [None if p is None else p.new_empty(clouds, *p.shape[1:]) for p in parts]
+        last = first + len(goal.groups.centers)
+        for into, part in zip(whole, parts, strict=True):
+            if into is not None and part is not None:
+                into[first:last] = part
+        first = last
+    centers, neighborhoods, features, tokens = whole
+    assert centers is not None and neighborhoods is not None
+    return Goal(Groups(centers, neighborhoods), features, tokens)

@@ -1,0 +1,320 @@
+"""What the measurements say of themselves; times are never asserted."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+
+from foundry3d import cli
+from foundry3d.backbone import Backbone
+from foundry3d.bench import floor, measure, memory, objects, paper, scaling, targets
+from foundry3d.bench.reference import PlainTeacher
+from foundry3d.bench.subjects import Subject, cloud_points, model_of, sample_output, scene_points
+from foundry3d.checkpoint import save
+from foundry3d.config import BackboneConfig, BenchConfig
+from foundry3d.cost import count, linear_layers
+from foundry3d.errors import InputError
+from foundry3d.student import Student, student_config
+
+ROW = {"bench", "name", "precision", "median_s", "spread_s", "repeats", "ratio", "clouds_s"}
+ROW |= {"gmacs", "floor_share", "peak_mb", "error", "device", "threads", "batch", "code"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
+    model = Backbone(TINY, generator=torch.Generator().manual_seed(3)).eval()
+    return str(save(model, tmp_path_factory.mktemp("bench") / "teacher", provenance={}))
+
+
+@pytest.fixture(scope="module")
+def config(saved: str) -> BenchConfig:
+    return BenchConfig(
+        model=saved, supertokens=(4, 1), quick=True, clouds=3, points=96, memory=False, repeats=2
+    )
+
+
+class Clock:
+    """A clock that candidates move by what they are said to take."""
+
+    def __init__(self) -> None:
+        self.now, self.calls = 0.0, []
+
+    def candidate(self, name: str, *seconds: float):
+        left: Iterator[float] = iter(seconds)
+
+        def run() -> None:
+            self.calls.append(name)
+            self.now += next(left)
+
+        return run
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_candidates_take_turns_and_the_first_call_is_not_counted() -> None:
+    clock = Clock()
+    times = measure.interleaved(
+        {
+            "a": clock.candidate("a", 9, 1, 2, 3),
+            "b": clock.candidate("b", 9, 5, 5, 5),
+            "c": clock.candidate("c", 9, 0, 1, 8),
+        },
+        repeats=3,
+        clock=clock,
+    )
+    assert "".join(clock.calls) == "abc" + "abc" + "bca" + "cab"
+    assert times["a"] == (2, 1, 3)  # quartiles 1.5 and 2.5
+    assert times["b"] == (5, 0, 3)
+    assert times["c"].median == 1
+    clock = Clock()
+    steps = {name: clock.candidate(name, 1, 1, 1) for name in "ab"}
+    measure.interleaved(steps, repeats=2, clock=clock, turning=False)
+    assert "".join(clock.calls) == "ababab"
+
+
+def test_slow_candidates_are_called_less_often_and_say_so() -> None:
+    clock = Clock()
+    times = measure.interleaved(
+        {
+            "quick": clock.candidate("q", 1, 1, 1, 1, 1),
+            "slow": clock.candidate("s", 4, 4, 4),
+            "slowest": clock.candidate("S", 20),
+        },
+        repeats=4,
+        limit=10,
+        clock=clock,
+    )
+    assert [t.repeats for t in times.values()] == [4, 2, 1]
+    assert times["slowest"].median == 20
+
+
+def test_errors_and_agreement() -> None:
+    wanted = torch.tensor([3.0, 4.0])
+    assert measure.relative_error(wanted, wanted) == 0
+    assert measure.relative_error(torch.tensor([3.0, 4.5]), wanted) == pytest.approx(0.1)
+    assert measure.agreement(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 4])) == 0.75
+    assert measure.agreement(None, wanted) is None
+
+
+@pytest.mark.parametrize("sizes", [TINY, BackboneConfig()])
+@pytest.mark.parametrize("clouds", [1, 3])
+def test_the_floor_is_the_count_less_what_the_algebra_saves(
+    sizes: BackboneConfig, clouds: int
+) -> None:
+    with torch.device("meta"):
+        models = [Backbone(sizes), Student(student_config(sizes, supertokens=4))]
+    first, second, third = sizes.point_widths
+    groups = clouds * sizes.groups
+    rows = groups * sizes.group_size
+    saved = 2 * rows * second * third - groups * second * third - rows * first * third
+    for model in models:
+        layers = linear_layers(model, clouds=clouds)
+        whole = count(model, clouds=clouds).macs
+        assert floor.total_macs(layers) == whole
+        assert floor.total_macs(floor.merged(layers, sizes.group_size)) == whole - saved
+
+
+def test_merged_tokenizer_costs_what_the_method_says() -> None:
+    """295,296 multiply-accumulates a point instead of 491,904, and one layer once a group."""
+    with torch.device("meta"):
+        layers = [part for part in linear_layers(Backbone()) if part.name.startswith("tokenizer")]
+    points = 64 * 32
+    assert floor.total_macs(layers) == points * 491_904
+    once = 64 * 256 * 512
+    assert floor.total_macs(floor.merged(layers, 32)) == points * 295_296 + once
+
+
+def test_every_layer_has_a_floor() -> None:
+    with torch.device("meta"):
+        layers = linear_layers(Backbone(TINY))
+    for precision in ("fp32", "bf16"):
+        assert floor.floor_seconds(layers, precision) > 0
+    seconds, way = floor.best(96, 8, 16, "fp32", "cpu", torch.get_num_threads())
+    assert seconds > 0
+    assert way.split(",")[0] in floor.KERNELS
+
+
+def test_plain_form_is_the_teacher(teacher: Backbone, points: torch.Tensor) -> None:
+    for cloud in (points, points + 100, points.round(decimals=1)):
+        with torch.inference_mode():
+            found, wanted = PlainTeacher(teacher)(cloud), teacher(cloud)
+        assert torch.equal(found.centers, wanted.centers)
+        assert measure.relative_error(found.features, wanted.features) < 1e-6
+
+
+def test_subjects_are_what_they_are_named(saved: str) -> None:
+    first = Subject(name="", model=saved, clouds=2, points=96)
+    assert model_of(first) is model_of(Subject(name="other", form="compiled", model=saved))
+    student = Subject(name="", model=saved, supertokens=3, clouds=2, points=96)
+    assert sample_output(student).assignment.max() < 3
+    light = Subject(name="", model=saved, supertokens=3, group_size=4, point_widths=(4, 8, 16))
+    assert model_of(light).tokenizer.lift.out_features == 4
+    same, other = model_of(student).state_dict(), model_of(light).state_dict()
+    assert all(torch.equal(same[k], other[k]) for k in same if k.startswith("encoder."))
+    assert model_of(Subject(name="", model=saved, groups=20)).shape.groups == 20
+    assert torch.equal(cloud_points(2, 8, 1), cloud_points(2, 8, 1))
+    assert scene_points(500, 0).shape == (1, 500, 3)
+    with pytest.raises(InputError, match="neither a saved model"):
+        model_of(Subject(name="", model="no/such"))
+
+
+def test_objects(config: BenchConfig) -> None:
+    rows = objects.measure(config)
+    published = [row for row in rows if row["form"] == "published"]
+    assert [row["batch"] for row in published] == [3, 1]
+    best = min(row["median_s"] for row in published)
+    assert sum(row["baseline"] for row in rows) == 1
+    for row in rows:
+        assert set(row) >= ROW, ROW - set(row)
+        assert row["ratio"] == best / row["median_s"]
+        assert row["clouds_s"] == 3 / row["median_s"]
+        assert row["floor_share"] == row["floor_s"] / row["median_s"]
+        assert row["error"] < (1e-5 if row["precision"] == "fp32" else 0.1)
+        assert row["precision"] == "bf16" or row["agreement"] in (None, 1)
+    names = [row["name"] for row in rows]
+    assert {"teacher, compiled", "s=4, compiled", "s=1, plain"} < set(names)
+    assert rows[-1]["light"]
+    json.dumps(rows)
+
+
+@pytest.mark.parametrize("what", ["scene", "geometry", "train", "scaling"])
+def test_command(what: str, saved: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    written = tmp_path / "rows.json"
+    words = ["bench", what, "--quick", "--model", saved, "--supertokens", "4", "--memory", "false"]
+    words += ["--clouds", "2", "--points", "96", "--scene_points", "1200", "--repeats", "1"]
+    cli.main([*words, "--json", str(written), "--pictures", str(tmp_path)])
+    rows = json.loads(written.read_text())
+    shown = capsys.readouterr().out
+    assert rows
+    for row in rows:
+        assert {"bench", "name", "device", "threads", "code"} <= set(row)
+        assert row["name"] in shown
+    if what == "geometry":
+        assert all(row["error"] == 0 for row in rows)
+    if what == "scene":
+        exact = [row for row in rows if row["precision"] == "fp32" and row["form"] == "streamed"]
+        assert exact[0]["error"] < 1e-5
+        assert exact[0]["agreement"] == 1
+    if what == "train":
+        stages = [row["name"] for row in rows if row["precision"] == "fp32"]
+        assert "distill s=4: teacher" in stages
+        shares = [row["percent"] for row in rows if "whole" not in row["name"]]
+        assert sum(shares) == pytest.approx(100 * 4)
+    if what == "scaling":
+        assert (tmp_path / "scaling_time.png").stat().st_size > 0
+        assert {"tokens", "supertokens", "batch"} < {row.get("sweep") for row in rows}
+
+
+def test_memory_is_that_of_the_call() -> None:
+    def use() -> int:
+        return int(torch.ones(64 * 2**20, dtype=torch.uint8).sum())
+
+    small, large = memory.peak_of(lambda: None), memory.peak_of(use)
+    assert large.working > small.working + 50
+    assert large.peak >= large.working
+
+
+def test_memory_in_a_process_of_its_own(saved: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject(name="", model=saved, supertokens=4, clouds=2, points=96, batch=2)
+    found = memory.peak_apart(subject, 1)
+    assert found.peak > found.working >= 0
+    monkeypatch.setattr(memory.sys, "executable", "false")
+    with pytest.raises(InputError, match="measures memory stopped: status 1"):
+        memory.peak_apart(subject, 1)
+
+
+def test_exponents_are_recovered() -> None:
+    xs = [1e4, 3e4, 1e5, 3e5, 1e6]
+    for exponent in (0.0, 1.0, 1.5, 2.0):
+        slope, r2 = scaling.fit(xs, [3.7 * x**exponent for x in xs])
+        assert slope == pytest.approx(exponent, abs=1e-9)
+        assert r2 == pytest.approx(1)
+    slope, _ = scaling.fit(xs, [x * torch.tensor(x).log().item() for x in xs])
+    assert slope == pytest.approx(1.09, abs=0.01)
+    shared = {"sweep": "tokens", "name": "a", "form": "compiled", "working_mb": None}
+    rows = [shared | {"x": x, "median_s": x**2} for x in (1, 2, 4)]
+    (found,) = scaling.fits(rows)
+    assert found["of"] == "tokens, time"
+    assert found["exponent"] == pytest.approx(2)
+    assert scaling.fits(rows[:2]) == []
+
+
+def test_every_printed_speed_of_the_paper_is_there() -> None:
+    rows = paper.paper_speed()
+    tables = [row["table"] for row in rows]
+    assert [tables.count(t) for t in (6, 7, 14)] == [25, 15, 50]
+    cpu = {(r["method"], r["supertokens"]): r for r in rows if r["device"] == "cpu"}
+    assert cpu["foundry_vit_s", 16]["clouds_s"] == 104.32
+    assert cpu["baseline", None]["runtime_s"] == 0.93
+    lost = [row for row in rows if row["clouds_s"] is None]
+    assert {row["method"] for row in lost} == {"baseline", "tome"}
+    twice = [row for row in rows if row["table"] == 6 and row["note"]]
+    assert len(twice) == 3  # cells where Tables 6 and 14 print different figures
+
+
+def _row(**values: object) -> dict:
+    row = {"bench": "objects", "form": "compiled", "precision": "fp32", "supertokens": 16}
+    row |= {"token_budget": None, "removed": [], "light": False, "clouds": 64, "points": 1024}
+    row |= {"tokens": 64, "dim": 384, "width": 384, "name": "row", "median_s": 0.5, "ratio": 4.0}
+    return row | {"clouds_s": 128.0, "peak_mb": 900.0, "floor_share": 0.9} | values
+
+
+def test_our_rows_stand_beside_the_papers() -> None:
+    rows = [
+        _row(form="published", supertokens=None, median_s=1.0),
+        _row(form="published", supertokens=None, median_s=2.0),
+        _row(precision="bf16", dim=192),
+        _row(removed=[32, 16], supertokens=None),
+        _row(token_budget=64),
+        _row(token_budget=32),
+        _row(light=True),
+        _row(tokens=12),
+    ]
+    lines = {(r["method"], r["token_budget"], r["ratio"]): r for r in paper.beside(rows, 6)}
+    assert set(lines) == {
+        ("baseline", None, None),
+        ("foundry_vit_t", None, None),
+        ("tome_16", None, None),
+        ("foundry_gate", None, 0.9),
+        ("foundry_gate", 32, None),
+    }
+    assert lines["baseline", None, None]["plain_s"] == 1.0
+    assert lines["foundry_vit_t", None, None]["bf16_s"] == 0.5
+    assert lines["foundry_gate", 32, None]["cpu_clouds_s"] == 88.91
+
+
+def test_targets_are_met_or_not() -> None:
+    rows = [_row(), _row(precision="bf16", ratio=8.0), _row(light=True, ratio=16.0)]
+    rows += [_row(bench="scene", form="streamed", points=2**18, peak_mb=p) for p in (900.0, 1100.0)]
+    rows.append({"bench": "fit", "of": "scene points, time", "form": "streamed", "name": "s"})
+    rows[-1]["exponent"] = 1.02
+    found = {row["what"]: row for row in targets.target_rows(rows)}
+    assert found["s=16, fp32"] | {} == {
+        "what": "s=16, fp32", "reach": "4.5x", "reached": "4x", "met": "no", "row": "row",
+    }  # fmt: skip
+    assert found["s=16, bf16"]["met"] == "yes"
+    assert found["a light tokenizer, any s"]["reached"] == "16x"
+    assert found["scene of 2^18 points, peak memory"]["met"] == "no"
+    assert "s=1, fp32" not in found
+    assert targets.target_rows([_row(clouds=8)]) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["everything"], "what"),
+        (["objects", "--clouds", "0"], "clouds must be positive"),
+        (["objects", "--precisions", "int8"], "precisions"),
+        (["objects", "--model", "no/such"], "neither a saved model"),
+        (["objects", "--supertokens", "-1"], "supertokens must be positive"),
+    ],
+)
+def test_bad_input(words: list[str], says: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", *words, "--memory", "false"])
+    assert stop.value.code == 2
+    assert says in capsys.readouterr().err
