@@ -61,17 +61,14 @@ def look(
     near = seen[:, 2] * scale  # in pixels, like the rest
     reach = int(np.clip(np.ceil(1.3 * np.sqrt(columns * rows / len(points))), 1, 9))
     order = np.argsort(near)
-    shown = np.full((rows, columns), -1, np.int64)
-    depth = np.full((rows, columns), -np.inf)
     offsets = np.arange(reach) - (reach - 1) // 2
-    for dx in offsets:
-        for dy in offsets:
-            x, y = at[order, 0] + dx, at[order, 1] + dy
-            inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
-            layer = np.full_like(shown, -1)
-            layer[rows - 1 - y[inside], x[inside]] = order[inside]  # the nearest comes last
-            there = np.where(layer >= 0, near[layer], -np.inf)
-            shown, depth = np.where(there > depth, layer, shown), np.maximum(there, depth)
+    x = at[order, 0, None, None] + offsets[:, None]
+    y = rows - 1 - at[order, 1, None, None] - offsets
+    inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    shown = np.full((rows, columns), -1, np.int64)
+    found = np.broadcast_to(order[:, None, None], inside.shape)[inside]
+    shown.reshape(-1)[(y * columns + x)[inside]] = found  # the nearest is written last
+    depth = np.where(shown >= 0, near[shown], -np.inf)
     known, pixels = np.unique(shown, return_inverse=True)
     first = int(known[0] == -1)
     return View(

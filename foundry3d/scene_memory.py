@@ -6,6 +6,7 @@ Shapes: N points, c tokens, k points a group, s supertokens, d width, n tokens e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from foundry3d.config import BackboneConfig
@@ -71,12 +72,13 @@ def require_attention(shape: BackboneConfig, tokens: int, most: int = MOST_ATTEN
 def group_bytes(shape: BackboneConfig) -> int:
     """Bytes of the temporaries of one group, from its points to its token and back.
 
-    The tokenizer holds at most the width before and three of the width after its mixing layer
-    for each of k points; the rest counts once a group: 16 rows of the widest vector.
+    Of a layer's input, output, norm and ReLU at most one row of the input and three of the output
+    are there together for each of k points; the rest counts once a group: 16 rows of the widest
+    vector.
     """
-    _, second, third = shape.point_widths
     inner = shape.tokenizer_dim or shape.token_dim or shape.dim
-    point = max(second + 3 * third, 2 * third + inner) + 6
+    widths = (3, *shape.point_widths, *((inner,) if len(shape.point_widths) == 3 else ()))
+    point = max(a + 3 * b for a, b in pairwise(widths)) + 6
     widest = max(inner, shape.token_dim or 0, shape.dim, shape.position_dim)
     return FLOAT * (shape.group_size * point + 16 * widest)
 

@@ -14,6 +14,7 @@ from foundry3d.config import DistillConfig, StudentConfig
 from foundry3d.errors import InputError
 from foundry3d.student import Student
 from foundry3d.tasks.distill import DistillTask, student_of
+from foundry3d.tasks.engine import Ready
 from foundry3d.tasks.goals import Goal
 
 
@@ -104,7 +105,7 @@ def test_a_teacher_of_ones_own(points: Tensor, generator: torch.Generator) -> No
 
     def goal_of(teacher: Own, student: Student) -> Goal:
         task = DistillTask(config, teacher, student)
-        return task.goal(task.ready(points, generator), features=True)
+        return task.goal(Ready(None, generator, points), features=True)
 
     teacher = Own()
     groups, goal, _ = goal_of(teacher, student)

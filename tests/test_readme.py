@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_readme_python_runs(capsys: pytest.CaptureFixture) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile("".join(blocks), "README.md", "exec"), {})
     assert "torch.Size([4, 64, 384])" in capsys.readouterr().out
 
 

@@ -148,6 +148,16 @@ def test_streamed_gate_is_the_gate(
         assert found.tokens_used.item() == budget["token_budget"]
 
 
+def test_light_tokenizers_are_streamed(generator: torch.Generator) -> None:
+    shape = replace(TINY, point_widths=(8, 16))
+    model = student(Backbone(shape, generator=generator).eval(), generator)
+    scene = group_scene(model, plain(700))
+    with torch.no_grad():
+        expected = model.encode(whole(scene)).features
+    torch.testing.assert_close(encode_scene(model, scene).features, expected, rtol=1e-5, atol=1e-5)
+    assert scene_memory(shape, points=10**6, tokens=62_500, supertokens=6).peak < 10**9
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_inference_form_is_read_alike(
     teacher: Backbone, generator: torch.Generator, precision: str
