@@ -1,4 +1,4 @@
-"""One large cloud: features of every token and of every point, within memory that is known before."""
+"""One large cloud: a feature of every token and every point, in memory known beforehand."""
 
 import numpy as np
 import torch

@@ -110,15 +110,14 @@ def draw_views(
     count = len(views)
     columns = 1 if count == 1 else 2 if count <= 4 else 3
     rows = -(-count // columns)
-    widest = 11.0 / columns
-    ratio = max(view.pixels.shape[0] / view.pixels.shape[1] for view in views)
-    figure = Figure(
-        figsize=(11, rows * (widest * ratio + 0.3) + 0.5), dpi=100, layout="constrained"
-    )
+    shapes = [view.pixels.shape[0] / view.pixels.shape[1] for view in views]
+    heights = [max(shapes[i : i + columns]) * 11 / columns + 0.3 for i in range(0, count, columns)]
+    figure = Figure(figsize=(11, sum(heights) + 0.5), dpi=100, layout="constrained")
+    grid = figure.add_gridspec(rows, columns, height_ratios=heights)
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
     for i, (view, colour, name) in enumerate(zip(views, colours, names, strict=True)):
-        axes = figure.add_subplot(rows, columns, i + 1)
+        axes = figure.add_subplot(grid[i // columns, i % columns])
         image = np.ones((*view.pixels.shape, 3))
         seen = view.pixels >= 0
         image[seen] = colour[view.pixels[seen]] * view.shade[seen][:, None]
