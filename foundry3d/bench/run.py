@@ -9,6 +9,7 @@ from typing import Any
 
 from foundry3d.bench.measure import machine
 from foundry3d.bench.paper import CPU, GPU, beside
+from foundry3d.bench.subjects import forget
 from foundry3d.bench.targets import target_rows
 from foundry3d.config import BenchConfig
 from foundry3d.results import code_version, table
@@ -99,7 +100,11 @@ def bench(config: BenchConfig) -> list[dict[str, Any]]:
         module = import_module(MEASURES[name])
         measure: Callable[[BenchConfig], list[dict[str, Any]]] = module.measure
         found = measure(config)
+        forget()
         rows += found
+        if config.json is not None:  # after each part: what is measured is kept
+            with replacing(config.json) as partial:
+                partial.write_text(json.dumps(rows, indent=1) + "\n")
         print(shown(found, getattr(module, "COLUMNS", COLUMNS)))
         print("".join(f"\n{note}" for note in notes(found)))
         if name in ("objects", "scene"):
@@ -109,7 +114,4 @@ def bench(config: BenchConfig) -> list[dict[str, Any]]:
     reached = target_rows(rows)
     if reached:
         print(f"\n{table(reached, TARGET_COLUMNS)}")
-    if config.json is not None:
-        with replacing(config.json) as partial:
-            partial.write_text(json.dumps(rows, indent=1) + "\n")
     return rows

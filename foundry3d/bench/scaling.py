@@ -228,6 +228,7 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
     for sweep in sweeps(config):
         log.info("scaling over %s", sweep.name)
         rows += [row | facts for row in _rows_of(sweep, config)]
+        subjects.forget()
     found = fits(rows)
     if config.pictures is not None:
         for path in draw(rows, found, config.pictures):

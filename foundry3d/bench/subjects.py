@@ -202,6 +202,12 @@ def formed(subject: Subject) -> nn.Module:
     return _formed(replace(subject.source(), form=subject.form, precision=subject.precision))
 
 
+def forget() -> None:
+    """Lets go of the models that were made, so that the next measurement does not hold them too."""
+    _formed.cache_clear()
+    _source.cache_clear()
+
+
 def arithmetic(subject: Subject) -> str:
     """The precision that the form computes in, which may be fp32 where bf16 is no quicker."""
     layers = (part for part in formed(subject).modules() if isinstance(part, FastLinear))
