@@ -306,6 +306,19 @@ def test_our_rows_stand_beside_the_papers() -> None:
     assert lines["foundry_gate", 32, None]["cpu_clouds_s"] == 88.91
 
 
+def test_parts_of_a_scene_do_not_stand_beside_the_whole() -> None:
+    size = {"points": 2**18, "tokens": 2**14}
+    rows = [
+        _row(form="plain scene", median_s=60.0, **size),
+        _row(form="geometry", median_s=0.05, **size),
+        _row(form="windows", supertokens=None, **size),
+        _row(form="streamed", precision="bf16", median_s=1.0, **size),
+        _row(form="dense", precision="bf16", median_s=2.0, **size),
+    ]
+    (line,) = paper.beside(rows, 7)
+    assert (line["plain_s"], line["bf16_s"]) == (60.0, 1.0)
+
+
 def test_targets_are_met_or_not() -> None:
     rows = [_row(), _row(precision="bf16", ratio=8.0), _row(light=True, ratio=16.0)]
     rows += [_row(bench="scene", form="streamed", points=2**18, peak_mb=p) for p in (900.0, 1100.0)]
