@@ -82,6 +82,8 @@ def beside(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any]]:
             continue
         if key is None or (table, "gpu", key) not in printed:
             continue
+        if row["form"] in ("geometry", "windows", "dense"):
+            continue  # a part of what the paper timed, or something else
         gpu = printed[table, "gpu", key]
         cpu = printed.get((14, "cpu", key), {}) if table == 6 else {}
         line = found.setdefault(
@@ -98,8 +100,6 @@ def beside(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any]]:
                 "cpu_s": cpu.get("runtime_s"),
             },
         )
-        if row["form"] in ("geometry", "windows", "dense"):
-            continue  # a part of what the paper timed, or something else
         kind = row["precision"] if row["form"] in ("compiled", "streamed") else "plain"
         if f"{kind}_s" in line and line[f"{kind}_s"] <= row["median_s"]:
             continue  # of several plain forms the best
