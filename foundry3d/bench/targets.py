@@ -121,7 +121,7 @@ TARGETS = (
         _key("peak_mb"),
     ),
     Target(
-        "10^4 to 10^6 points, exponent of time (N log N: 1.09)",
+        "scenes over their points, exponent of time (N log N: 1.09)",
         1.1,
         "",
         False,
