@@ -5,6 +5,7 @@ Shapes: B clouds, n tokens, d width, h heads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -176,11 +177,7 @@ class Encoder(nn.Module):
     ) -> list[Tensor]:
         """Output of every block, each (B, n, d), before the final LayerNorm."""
         state = State(tokens=tokens, positions=positions, bias=bias)
-        outputs = []
-        for layer, block in enumerate(self.blocks):
-            state = block(layer, state, reduce, generator)
-            outputs.append(state.tokens)
-        return outputs
+        return [then.tokens for then in self._run(state, reduce, generator)]
 
     def forward(
         self,
@@ -193,9 +190,17 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Encoded tokens (B, n, d), after the final LayerNorm."""
         state = State(tokens=tokens, positions=positions, bias=bias)
+        for then in self._run(state, reduce, generator):
+            state = then
+        return self.norm(state.tokens)
+
+    def _run(
+        self, state: State, reduce: Reduce | None, generator: torch.Generator | None
+    ) -> Iterator[State]:
+        """The state after every block; none is kept here."""
         for layer, block in enumerate(self.blocks):
             state = block(layer, state, reduce, generator)
-        return self.norm(state.tokens)
+            yield state
 
 
 def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -> None:

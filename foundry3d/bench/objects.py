@@ -26,6 +26,7 @@ from foundry3d.bench.subjects import (
     counted,
     described,
     model_of,
+    paper_students,
     runner,
     sample_output,
 )
@@ -104,14 +105,7 @@ def _of_the_paper(teacher: Subject, config: BenchConfig) -> list[Subject]:
         replace(teacher, name=name.replace("_", " r="), removed=removed)
         for name, removed in TOME_SCHEDULES.items()
     ]
-    found += [
-        replace(teacher, name=f"s={s}", supertokens=s)
-        for s in (16, 8, 4, 2, 1)
-        if s not in config.supertokens
-    ]
-    found.append(replace(teacher, name="s=16, ViT-T", supertokens=16, dim=192))
-    gated = replace(teacher, supertokens=16, gate=True)
-    return found + [replace(gated, name=f"gate, budget {b}", token_budget=b) for b in BUDGETS]
+    return found + paper_students(teacher, config.supertokens, BUDGETS)
 
 
 def errors(subject: Subject) -> dict[str, float | None]:

@@ -25,7 +25,7 @@ from foundry3d.bench.measure import (
 )
 from foundry3d.bench.memory import measured
 from foundry3d.bench.scene_forms import runner
-from foundry3d.bench.subjects import Subject, described, model_of, scene_points
+from foundry3d.bench.subjects import Subject, described, model_of, paper_students, scene_points
 from foundry3d.config import BenchConfig
 from foundry3d.cost import linear_layers
 from foundry3d.errors import InputError
@@ -83,14 +83,7 @@ def listed(config: BenchConfig) -> list[Subject]:
     ]
     students = [replace(start, name=f"s={s}", supertokens=s) for s in config.supertokens]
     if config.paper:
-        students += [
-            replace(start, name=f"s={s}", supertokens=s)
-            for s in (16, 8, 4, 2, 1)
-            if s not in config.supertokens
-        ]
-        students.append(replace(start, name="s=16, ViT-T", supertokens=16, dim=192))
-        gated = replace(start, supertokens=16, gate=True)
-        students += [replace(gated, name=f"gate, budget {b}", token_budget=b) for b in BUDGETS]
+        students += paper_students(start, config.supertokens, BUDGETS)
     for precision in config.precisions:
         found += [replace(student, precision=precision) for student in students]
     precision = config.precisions[-1]

@@ -5,7 +5,7 @@ Shapes: B clouds, N points, c tokens, s supertokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -99,6 +99,24 @@ class Subject:
             token_budget=None,
             ratio=None,
         )
+
+
+def paper_students(
+    start: Subject, measured: Sequence[int], budgets: Sequence[int]
+) -> list[Subject]:
+    """The students of a table of the paper: numbers of supertokens, ViT-T, a gate and its budgets.
+
+    Args:
+        start: what they share.
+        measured: numbers of supertokens that are there anyway.
+        budgets: of the gate's rows.
+    """
+    found = [
+        replace(start, name=f"s={s}", supertokens=s) for s in (16, 8, 4, 2, 1) if s not in measured
+    ]
+    found.append(replace(start, name="s=16, ViT-T", supertokens=16, dim=192))
+    gated = replace(start, supertokens=16, gate=True)
+    return found + [replace(gated, name=f"gate, budget {b}", token_budget=b) for b in budgets]
 
 
 def cloud_points(clouds: int, points: int, seed: int, device: str = "cpu") -> Tensor:
