@@ -14,8 +14,8 @@ from foundry3d.config import DistillConfig, StudentConfig
 from foundry3d.errors import InputError
 from foundry3d.student import Student
 from foundry3d.tasks.distill import DistillTask, student_of
-from foundry3d.tasks.engine import Ready
 from foundry3d.tasks.goals import Goal
+from foundry3d.tasks.task import Ready
 
 
 def test_a_shared_folder_is_a_checkpoint_with_a_card(teacher: Backbone, points, tmp_path: Path):

@@ -22,7 +22,7 @@ from foundry3d.data.packing import pack, write_shard
 from foundry3d.data.shards import Index, read_index, samples, write_index
 from foundry3d.data.streaming import Shards, share, shuffled
 from foundry3d.errors import InputError
-from foundry3d.tasks import engine
+from foundry3d.tasks.callbacks import KeepLast
 from foundry3d.tasks.pretrain import pretrain
 
 POINTS = 16
@@ -449,14 +449,14 @@ def test_resumed_equals_uninterrupted(
     )
     expected = pretrain(config)
     broken = replace(config, out=str(tmp_path / "broken"))
-    keep = engine.KeepLast.on_train_epoch_end
+    keep = KeepLast.on_train_epoch_end
 
     def stop(self, trainer, module) -> None:
         keep(self, trainer, module)
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.KeepLast, "on_train_epoch_end", stop)
+        patch.setattr(KeepLast, "on_train_epoch_end", stop)
         with pytest.raises(Interrupted):
             pretrain(broken)
     resumed = pretrain(replace(broken, resume=True))

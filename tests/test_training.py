@@ -28,8 +28,9 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
 from foundry3d.student import Student
 from foundry3d.tasks.distill import DistillTask, distill
-from foundry3d.tasks.engine import fit, rate
+from foundry3d.tasks.engine import fit
 from foundry3d.tasks.pretrain import PretrainTask, pretrain
+from foundry3d.tasks.task import rate
 
 DATA = DataConfig(train_clouds=48, test=None, points=64, validation=0.0)
 TRAIN = TrainConfig(epochs=2, batch_size=16, warmup_epochs=1, accelerator="cpu")

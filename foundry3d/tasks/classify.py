@@ -24,7 +24,6 @@ from foundry3d.heads import Classifier
 from foundry3d.metrics import mean_class_accuracy, overall_accuracy
 from foundry3d.protocols import deviations
 from foundry3d.results import code_version, table
-from foundry3d.tasks.engine import draw_budget
 from foundry3d.tasks.finetune import (
     FinetuneTask,
     Outcome,
@@ -35,6 +34,7 @@ from foundry3d.tasks.finetune import (
     still_points,
 )
 from foundry3d.tasks.probe import describe
+from foundry3d.tasks.task import draw_budget
 from foundry3d.transforms import augment, subsample
 
 BATCH = 64

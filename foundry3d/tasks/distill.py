@@ -18,7 +18,7 @@ from foundry3d.data.loading import Numbered, Stream, in_order, load_train
 from foundry3d.errors import InputError
 from foundry3d.reduce import FPSStudent, Merged
 from foundry3d.student import Student
-from foundry3d.tasks.engine import Ready, Task, draw_budget, fit, freeze, keep
+from foundry3d.tasks.engine import fit, keep
 from foundry3d.tasks.goals import (
     Goal,
     Learner,
@@ -29,6 +29,7 @@ from foundry3d.tasks.goals import (
     own_goal,
     shared_groups,
 )
+from foundry3d.tasks.task import Ready, Task, draw_budget, freeze
 
 log = logging.getLogger("foundry3d")
 

@@ -37,9 +37,9 @@ from foundry3d.metrics import mean_std, overall_accuracy
 from foundry3d.protocols import deviations
 from foundry3d.results import append, code_version, table
 from foundry3d.tasks.classify import ClassifyTask
-from foundry3d.tasks.engine import open_run
 from foundry3d.tasks.finetune import fit_and_select, start_model
 from foundry3d.tasks.probe import describe, extract
+from foundry3d.tasks.run_folder import open_run
 
 log = logging.getLogger("foundry3d")
 

@@ -29,7 +29,9 @@ from foundry3d.heads import Headed, Inner, reshaped
 from foundry3d.reduce.wrapped import Wrapped
 from foundry3d.results import append
 from foundry3d.student import Student
-from foundry3d.tasks.engine import Task, freeze, make_trainer, open_run, retain_memory, run_trainer
+from foundry3d.tasks.engine import make_trainer, retain_memory, run_trainer
+from foundry3d.tasks.run_folder import open_run
+from foundry3d.tasks.task import Task, freeze
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")

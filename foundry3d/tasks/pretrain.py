@@ -13,7 +13,8 @@ from foundry3d.errors import InputError
 from foundry3d.jepa import Jepa
 from foundry3d.mae import MaskedReconstruction
 from foundry3d.student import Student
-from foundry3d.tasks.engine import Ready, Task, fit, keep
+from foundry3d.tasks.engine import fit, keep
+from foundry3d.tasks.task import Ready, Task
 
 
 class PretrainTask(Task):

@@ -30,7 +30,6 @@ from foundry3d.metrics import (
 from foundry3d.protocols import deviations
 from foundry3d.results import code_version, table
 from foundry3d.segmenter import Segmenter
-from foundry3d.tasks.engine import draw_budget
 from foundry3d.tasks.finetune import (
     FinetuneTask,
     Outcome,
@@ -40,6 +39,7 @@ from foundry3d.tasks.finetune import (
     still_points,
 )
 from foundry3d.tasks.probe import describe
+from foundry3d.tasks.task import draw_budget
 from foundry3d.transforms import subsample
 
 BATCH = 32

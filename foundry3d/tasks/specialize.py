@@ -29,9 +29,9 @@ from foundry3d.segmenter import Segmenter
 from foundry3d.student import Student
 from foundry3d.tasks import classify, segment
 from foundry3d.tasks.classify import CLASSIFY_COLUMNS, ClassifyTask
-from foundry3d.tasks.engine import draw_budget, freeze
 from foundry3d.tasks.finetune import FinetuneTask, deliver, fit_and_select, labelled_splits
 from foundry3d.tasks.segment import SegmentTask
+from foundry3d.tasks.task import draw_budget, freeze
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
