@@ -24,6 +24,7 @@ from foundry3d.backbone import Backbone
 from foundry3d.config import BackboneConfig, ReductionConfig
 from foundry3d.errors import InputError
 from foundry3d.gate import Plan
+from foundry3d.gated import enter_planned
 from foundry3d.geometry import Groups, gather
 from foundry3d.kernels import is_compiled
 from foundry3d.reduce.merged import Merged
@@ -191,7 +192,9 @@ def _run_gated(
     order = torch.empty(clouds, count, dtype=torch.int64, device="meta")
     plan = Plan(order, order[:, 0], merged, used + count - merged)
     normed, cam = student.dso.choose(gather(tokens, order[:, :merged]), count=supertokens)
-    entry = student.enter_planned(tokens, positions, probability, plan, normed, cam)
+    entry = enter_planned(
+        student.dso, student.cau, tokens, positions, probability, plan, normed, cam
+    )
     encoded = student.encoder(entry.tokens, entry.positions)
     student.output(entry.restore(encoded))
 

@@ -17,20 +17,9 @@ from foundry3d import config as configs
 from foundry3d.backbone import Backbone, Grouped, Tokens
 from foundry3d.config import BackboneConfig, StudentConfig
 from foundry3d.errors import InputError
-from foundry3d.gate import (
-    Budget,
-    Entry,
-    Gate,
-    Plan,
-    by_length,
-    by_probability,
-    compacted,
-    fill_budget,
-    relative,
-    selection,
-    spread,
-)
-from foundry3d.geometry import Groups, gather
+from foundry3d.gate import Budget, Entry, Gate, by_length
+from foundry3d.gated import enter_dense, enter_planned, plan_merging
+from foundry3d.geometry import Groups
 from foundry3d.latency import candidates, choose, profile
 from foundry3d.supertokens import CAU, DSO, key_bias
 from foundry3d.vit import initialise
@@ -282,126 +271,26 @@ class Student(Grouped):
                 packed.used.sum(dim=1),
             )
         probability = self.gate(tokens)
+        ratio = self.config.gate_ratio
         if self.training:
-            return self._enter_dense(tokens, positions, probability, budget, generator)
-        plan, normed, cam = self._plan(tokens, probability, budget)
-        return self.enter_planned(tokens, positions, probability, plan, normed, cam, budget.packed)
-
-    def _wanted(self, probability: Tensor, budget: Budget) -> Tensor:
-        """(B,) how many tokens of each cloud are merged; not for token budgets."""
-        if budget.merged is not None:
-            return budget.merged
-        ratio = self.config.gate_ratio if budget.ratio is None else budget.ratio
-        return (probability > ratio).sum(dim=1)
-
-    def _enter_dense(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        probability: Tensor,
-        budget: Budget,
-        generator: torch.Generator | None,
-    ) -> Entry:
-        """Every token takes both ways and the gate's choice weighs them: for gradients.
-
-        Merged tokens are hidden from the encoder's keys; as queries they get what they would
-        have got beside the others, so that the loss can tell the gate what merging them costs.
-        """
-        if budget.token_budget is not None:
-            raise InputError("a token_budget is for inference; call eval() on the student first")
-        merged = self._wanted(probability, budget)
-        drawn = budget.merged is not None
-        chosen = selection(relative(probability) if drawn else probability, merged)
-        chosen = chosen.to(tokens.dtype)
-        if not self.config.gate_through:
-            chosen = chosen.detach()
-        normed, cam = self.dso.choose(tokens, generator, budget.supertokens)
-        packed = self.dso.merge(normed, positions, cam * chosen.unsqueeze(-1))
-        inside = torch.cat([packed.used, chosen < 0.5], dim=1)
-        count = cam.shape[-1]
-
-        def restore(encoded: Tensor) -> Tensor:
-            weight = chosen.unsqueeze(-1)
-            there = self.cau(tokens, cam, encoded[:, :count])
-            return weight * there + (1 - weight) * encoded[:, count:]
-
-        return Entry(
-            torch.cat([packed.supertokens, tokens], dim=1),
-            torch.cat([packed.positions, positions], dim=1),
-            key_bias(inside, tokens.dtype),
-            restore,
-            cam.argmax(dim=-1).masked_fill(chosen < 0.5, -1),
-            inside.sum(dim=1),
-            probability,
-        )
-
-    def _plan(
-        self, tokens: Tensor, probability: Tensor, budget: Budget
-    ) -> tuple[Plan, Tensor, Tensor]:
-        """Which tokens are merged, with the layer-normed ones and their map, in that order."""
+            return enter_dense(
+                self.dso,
+                self.cau,
+                tokens,
+                positions,
+                probability,
+                budget,
+                ratio=ratio,
+                through=self.config.gate_through,
+                generator=generator,
+            )
         count = self.config.supertokens if budget.supertokens is None else budget.supertokens
-        order = by_probability(probability)
-        wanted = budget.token_budget
-        if wanted is None:
-            merged = self._wanted(probability, budget)
-            rows = int(merged.max())
-        else:
-            total = tokens.shape[1]
-            rows = total - wanted + count if wanted < total else 0
-        normed, cam = self.dso.choose(gather(tokens, order[:, :rows]), count=count)
-        if wanted is not None:
-            merged = fill_budget(cam, tokens.shape[1], wanted)
-        # A soft map can leave a supertoken without weight, so only its own count is certain.
-        return Plan(order, merged, rows, None if self.dso.soft else wanted), normed, cam
-
-    def enter_planned(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        probability: Tensor,
-        plan: Plan,
-        normed: Tensor,
-        cam: Tensor,
-        packed: bool = False,
-    ) -> Entry:
-        """The merged tokens as supertokens, beside those that are not merged, without holes.
-
-        Args:
-            tokens: (B, c, d).
-            positions: (B, c, d).
-            probability: (B, c).
-            plan: which of them are merged; m is its `rows`, 0 included.
-            normed: (B, m, d) layer-normed tokens in the order of the plan.
-            cam: (B, m, s) their map.
-            packed: no padding: clouds of equal length are encoded together.
-        """
-        total, rows, count = tokens.shape[1], plan.rows, cam.shape[-1]
-        ranked, placed = gather(tokens, plan.order), gather(positions, plan.order)
-        rank = torch.arange(total, device=tokens.device)
-        taken = rank < plan.merged[:, None]
-        choices = cam * taken[:, :rows, None]
-        merged = self.dso.merge(normed, placed[:, :rows], choices)
-        valid = torch.cat([merged.used, ~taken], dim=1)
-        x = torch.cat([merged.supertokens, ranked], dim=1)
-        at = torch.cat([merged.positions, placed], dim=1)
-        used = valid.sum(dim=1)
-        if plan.width is None:
-            least, width = torch.stack(used.aminmax()).tolist()
-        else:
-            least = width = plan.width
-        x, at, valid, index = compacted(x, at, valid, width)
-
-        def restore(encoded: Tensor) -> Tensor:
-            back = spread(encoded, index, count + total)
-            kept = back[:, count:]
-            there = self.cau(ranked[:, :rows], choices, back[:, :count])
-            first = torch.where(taken[:, :rows, None], there, kept[:, :rows])
-            return spread(torch.cat([first, kept[:, rows:]], dim=1), plan.order, total)
-
-        chosen = cam.argmax(dim=-1).masked_fill(~taken[:, :rows], -1)
-        assignment = torch.full_like(plan.order, -1).scatter(1, plan.order[:, :rows], chosen)
-        bias = None if least == width else key_bias(valid, x.dtype)
-        return Entry(x, at, bias, restore, assignment, used, probability, packed)
+        plan, normed, cam = plan_merging(
+            self.dso, tokens, probability, budget, ratio=ratio, count=count
+        )
+        return enter_planned(
+            self.dso, self.cau, tokens, positions, probability, plan, normed, cam, budget.packed
+        )
 
 
 class Budgeted(nn.Module):

@@ -15,6 +15,7 @@ from foundry3d.gate import (
     relative,
     selection,
 )
+from foundry3d.gated import enter_dense
 from foundry3d.student import Student
 
 C, S = TINY.groups, 4
@@ -119,7 +120,17 @@ def test_training_form_agrees_with_inference(
     """Without noise the dense form with its straight-through weights is the same function."""
     groups = student.group(points)
     tokens, positions = student.tokens(groups)
-    entry = student._enter_dense(tokens, positions, student.gate(tokens), Budget(ratio=ratio), None)
+    entry = enter_dense(
+        student.dso,
+        student.cau,
+        tokens,
+        positions,
+        student.gate(tokens),
+        Budget(ratio=ratio),
+        ratio=0.5,
+        through=True,
+        generator=None,
+    )
     dense = student.output(entry.restore(student._encoded(entry, None)[-1]))
     sparse = student(points, ratio=ratio)
     assert torch.allclose(dense, sparse.features, atol=1e-5)

@@ -17,6 +17,7 @@ FLOORS = [
         "vit",
         "supertokens",
         "gate",
+        "gated",
         "latency",
         "backbone",
         "student",
