@@ -5,7 +5,7 @@ Shapes: B clouds, N points, c tokens, d width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,7 @@ def draw_lines(
     y: str,
     ticks: bool = True,
     log: bool = False,
+    marks: Mapping[tuple[float, float], str] | None = None,
 ) -> Path:
     """Writes a PNG of line plots side by side; a name has one colour in all of them.
 
@@ -98,6 +99,7 @@ def draw_lines(
         y: name of the y axis.
         ticks: x values are categories (budgets, lambdas); else a plain axis.
         log: both axes are logarithmic, x marked at its values; not with ticks.
+        marks: what is written beside a point (x, y) of a plain axis.
 
     Returns:
         The path.
@@ -115,6 +117,16 @@ def draw_lines(
             at = [known.index(xs[k]) if ticks else xs[k] for k in order]
             heights = [ys[k] for k in order]
             axes.plot(at, heights, marker="o", markersize=4, label=name, color=colours[name])
+            for point in zip(xs, ys, strict=True):
+                if marks and point in marks:
+                    axes.annotate(
+                        marks[point],
+                        point,
+                        xytext=(4, 4),
+                        textcoords="offset points",
+                        fontsize=8,
+                        color=colours[name],
+                    )
         if ticks:
             many = len(known) > 8
             axes.set_xticks(range(len(known)), [f"{value:.3g}" for value in known])

@@ -29,7 +29,7 @@ from foundry3d.results import append, read_rows
 from foundry3d.student import Student
 from foundry3d.suite import run as module
 from foundry3d.suite.cells import Cell, cells_of, columns_of
-from foundry3d.suite.models import reduced_at_test, supertoken_settings
+from foundry3d.suite.models import is_reconstructing, reduced_at_test, supertoken_settings
 from foundry3d.suite.pictures import logged, losses_and_scores
 from foundry3d.suite.render import grid_of, latex, markdown, text_of
 from foundry3d.suite.run import run_apart, run_here, stages, suite, wanted_cells
@@ -285,7 +285,8 @@ def test_points_of_the_figures(config: SuiteConfig, tmp_path: Path) -> None:
         rows[f"{name}/loss/loss/seed0"] = {"loss": loss}
         if score is not None:
             rows[f"{name}@start/mn40/classify/seed0"] = {"oa": score}
-    ((heading, _, curves),) = losses_and_scores(replace(config, name="figure2"), rows)
+    ((heading, _, curves),), marks = losses_and_scores(replace(config, name="figure2"), rows)
+    assert marks == {(0.1, 80.0): "s = 4", (0.3, 70.0): "s = 1", (0.2, 75.0): "s = 4"}
     assert heading == "MN40"
     assert curves == {"not frozen": ([0.1, 0.3], [80.0, 70.0]), "frozen": ([0.2], [75.0])}
     for version, text in ((0, "3,50.0\n7,60.0\n"), (1, "7,61.0\n11,\n")):
@@ -342,6 +343,15 @@ def test_pre_training_with_supertokens_takes_the_sizes_of_the_teacher(
     found = supertoken_settings(config, MODELS["supertoken-teacher"], teacher, tmp_path)
     assert found.backbone == teacher.config
     assert (found.objective, found.supertokens, found.resume) == ("jepa", 16, True)
+
+
+@pytest.mark.parametrize("objective", ["masked", "jepa"])
+def test_a_reconstructing_teacher_is_no_baseline_of_point_jepa(
+    config: SuiteConfig, teacher: Backbone, tmp_path: Path, objective: str
+) -> None:
+    save(teacher, tmp_path / "made", provenance={"made_by": f"pretrain ({objective})"})
+    told = is_reconstructing(replace(config, teacher=str(tmp_path / "made")))
+    assert told == (objective == "masked")
 
 
 def test_a_process_gives_the_same_row(config: SuiteConfig) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from foundry3d.backbone import Backbone, require_teacher
-from foundry3d.checkpoint import load, save
+from foundry3d.checkpoint import load, read_config, save
 from foundry3d.config import DistillConfig, PretrainConfig, ReductionConfig, SuiteConfig
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.errors import InputError
@@ -68,6 +68,14 @@ def supertoken_settings(
         out=str(folder),
         resume=True,
     )
+
+
+def is_reconstructing(config: SuiteConfig) -> bool:
+    """Whether the teacher is known to be pre-trained by reconstruction, not by Point-JEPA."""
+    folder = model_path(config, "teacher")
+    if not (folder / "config.json").is_file():
+        return False
+    return read_config(folder)["provenance"].get("made_by") == "pretrain (masked)"
 
 
 def distill_settings(

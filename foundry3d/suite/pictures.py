@@ -9,13 +9,21 @@ from foundry3d.config import SuiteConfig
 from foundry3d.figures import Curves, draw_lines
 from foundry3d.suite.cells import cell_folder, cells_of, column_tasks
 from foundry3d.suite.render import Rows, grid_of
-from foundry3d.suite.tables import TABLES
+from foundry3d.suite.tables import MODELS, TABLES
+
+Panel = tuple[str, str, Curves]
+Marks = dict[tuple[float, float], str]
 
 
-def losses_and_scores(config: SuiteConfig, rows: Rows) -> list[tuple[str, str, Curves]]:
-    """Figure 2: for each column the score of every student over its distillation loss."""
+def losses_and_scores(config: SuiteConfig, rows: Rows) -> tuple[list[Panel], Marks]:
+    """Figure 2: for each column the score of every student over its distillation loss.
+
+    Returns:
+        The panels, and the number of supertokens beside each point.
+    """
     grid = grid_of(config, rows)
-    panels: list[tuple[str, str, Curves]] = []
+    panels: list[Panel] = []
+    marks: Marks = {}
     for i, shown in enumerate(grid.columns[1:], 1):
         curves: Curves = {}
         for row, entries in grid.lines:
@@ -25,12 +33,13 @@ def losses_and_scores(config: SuiteConfig, rows: Rows) -> list[tuple[str, str, C
                 xs, ys = curves.setdefault(kind + ", ViT-T" * ("ViT-T" in row.title), ([], []))
                 xs.append(loss)
                 ys.append(score)
+                marks[loss, score] = f"s = {MODELS[row.model].tokens}"
         if curves:
             panels.append((shown.heading, "distillation loss", curves))
-    return panels
+    return panels, marks
 
 
-def validation_curves(config: SuiteConfig, rows: Rows) -> list[tuple[str, str, Curves]]:
+def validation_curves(config: SuiteConfig, rows: Rows) -> list[Panel]:
     """Figure 4: held-out accuracy over the steps of fine-tuning, the first seed of each row."""
     table, panels = TABLES[config.name], []
     for column, task in column_tasks(config, table).items():
@@ -57,11 +66,12 @@ def logged(folder: Path, key: str) -> tuple[list[float], list[float]]:
 
 def draw(config: SuiteConfig, rows: Rows) -> None:
     """Writes `<out>/<name>.png` for a figure of the paper; nothing for tables, or without cells."""
-    panels: list[tuple[str, str, Curves]] = []
+    panels: list[Panel] = []
+    marks: Marks = {}
     if config.name == "figure2":
-        panels = losses_and_scores(config, rows)
+        panels, marks = losses_and_scores(config, rows)
     elif config.name == "figure4":
         panels = validation_curves(config, rows)
     if panels:
         path, title = Path(config.out) / f"{config.name}.png", TABLES[config.name].title
-        draw_lines(path, panels, title=title, y="score (%)", ticks=False)
+        draw_lines(path, panels, title=title, y="score (%)", ticks=False, marks=marks)

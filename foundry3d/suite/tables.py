@@ -248,7 +248,7 @@ TABLES: dict[str, Table] = {
         "9",
         "Table 9: linear probing of supertokens in pre-training",
         (
-            Row("teacher", "Point-JEPA", "teacher"),
+            TEACHER,
             Row("supertoken-teacher", "Point-JEPA + DSO+CAU", "supertoken-teacher"),
         ),
         ("mn40", "oo3d", "sonn-pb"),
