@@ -91,6 +91,8 @@ def draw_lines(
 ) -> Path:
     """Writes a PNG of line plots side by side; a name has one colour in all of them.
 
+    More than six names are told apart below the panels, fewer inside of them.
+
     Args:
         path: of the PNG.
         panels: heading, name of the x axis, and curves (x, y) by name, for each panel. Values of
@@ -104,10 +106,14 @@ def draw_lines(
     Returns:
         The path.
     """
-    figure = Figure(figsize=(5.2 * len(panels) + 0.6, 4.4), dpi=110, layout="constrained")
+    names = dict.fromkeys(name for _, _, curves in panels for name in curves)
+    figure = Figure(
+        figsize=(5.2 * len(panels) + 0.6, 4.4 + 0.9 * (len(names) > 6)),
+        dpi=110,
+        layout="constrained",
+    )
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
-    names = dict.fromkeys(name for _, _, curves in panels for name in curves)
     colours = {name: f"C{i % 10}" for i, name in enumerate(names)}
     for i, (heading, axis, curves) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
@@ -141,8 +147,12 @@ def draw_lines(
         if i == 0:
             axes.set_ylabel(y)
         axes.grid(alpha=0.3)
-        if len(curves) > 1 or log:
+        if len(names) <= 6 and (len(curves) > 1 or log):
             axes.legend(fontsize=8)
+    if len(names) > 6:
+        drawn = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
+        shown = [drawn[name] for name in names]
+        figure.legend(handles=shown, loc="outside lower center", ncols=3, fontsize=8)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -30,7 +30,7 @@ from foundry3d.student import Student
 from foundry3d.suite import run as module
 from foundry3d.suite.cells import Cell, cells_of, columns_of
 from foundry3d.suite.models import is_reconstructing, reduced_at_test, supertoken_settings
-from foundry3d.suite.pictures import logged, losses_and_scores
+from foundry3d.suite.pictures import logged, losses_and_scores, scores_over_tokens
 from foundry3d.suite.render import grid_of, latex, markdown, text_of
 from foundry3d.suite.run import run_apart, run_here, stages, suite, wanted_cells
 from foundry3d.suite.tables import MODELS, TABLES, paper_figures
@@ -294,6 +294,24 @@ def test_points_of_the_figures(config: SuiteConfig, tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "metrics.csv").write_text("step,validation_oa\n" + text)
     assert logged(tmp_path / "run", "validation_oa") == ([3.0, 7.0], [50.0, 61.0])
+
+
+def test_tokens_left_of_a_table(config: SuiteConfig) -> None:
+    rows: dict[str, dict[str, Any]] = {
+        "teacher@late/mn40/classify/seed0": {"oa": 90.0, "tokens": 64},
+        "teacher+tome-16@late/mn40/classify/seed0": {"oa": 70.0, "tokens": 64},
+        "teacher+tome-1@late/mn40/classify/seed0": {"oa": 20.0, "tokens": 64},
+        "tome-fmd-1@late/mn40/classify/seed0": {"oa": 80.0, "tokens": 64},
+        "s4-frozen@start/mn40/classify/seed0": {"oa": 75.0, "tokens": 64},
+    }
+    ((heading, axis, curves),) = scores_over_tokens(config, rows)
+    assert (heading, axis) == ("MN40", "tokens left")
+    assert curves == {
+        "baseline": ([64.0], [90.0]),
+        "Foundry, frozen": ([4.0], [75.0]),
+        "ToMe, inference from baseline": ([16.0, 1.0], [70.0, 20.0]),
+        "ToMe, distilled and fine-tuned": ([1.0], [80.0]),
+    }
 
 
 # ---------------------------------------------------------------- real work, tiny
