@@ -154,7 +154,7 @@ def farthest_point_sample(
     Args:
         points: (B, N, 3).
         count: how many indices, 1 to N.
-        start: (B,) first index of each cloud; None = index 0 (inference).
+        start: (B,) int64 first index of each cloud; None = index 0 (inference).
         trees: of the points, from `build_trees`; None = made here where that is faster.
         backend: `auto` picks the compiled or the Triton form where it applies.
 
@@ -162,13 +162,20 @@ def farthest_point_sample(
         (B, count) int64 indices, in the order of choice; ties go to the lowest index.
 
     Raises:
-        InputError: count outside 1..N.
+        InputError: count outside 1..N, or, on the CPU, starts that are not B indices of 0..N-1.
     """
     batch, size, _ = points.shape
     if not 1 <= count <= size:
         raise InputError(f"cannot sample {count} of {size} points; ask for 1 to {size}")
     if start is None:
         start = torch.zeros(batch, dtype=torch.int64, device=points.device)
+    elif points.device.type == "cpu" and not torch.compiler.is_compiling():
+        inside = start.shape == (batch,) and bool(((start >= 0) & (start < size)).all())
+        if not inside or start.dtype != torch.int64:
+            raise InputError(
+                f"expected {batch} int64 starts in 0..{size - 1}, got {start.dtype} of shape "
+                f"{tuple(start.shape)} with values {start.flatten()[:4].tolist()}"
+            )
     twin = _twin(points, backend, triton=size <= MOST_SAMPLED)
     if twin is not None:
         more = (trees,) if twin is geometry_cpu else ()

@@ -31,6 +31,21 @@ def test_compiled_sampling_equals_the_definition(kind: str) -> None:
         assert torch.equal(slow, fast)
 
 
+@pytest.mark.parametrize("backend", ["torch", "compiled"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        torch.tensor([0, 0, 0, 0, 300]),
+        torch.tensor([-1, 0, 0, 0, 0]),
+        torch.tensor([0, 0, 0, 0]),
+        torch.zeros(5),
+    ],
+)
+def test_starts_outside_the_cloud_are_refused(start: torch.Tensor, backend) -> None:
+    with pytest.raises(InputError, match=r"expected 5 int64 starts in 0\.\.299"):
+        geometry.farthest_point_sample(clouds("random"), 8, start=start, backend=backend)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 16, 300])
 def test_compiled_neighbours_equal_the_definition(kind: str, k: int) -> None:
