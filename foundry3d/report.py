@@ -17,13 +17,14 @@ from foundry3d import config as configs
 from foundry3d.backbone import Backbone, require_teacher
 from foundry3d.checkpoint import load_backbone
 from foundry3d.config import CostConfig, DataConfig, DoctorConfig, ProbeConfig
-from foundry3d.config.downstream import encoded
+from foundry3d.config.downstream import encoded, shape_of
 from foundry3d.cost import count, paper_rows
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.errors import InputError
 from foundry3d.formula_table import REMARKS, part_rows, whole_rows
 from foundry3d.heads import Inner
-from foundry3d.reduce import RandomSampling
+from foundry3d.reduce import LargerGroups, RandomSampling
+from foundry3d.reduce.wrapped import Wrapped
 from foundry3d.results import append, code_version, table
 from foundry3d.student import Student, student_config
 from foundry3d.tasks.engine import retain_memory
@@ -49,11 +50,15 @@ def probe_row(
     began = time.monotonic()
     scores = probe(model, splits, points=data.points)
     row: dict[str, Any] = {"model": name} | describe(model)
-    if isinstance(model, Backbone | Student):
+    if isinstance(model, Backbone | Student | Wrapped):
         row["gmacs"] = round(count(model).macs / 1e9, 4)
-        row["encoded"] = encoded(model.config)
-    elif isinstance(model, RandomSampling):
+    if isinstance(model, RandomSampling):
         row |= {"tokens": model.backbone.shape.groups, "encoded": model.keep}
+    elif isinstance(model, LargerGroups):
+        row |= {"tokens": model.groups, "encoded": model.groups}
+    elif isinstance(model, Backbone | Student | Wrapped):
+        sizes: Any = model.config
+        row |= {"tokens": shape_of(sizes).groups, "encoded": encoded(sizes)}
     row |= {key: round(value, 2) for key, value in scores._asdict().items()}
     assert splits.test is not None
     assert splits.validation is not None

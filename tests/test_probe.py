@@ -8,10 +8,12 @@ from conftest import TINY
 
 from foundry3d import demo as demonstration
 from foundry3d.backbone import Backbone, Tokens
-from foundry3d.config import DataConfig, DemoConfig
+from foundry3d.config import DataConfig, DemoConfig, ReductionConfig
 from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
 from foundry3d.figures import draw_grid, pca_basis, pca_colours
+from foundry3d.reduce import Merged, RandomSampling
+from foundry3d.report import probe_row
 from foundry3d.results import append, table
 from foundry3d.tasks.probe import C_GRID, choose_c, extract, probe, score, untrained_like
 
@@ -65,6 +67,19 @@ def test_probe_takes_any_callable_with_tokens() -> None:
     unlabelled = replace(splits.test, labels=np.full(200, -1))
     with pytest.raises(InputError, match="class label"):
         probe(heights, replace(splits, test=unlabelled), points=64)
+
+
+def test_rows_of_reducers_say_what_they_cost(teacher: Backbone) -> None:
+    data = DataConfig(train_clouds=130, test_clouds=26, points=64, validation=0.2)
+    splits, count = load_splits(data, seed=0), teacher.shape.groups
+    merged = Merged.around(teacher, ReductionConfig(reach=4))
+    rows = [
+        probe_row("m", model, splits, data, seed=0)
+        for model in (teacher, merged, RandomSampling(teacher, 2))
+    ]
+    assert [row["encoded"] for row in rows] == [count, 4, 2]
+    assert {row["tokens"] for row in rows} == {count}
+    assert rows[0]["gmacs"] > rows[1]["gmacs"] > rows[2]["gmacs"] > 0
 
 
 def test_untrained_network_is_of_the_same_sizes(teacher: Backbone) -> None:
