@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 
 def pca_basis(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,11 +108,9 @@ def draw_lines(
         The path.
     """
     names = dict.fromkeys(name for _, _, curves in panels for name in curves)
-    figure = Figure(
-        figsize=(5.2 * len(panels) + 0.6, 4.4 + 0.9 * (len(names) > 6)),
-        dpi=110,
-        layout="constrained",
-    )
+    below = len(names) > 6
+    size = (5.2 * len(panels) + 0.6, 5.3 if below else 4.4)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
     colours = {name: f"C{i % 10}" for i, name in enumerate(names)}
@@ -147,11 +146,13 @@ def draw_lines(
         if i == 0:
             axes.set_ylabel(y)
         axes.grid(alpha=0.3)
-        if len(names) <= 6 and (len(curves) > 1 or log):
+        if not below and (len(curves) > 1 or log):
             axes.legend(fontsize=8)
-    if len(names) > 6:
-        drawn = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
-        shown = [drawn[name] for name in names]
+    if below:
+        shown = [
+            Line2D([], [], marker="o", markersize=4, label=name, color=colour)
+            for name, colour in colours.items()
+        ]
         figure.legend(handles=shown, loc="outside lower center", ncols=3, fontsize=8)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,11 @@ class Groups(NamedTuple):
     neighborhoods: Tensor
 
 
+def _looked_at(values: Tensor) -> bool:
+    """Whether values are checked: an accelerator would have to be waited for."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def check_points(points: Tensor, *, at_least: int = 1) -> None:
     """Refuses what no model here can read.
 
@@ -66,8 +71,7 @@ def check_points(points: Tensor, *, at_least: int = 1) -> None:
             f"expected at least one cloud of at least {max(at_least, 1)} points, got "
             f"{points.shape[0]} of {points.shape[1]}; add points or lower groups and group_size"
         )
-    looked_at = points.device.type == "cpu" and not torch.compiler.is_compiling()
-    if looked_at and not bool(torch.isfinite(points).all()):
+    if _looked_at(points) and not bool(torch.isfinite(points).all()):
         raise InputError("the points have NaN or infinite coordinates; remove those points first")
 
 
@@ -169,7 +173,7 @@ def farthest_point_sample(
         raise InputError(f"cannot sample {count} of {size} points; ask for 1 to {size}")
     if start is None:
         start = torch.zeros(batch, dtype=torch.int64, device=points.device)
-    elif points.device.type == "cpu" and not torch.compiler.is_compiling():
+    elif _looked_at(points):
         inside = start.shape == (batch,) and bool(((start >= 0) & (start < size)).all())
         if not inside or start.dtype != torch.int64:
             raise InputError(

@@ -17,7 +17,7 @@ from foundry3d import config as configs
 from foundry3d.backbone import Backbone, require_teacher
 from foundry3d.checkpoint import load_backbone
 from foundry3d.config import CostConfig, DataConfig, DoctorConfig, ProbeConfig
-from foundry3d.config.downstream import encoded, shape_of
+from foundry3d.config.downstream import encoded
 from foundry3d.cost import count, paper_rows
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.errors import InputError
@@ -52,13 +52,11 @@ def probe_row(
     row: dict[str, Any] = {"model": name} | describe(model)
     if isinstance(model, Backbone | Student | Wrapped):
         row["gmacs"] = round(count(model).macs / 1e9, 4)
-    if isinstance(model, RandomSampling):
-        row |= {"tokens": model.backbone.shape.groups, "encoded": model.keep}
-    elif isinstance(model, LargerGroups):
-        row |= {"tokens": model.groups, "encoded": model.groups}
+    if isinstance(model, RandomSampling | LargerGroups):
+        row["encoded"] = model.shape.groups
     elif isinstance(model, Backbone | Student | Wrapped):
         sizes: Any = model.config
-        row |= {"tokens": shape_of(sizes).groups, "encoded": encoded(sizes)}
+        row["encoded"] = encoded(sizes)
     row |= {key: round(value, 2) for key, value in scores._asdict().items()}
     assert splits.test is not None
     assert splits.validation is not None

@@ -33,7 +33,7 @@ from foundry3d.suite.models import is_reconstructing, reduced_at_test, supertoke
 from foundry3d.suite.pictures import logged, losses_and_scores, scores_over_tokens
 from foundry3d.suite.render import grid_of, latex, markdown, text_of
 from foundry3d.suite.run import run_apart, run_here, stages, suite, wanted_cells
-from foundry3d.suite.tables import MODELS, TABLES, paper_figures
+from foundry3d.suite.tables import COLUMNS, MODELS, TABLES, paper_figures
 from foundry3d.suite.work import settings_of
 
 TRAIN = TrainConfig(epochs=1, batch_size=16, warmup_epochs=0, lr=3e-3, accelerator="cpu")
@@ -312,6 +312,16 @@ def test_tokens_left_of_a_table(config: SuiteConfig) -> None:
         "ToMe, inference from baseline": ([16.0, 1.0], [70.0, 20.0]),
         "ToMe, distilled and fine-tuned": ([1.0], [80.0]),
     }
+
+
+def test_a_table_with_an_average_is_drawn(config: SuiteConfig) -> None:
+    whole = replace(config, data=tuple(f"{name}=a,b" for name in COLUMNS))
+    rows: dict[str, dict[str, Any]] = {
+        f"s4@{thaw}/mn40/classify/seed0": {"oa": 75.0} for thaw in ("start", "late", "never")
+    }
+    assert grid_of(whole, rows).columns[-1].key == "avg"
+    ((heading, _, curves),) = scores_over_tokens(whole, rows)
+    assert (heading, curves) == ("MN40", {"Foundry": ([4.0], [75.0])})
 
 
 # ---------------------------------------------------------------- real work, tiny

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from foundry3d.config import SuiteConfig
 from foundry3d.figures import Curves, draw_lines
 from foundry3d.suite.cells import cell_folder, cells_of, column_tasks
-from foundry3d.suite.render import Rows, grid_of
+from foundry3d.suite.render import Entry, Grid, Rows, grid_of
 from foundry3d.suite.tables import MODELS, TABLES, Row
 
 Panel = tuple[str, str, Curves]
 Marks = dict[tuple[float, float], str]
+
+
+def score_panels(
+    grid: Grid, axis: str, place: Callable[[Row, list[Entry]], tuple[str, float] | None]
+) -> list[Panel]:
+    """For each column of data the scores of the rows, over what `place` says of them.
+
+    Args:
+        grid: the table.
+        axis: name of the x axis.
+        place: the curve that a row belongs to and its x; None = the row is not drawn.
+    """
+    panels: list[Panel] = []
+    for i, shown in enumerate(grid.columns):
+        if shown.key in ("loss", "avg"):
+            continue
+        curves: Curves = {}
+        for row, entries in grid.lines:
+            score, at = entries[i].mean, place(row, entries)
+            if score is not None and at is not None:
+                xs, ys = curves.setdefault(at[0], ([], []))
+                xs.append(at[1])
+                ys.append(score)
+        if curves:
+            panels.append((shown.heading, axis, curves))
+    return panels
 
 
 def losses_and_scores(config: SuiteConfig, rows: Rows) -> tuple[list[Panel], Marks]:
@@ -22,59 +48,40 @@ def losses_and_scores(config: SuiteConfig, rows: Rows) -> tuple[list[Panel], Mar
     Returns:
         The panels, and the number of supertokens beside each point.
     """
-    grid = grid_of(config, rows)
-    panels: list[Panel] = []
-    marks: Marks = {}
-    for i, shown in enumerate(grid.columns[1:], 1):
-        curves: Curves = {}
-        for row, entries in grid.lines:
-            loss, score = entries[0].mean, entries[i].mean
-            if loss is not None and score is not None and shown.key != "avg":
-                kind = {"✓": "frozen", "✗": "not frozen"}[row.frozen]
-                xs, ys = curves.setdefault(kind + ", ViT-T" * ("ViT-T" in row.title), ([], []))
-                xs.append(loss)
-                ys.append(score)
-                marks[loss, score] = f"s = {MODELS[row.model].tokens}"
-        if curves:
-            panels.append((shown.heading, "distillation loss", curves))
-    return panels, marks
+    grid, marks = grid_of(config, rows), Marks()
+
+    def place(row: Row, entries: list[Entry]) -> tuple[str, float] | None:
+        loss, model = entries[0].mean, MODELS[row.model]
+        if loss is None:
+            return None
+        for entry in entries[1:]:
+            if entry.mean is not None:
+                marks[loss, entry.mean] = f"s = {model.tokens}"
+        return ("frozen" if model.frozen else "not frozen") + ", ViT-T" * model.narrow, loss
+
+    return score_panels(grid, "distillation loss", place), marks
 
 
 def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:
     """Tables 5 and 10: for each column the score of every section over the tokens left."""
-    grid, table = grid_of(config, rows), TABLES[config.name]
-    panels: list[Panel] = []
-    for i, shown in enumerate(grid.columns):
-        curves: Curves = {}
-        for row, entries in grid.lines:
-            score = entries[i].mean
-            cells = [c for c in cells_of(config, table, row, shown.column) if c.name in rows]
-            if score is None or not cells or shown.column == "loss" or "@" in row.name:
-                continue
-            tokens = tokens_left(row, rows[cells[0].name])
-            if tokens is None:
-                continue
-            words = [row.section or row.title]
-            words += ["frozen"] * (row.frozen == "✓") + ["ViT-T"] * ("ViT-T" in row.title)
-            xs, ys = curves.setdefault(", ".join(words), ([], []))
-            xs.append(float(tokens))
-            ys.append(score)
-        if curves:
-            panels.append((shown.heading, "tokens left", curves))
-    return panels
+    total = next((row["tokens"] for row in rows.values() if "tokens" in row), None)
+
+    def place(row: Row, entries: list[Entry]) -> tuple[str, float] | None:
+        tokens, model = tokens_left(row, total), MODELS[row.model]
+        if tokens is None or "@" in row.name:
+            return None
+        name = (row.section or row.title) + ", frozen" * model.frozen + ", ViT-T" * model.narrow
+        return name, float(tokens)
+
+    return score_panels(grid_of(config, rows), "tokens left", place)
 
 
-def tokens_left(row: Row, result: dict[str, Any]) -> int | None:
-    """Tokens that a row of Table 5 leaves: of its model, of what is done at test, or all.
-
-    Args:
-        row: of the table.
-        result: of one of its cells, whose `tokens` are a teacher's; None where it has none.
-    """
+def tokens_left(row: Row, total: int | None) -> int | None:
+    """Tokens that a row of Table 5 leaves of a cloud's `total`, None where that is not known."""
     if row.at_test:
         return int(row.at_test.rpartition("-")[2])
     model = MODELS[row.model]
-    return result.get("tokens") if model.how == "teacher" else model.tokens
+    return total if model.how == "teacher" else model.tokens
 
 
 def validation_curves(config: SuiteConfig, rows: Rows) -> list[Panel]:

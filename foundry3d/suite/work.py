@@ -159,8 +159,7 @@ def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     fields = ("task", "selection", "data", "sizes", "protocol", "deviations")
     known = read_config(folder)["provenance"]
     row: dict[str, Any] = {"model": str(folder)} | describe(wrapped)
-    row |= {"at_test": cell.at_test, "tokens": wrapped.backbone.shape.groups}
-    row |= {"encoded": int(cell.at_test.rpartition("-")[2])}
+    row |= {"at_test": cell.at_test, "encoded": int(cell.at_test.rpartition("-")[2])}
     row |= {key: round(value, 2) for key, value in scores.items()}
     row |= {key: known[key] for key in fields if key in known}
     return row | {"points": data.points, "seed": cell.seed, "code": code_version()}

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundry3d.config import AugmentConfig, ClassifyConfig, DataConfig, to_dict
-from foundry3d.config.downstream import encoded, shape_of
+from foundry3d.config.downstream import encoded
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Labelled, Splits, in_order
 from foundry3d.geometry import gather
@@ -150,10 +150,7 @@ def result_row(
     assert splits.test is not None
     selected, last, best = outcome
     row: dict[str, Any] = {"model": config.model} | describe(model.backbone)
-    row |= {
-        "tokens": shape_of(model.backbone.config).groups,
-        "encoded": encoded(model.backbone.config),
-    }
+    row["encoded"] = encoded(model.backbone.config)
     row |= {key: round(selected.test[key], 2) for key in ("oa", "macc")}
     row |= {
         "oa_last": round(last.test["oa"], 2),

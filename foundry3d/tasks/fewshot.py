@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from foundry3d.config import FewshotConfig, to_dict
-from foundry3d.config.downstream import encoded, shape_of
+from foundry3d.config.downstream import encoded
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.data.published.fewshot import MODELNET_FEWSHOT, fold
@@ -161,7 +161,7 @@ def fewshot(config: FewshotConfig) -> dict[str, Any]:
     open_run(Path(config.out), config)
     rows = list(score_folds(model, folds, config))
     row: dict[str, Any] = {"model": config.model} | describe(model)
-    row |= {"tokens": shape_of(model.config).groups, "encoded": encoded(model.config)}
+    row["encoded"] = encoded(model.config)
     row |= {"mode": config.mode, "way": config.way, "shot": config.shot, "folds": len(rows)}
     for key in ("oa", "oa_best_on_test"):
         if key in rows[0]:

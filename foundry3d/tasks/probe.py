@@ -26,6 +26,7 @@ from foundry3d.data.loading import Splits, in_order
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
 from foundry3d.heads import Inner
+from foundry3d.reduce.wrapped import Wrapped
 from foundry3d.student import Student
 from foundry3d.transforms import normalise
 
@@ -135,8 +136,9 @@ def describe(model: Any) -> dict[str, Any]:
     """What a result row says of a model: kind, tokens, supertokens, parameters in millions."""
     parameters = sum(p.numel() for p in model.parameters())
     row = {"kind": type(model).__name__.lower(), "params_m": round(parameters / 1e6, 3)}
-    if isinstance(model, Backbone | Student):
-        row["tokens"] = model.shape.groups
+    whole = model.backbone if isinstance(model, Wrapped) else model
+    if isinstance(whole, Backbone | Student):
+        row["tokens"] = whole.shape.groups
     if isinstance(model, Student):
         row["supertokens"] = model.config.supertokens
     return row

@@ -19,7 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from foundry3d.checkpoint import load_backbone
 from foundry3d.config import ZeroshotConfig
-from foundry3d.config.downstream import encoded, shape_of
+from foundry3d.config.downstream import encoded
 from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
 from foundry3d.metrics import mean_class_accuracy, overall_accuracy
@@ -136,7 +136,7 @@ def zeroshot_row(name: str, splits: Splits, config: ZeroshotConfig) -> dict[str,
         texts=texts,
     )
     row: dict[str, Any] = {"model": name} | describe(model)
-    row |= {"tokens": shape_of(model.config).groups, "encoded": encoded(model.config)}
+    row["encoded"] = encoded(model.config)
     row |= {key: round(value, 2) for key, value in found.items()}
     return row | {
         "task": "zero-shot classification",
