@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from foundry3d.config import DistillConfig, PretrainConfig, read_recipe
-from foundry3d.tasks.distill import distill
-from foundry3d.tasks.pretrain import pretrain
+from foundry3d.training.distill import distill
+from foundry3d.training.pretrain import pretrain
 
 
 def main(epochs: int = 2, clouds: int = 256) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from foundry3d.config import BackboneConfig, DistillConfig, StudentConfig, read_recipe
-from foundry3d.student import Student
-from foundry3d.tasks.distill import distill
+from foundry3d.models.student import Student
+from foundry3d.training.distill import distill
 
 
 class Output(NamedTuple):

@@ -5,10 +5,10 @@ import torch
 
 import foundry3d
 from foundry3d.data import procedural
-from foundry3d.scene_dense import dense_features
-from foundry3d.scene_memory import in_bytes, scene_memory
-from foundry3d.scene_windows import encode_windows
-from foundry3d.scenes import encode_scene, group_scene
+from foundry3d.scenes.dense import dense_features
+from foundry3d.scenes.memory import in_bytes, scene_memory
+from foundry3d.scenes.scene import encode_scene, group_scene
+from foundry3d.scenes.windows import encode_windows
 from foundry3d.transforms import normalise
 
 

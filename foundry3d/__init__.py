@@ -10,40 +10,61 @@
 Names are imported when they are first used, so that importing the package is free.
 """
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foundry3d.backbone import Backbone as Backbone
-    from foundry3d.backbone import Teacher as Teacher
-    from foundry3d.backbone import Tokens as Tokens
-    from foundry3d.checkpoint import load as load
-    from foundry3d.checkpoint import save as save
-    from foundry3d.compiled import compile as compile
+    from foundry3d.checkpoints.folder import load as load
+    from foundry3d.checkpoints.folder import save as save
+    from foundry3d.checkpoints.foreign import load_foreign as load_foreign
+    from foundry3d.checkpoints.hub import from_pretrained as from_pretrained
+    from foundry3d.checkpoints.hub import save_pretrained as save_pretrained
     from foundry3d.config import BackboneConfig as BackboneConfig
     from foundry3d.config import StudentConfig as StudentConfig
-    from foundry3d.embed import embed_clouds as embed_clouds
+    from foundry3d.embed.clouds import embed_clouds as embed_clouds
     from foundry3d.errors import InputError as InputError
-    from foundry3d.foreign import load_foreign as load_foreign
-    from foundry3d.hub import from_pretrained as from_pretrained
-    from foundry3d.hub import save_pretrained as save_pretrained
-    from foundry3d.student import Student as Student
+    from foundry3d.evaluation.probe import probe as probe
+    from foundry3d.inference.compiled import compile as compile
+    from foundry3d.models.backbone import Backbone as Backbone
+    from foundry3d.models.backbone import Teacher as Teacher
+    from foundry3d.models.backbone import Tokens as Tokens
+    from foundry3d.models.student import Student as Student
+    from foundry3d.training.distill import distill as distill
+    from foundry3d.training.pretrain import pretrain as pretrain
 
 _HOME = {
-    "Backbone": "backbone",
-    "Student": "student",
-    "Tokens": "backbone",
-    "compile": "compiled",
-    "embed_clouds": "embed",
-    "load": "checkpoint",
-    "save": "checkpoint",
+    "Backbone": "models.backbone",
     "BackboneConfig": "config",
-    "StudentConfig": "config",
     "InputError": "errors",
-    "Teacher": "backbone",
-    "from_pretrained": "hub",
-    "load_foreign": "foreign",
-    "save_pretrained": "hub",
+    "Student": "models.student",
+    "StudentConfig": "config",
+    "Teacher": "models.backbone",
+    "Tokens": "models.backbone",
+    "compile": "inference.compiled",
+    "distill": "training.distill",
+    "embed_clouds": "embed.clouds",
+    "from_pretrained": "checkpoints.hub",
+    "load": "checkpoints.folder",
+    "load_foreign": "checkpoints.foreign",
+    "pretrain": "training.pretrain",
+    "probe": "evaluation.probe",
+    "save": "checkpoints.folder",
+    "save_pretrained": "checkpoints.hub",
+}
+_MOVED = {
+    "foundry3d.cost": "foundry3d.inference.cost",
+    "foundry3d.scene_dense": "foundry3d.scenes.dense",
+    "foundry3d.scene_memory": "foundry3d.scenes.memory",
+    "foundry3d.scene_windows": "foundry3d.scenes.windows",
+    "foundry3d.student": "foundry3d.models.student",
+    "foundry3d.tasks": "foundry3d.training",
+    "foundry3d.tasks.distill": "foundry3d.training.distill",
+    "foundry3d.tasks.pretrain": "foundry3d.training.pretrain",
 }
 __all__ = sorted(_HOME)
 
@@ -56,3 +77,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Moved(MetaPathFinder, Loader):
+    """Modules that the documentation named before they moved are imported under both names."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in _MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        sys.modules[module.__name__] = import_module(_MOVED[module.__name__])
+
+
+sys.meta_path.insert(0, _Moved())

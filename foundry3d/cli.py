@@ -16,60 +16,59 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from foundry3d import config as configs
-from foundry3d import protocols
-from foundry3d.config import RECIPES
+from foundry3d.config import RECIPES, protocols
 from foundry3d.errors import InputError
 
 COMMANDS: dict[str, tuple[type, str, str]] = {
     "demo": (configs.DemoConfig, "foundry3d.demo:demo", "the main job on built-in shapes"),
     "pretrain": (
         configs.PretrainConfig,
-        "foundry3d.tasks.pretrain:pretrain",
+        "foundry3d.training.pretrain:pretrain",
         "pre-train a teacher without labels",
     ),
     "distill": (
         configs.DistillConfig,
-        "foundry3d.tasks.distill:distill",
+        "foundry3d.training.distill:distill",
         "distil a student from a frozen teacher",
     ),
     "probe": (
         configs.ProbeConfig,
-        "foundry3d.report:probe_models",
+        "foundry3d.evaluation.probe:probe_models",
         "linear SVM and k-NN on frozen features",
     ),
     "classify": (
         configs.ClassifyConfig,
-        "foundry3d.tasks.classify:classify",
+        "foundry3d.evaluation.classify:classify",
         "fine-tuned classification; held-out clouds choose the epoch",
     ),
     "fewshot": (
         configs.FewshotConfig,
-        "foundry3d.tasks.fewshot:fewshot",
+        "foundry3d.evaluation.fewshot:fewshot",
         "few-shot classification over folds",
     ),
     "zeroshot": (
         configs.ZeroshotConfig,
-        "foundry3d.tasks.zeroshot:zeroshot",
+        "foundry3d.evaluation.zeroshot:zeroshot",
         "nearest class mean, k-NN and texts; nothing is trained",
     ),
     "segment": (
         configs.SegmentConfig,
-        "foundry3d.tasks.segment:segment",
+        "foundry3d.evaluation.segment:segment",
         "fine-tune part segmentation",
     ),
     "specialize": (
         configs.SpecialistConfig,
-        "foundry3d.tasks.specialize:specialize",
+        "foundry3d.evaluation.specialize:specialize",
         "a student of a fine-tuned model's outputs alone (KL divergence)",
     ),
     "embed": (
         configs.EmbedConfig,
-        "foundry3d.embed_files:embed",
+        "foundry3d.embed.files:embed",
         "features of your own files: embed FILES --model M --out features.npz",
     ),
     "convert": (
         configs.ConvertConfig,
-        "foundry3d.hub:convert",
+        "foundry3d.checkpoints.hub:convert",
         "another project's checkpoint, or ours, as a folder to share",
     ),
     "data pack": (
@@ -79,27 +78,27 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
     ),
     "data check": (
         configs.CheckConfig,
-        "foundry3d.datasets:check",
+        "foundry3d.data.published.commands:check",
         "a copy of a published data set against its figures: data check NAME FOLDER",
     ),
     "data prepare": (
         configs.PrepareConfig,
-        "foundry3d.datasets:prepare",
+        "foundry3d.data.published.commands:prepare",
         "a published data set as safe archives: data prepare NAME FOLDER --out F",
     ),
     "budgets": (
         configs.BudgetsConfig,
-        "foundry3d.budgets:accuracy_over_budgets",
+        "foundry3d.evaluation.budgets:accuracy_over_budgets",
         "accuracy over token budgets, ratios and numbers of supertokens",
     ),
     "sweep gate": (
         configs.SweepConfig,
-        "foundry3d.sweep:sweep_gate",
+        "foundry3d.paper.gate_sweep:sweep_gate",
         "gated students over the regulariser's weights, with correlations",
     ),
     "suite": (
         configs.SuiteConfig,
-        "foundry3d.suite.run:suite",
+        "foundry3d.paper.suite.run:suite",
         "a whole table of the paper: suite table5 --teacher M --data NAME=TRAIN,TEST",
     ),
     "bench": (
@@ -107,8 +106,16 @@ COMMANDS: dict[str, tuple[type, str, str]] = {
         "foundry3d.bench.run:bench",
         "speed and memory here: bench objects|scene|geometry|train|scaling|all",
     ),
-    "cost": (configs.CostConfig, "foundry3d.report:show_cost", "MACs, FLOPs and parameters"),
-    "doctor": (configs.DoctorConfig, "foundry3d.report:doctor", "what was found and picked"),
+    "cost": (
+        configs.CostConfig,
+        "foundry3d.paper.cost:show_cost",
+        "MACs, FLOPs and parameters",
+    ),
+    "doctor": (
+        configs.DoctorConfig,
+        "foundry3d.doctor:doctor",
+        "what was found and picked",
+    ),
 }
 
 
@@ -260,7 +267,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(usage())
         return
     if arguments[0] == "--version":
-        from foundry3d.results import code_version
+        from foundry3d.report.rows import code_version
 
         print(code_version())
         return

@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from foundry3d.backbone import Backbone, require_teacher
+from foundry3d.baselines import RandomSampling
 from foundry3d.config import DemoConfig, DistillConfig, PretrainConfig, read_recipe
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.errors import InputError
-from foundry3d.figures import draw_grid, pca_basis, pca_colours
-from foundry3d.reduce import RandomSampling
-from foundry3d.report import PROBE_COLUMNS, probe_rows
-from foundry3d.results import table
-from foundry3d.tasks.distill import Learner, distill
-from foundry3d.tasks.pretrain import pretrain
-from foundry3d.tasks.probe import untrained_like
+from foundry3d.evaluation.probe import PROBE_COLUMNS, probe_rows, untrained_like
+from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.models.upsample import interpolate
+from foundry3d.report.figures import draw_grid, pca_basis, pca_colours
+from foundry3d.report.rows import table
+from foundry3d.training.distill import Learner, distill
+from foundry3d.training.pretrain import pretrain
 from foundry3d.transforms import normalise
-from foundry3d.upsample import interpolate
 
 log = logging.getLogger("foundry3d")
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from foundry3d.backbone import Backbone
 from foundry3d.config import BackboneConfig
+from foundry3d.models.backbone import Backbone
 
 SHARED = Path(__file__).parents[2] / "shared"
 TINY = BackboneConfig(

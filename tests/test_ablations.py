@@ -9,8 +9,7 @@ from conftest import TINY
 from torch import Tensor
 from torch.nn import functional as F
 
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load, read_config, save
+from foundry3d.checkpoints.folder import load, read_config, save
 from foundry3d.config import (
     DataConfig,
     DistillConfig,
@@ -21,13 +20,14 @@ from foundry3d.config import (
 )
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
-from foundry3d.jepa import Jepa
-from foundry3d.student import Student
-from foundry3d.supertokens import CAU, DSO, SupertokenEncoder
-from foundry3d.sweep import held_out_losses
-from foundry3d.tasks.distill import DistillTask, distill, student_of
-from foundry3d.tasks.pretrain import pretrain
-from foundry3d.tasks.probe import extract
+from foundry3d.evaluation.probe import extract
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.models.supertokens import CAU, DSO, SupertokenEncoder
+from foundry3d.paper.gate_sweep import held_out_losses
+from foundry3d.training.distill import DistillTask, distill, student_of
+from foundry3d.training.jepa import Jepa
+from foundry3d.training.pretrain import pretrain
 from foundry3d.transforms import normalise
 
 OPTIONS = {

@@ -16,8 +16,8 @@ import torch
 import yaml
 from test_training import DATA, MASKED, TRAIN, metrics, same
 
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load, save
+from foundry3d.baselines import FPSStudent
+from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import (
     AugmentConfig,
     DistillConfig,
@@ -31,10 +31,10 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Batches, NumberedBatches
 from foundry3d.data.packing import pack
 from foundry3d.errors import InputError
-from foundry3d.reduce import FPSStudent
-from foundry3d.student import Student
-from foundry3d.tasks.distill import DistillTask, distill
-from foundry3d.tasks.pretrain import pretrain
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.training.distill import DistillTask, distill
+from foundry3d.training.pretrain import pretrain
 
 STILL = AugmentConfig(scale=(1.0, 1.0), rotate=False)
 
@@ -281,7 +281,7 @@ def test_an_interrupted_run_ends(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     config = replace(MASKED, out=str(tmp_path / "r"), train=replace(TRAIN, epochs=5000))
     recipe.write_text(yaml.safe_dump(to_dict(config)))
-    command = [sys.executable, "-m", "foundry3d.cli", "pretrain", "--config", str(recipe)]
+    command = [sys.executable, "-m", "foundry3d", "pretrain", "--config", str(recipe)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     last, limit = tmp_path / "r" / "checkpoints" / "last.ckpt", time.monotonic() + 240
     while not last.exists() and process.poll() is None and time.monotonic() < limit:

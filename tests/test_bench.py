@@ -12,15 +12,15 @@ import torch
 from conftest import TINY
 
 from foundry3d import cli
-from foundry3d.backbone import Backbone
 from foundry3d.bench import floor, measure, memory, objects, paper, scaling, targets
 from foundry3d.bench.reference import PlainTeacher
 from foundry3d.bench.subjects import Subject, cloud_points, model_of, sample_output, scene_points
-from foundry3d.checkpoint import save
+from foundry3d.checkpoints.folder import save
 from foundry3d.config import BackboneConfig, BenchConfig
-from foundry3d.cost import count, linear_layers
 from foundry3d.errors import InputError
-from foundry3d.student import Student, student_config
+from foundry3d.inference.cost import count, linear_layers
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student, student_config
 
 ROW = {"bench", "name", "precision", "median_s", "spread_s", "repeats", "ratio", "clouds_s"}
 ROW |= {"gmacs", "floor_share", "peak_mb", "error", "device", "threads", "batch", "code"}

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from foundry3d import checkpoint
-from foundry3d.backbone import Backbone
-from foundry3d.budgets import accuracy_over_budgets
+from foundry3d.checkpoints import folder as checkpoint
 from foundry3d.cli import main
 from foundry3d.config import (
     LAMBDAS,
@@ -19,17 +17,19 @@ from foundry3d.config import (
     SweepConfig,
     TrainConfig,
 )
-from foundry3d.cost import count
 from foundry3d.data.archive import read_archive, write_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
-from foundry3d.heads import Classifier
-from foundry3d.latency import Timing, candidates, choose
-from foundry3d.results import read_rows
-from foundry3d.segmenter import Segmenter
-from foundry3d.student import Budgeted, Student
-from foundry3d.sweep import correlations, sweep_gate
-from foundry3d.tasks.distill import DistillTask, distill, gate_loss
+from foundry3d.evaluation.budgets import accuracy_over_budgets
+from foundry3d.heads.classifier import Classifier
+from foundry3d.heads.segmenter import Segmenter
+from foundry3d.inference.cost import count
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import Timing, candidates, choose
+from foundry3d.models.student import Budgeted, Student
+from foundry3d.paper.gate_sweep import correlations, sweep_gate
+from foundry3d.report.rows import read_rows
+from foundry3d.training.distill import DistillTask, distill, gate_loss
 from foundry3d.transforms import normalise
 
 FAST = TrainConfig(epochs=1, batch_size=8, warmup_epochs=0, accelerator="cpu")

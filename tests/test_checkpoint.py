@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import foundry3d
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load, save
+from foundry3d.checkpoints.folder import load, save
 from foundry3d.errors import InputError
-from foundry3d.student import Student
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
 
 
 @pytest.mark.parametrize("options", [None, {}, {"dim": 12, "heads": 2}, {"cau_norm": True}])

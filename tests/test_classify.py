@@ -9,9 +9,9 @@ import torch
 from conftest import TINY
 from torch.nn import functional as F
 
-from foundry3d import cli, protocols
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load, load_backbone, save
+from foundry3d import cli
+from foundry3d.baselines import FPSStudent, KMeansStudent, Merged
+from foundry3d.checkpoints.folder import load, load_backbone, save
 from foundry3d.config import (
     AugmentConfig,
     ClassifyConfig,
@@ -23,16 +23,17 @@ from foundry3d.config import (
     SegmentConfig,
     TrainConfig,
     from_dict,
+    protocols,
 )
 from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
-from foundry3d.heads import ClassHead, Classifier, Inner, reshaped
-from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
-from foundry3d.student import Student
-from foundry3d.tasks.classify import ClassifyTask, accuracies, classify, votes
-from foundry3d.tasks.finetune import Evaluation, FinetuneTask, start_model
+from foundry3d.evaluation.classify import ClassifyTask, accuracies, classify, votes
+from foundry3d.evaluation.finetune import Evaluation, FinetuneTask, start_model
+from foundry3d.heads.classifier import ClassHead, Classifier, Inner, reshaped
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
 
 TRAIN = TrainConfig(epochs=2, batch_size=16, warmup_epochs=1, clip=10.0, lr=3e-3, accelerator="cpu")
 NAMES = ("flat", "long")

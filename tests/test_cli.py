@@ -8,8 +8,7 @@ import yaml
 from conftest import TINY
 
 from foundry3d import cli
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import save
+from foundry3d.checkpoints.folder import save
 from foundry3d.config import (
     RECIPES,
     BackboneConfig,
@@ -23,6 +22,7 @@ from foundry3d.config import (
     to_dict,
 )
 from foundry3d.errors import InputError
+from foundry3d.models.backbone import Backbone
 
 
 def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
@@ -165,7 +165,7 @@ def test_doctor_says_what_was_picked(capsys) -> None:
 
 def test_the_installed_command_ends_with_two() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "foundry3d.cli", "probe", "--models", "no/such"],
+        [sys.executable, "-m", "foundry3d", "probe", "--models", "no/such"],
         capture_output=True,
         text=True,
     )

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import foundry3d
-from foundry3d import compiled, kernels
-from foundry3d.backbone import Backbone, Tokens
+from foundry3d.baselines import FPSStudent, KMeansStudent, Merged
 from foundry3d.config import BackboneConfig, PartHeadConfig, ReductionConfig
-from foundry3d.cost import count
 from foundry3d.errors import InputError
-from foundry3d.heads import Classifier
-from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
-from foundry3d.segmenter import Segmenter
-from foundry3d.student import Student
+from foundry3d.heads.classifier import Classifier
+from foundry3d.heads.segmenter import Segmenter
+from foundry3d.inference import compiled, kernels
+from foundry3d.inference.cost import count
+from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.student import Student
 
 
 def stirred(model: nn.Module, points: Tensor, generator: torch.Generator) -> nn.Module:

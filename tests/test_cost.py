@@ -4,11 +4,12 @@ import pytest
 import torch
 from conftest import TINY
 
-from foundry3d.backbone import Backbone
 from foundry3d.config import BackboneConfig
-from foundry3d.cost import count, encoder_cost, paper_rows
 from foundry3d.errors import InputError
-from foundry3d.student import Student, student_config
+from foundry3d.inference.cost import count, encoder_cost
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student, student_config
+from foundry3d.paper.cost import paper_rows
 
 
 @pytest.fixture(scope="module")

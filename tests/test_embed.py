@@ -16,13 +16,13 @@ from conftest import TINY
 from test_files import CLOUDS, MESHES, npy, npz, ply, write
 
 from foundry3d import cli
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import save
+from foundry3d.checkpoints.folder import save
 from foundry3d.config import EmbedConfig, from_dict
-from foundry3d.embed import Policy, embed_clouds, read_policy
-from foundry3d.embed_files import embed
+from foundry3d.embed.clouds import Policy, embed_clouds, read_policy
+from foundry3d.embed.files import embed
 from foundry3d.errors import InputError, PartialFailure
-from foundry3d.student import Student
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
 from foundry3d.transforms import normalise
 
 RNG = np.random.default_rng(3)
@@ -355,7 +355,7 @@ def test_the_famous_meshes(shared: Path, tmp_path: Path, folder: Path) -> None:
         pytest.skip("famous meshes are not here")
     out = tmp_path / "features.npz"
     done = subprocess.run(
-        [sys.executable, "-m", "foundry3d.cli", "embed", source, "--model", folder, "--up", "y",
+        [sys.executable, "-m", "foundry3d", "embed", source, "--model", folder, "--up", "y",
          "--out", out],
         capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import save
+from foundry3d.checkpoints.folder import save
 from foundry3d.config import DataConfig, FewshotConfig, HeadConfig, TrainConfig, ZeroshotConfig
 from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
-from foundry3d.tasks import fewshot as module
-from foundry3d.tasks.fewshot import Folds, fewshot
-from foundry3d.tasks.zeroshot import (
+from foundry3d.evaluation import fewshot as module
+from foundry3d.evaluation.fewshot import Folds, fewshot
+from foundry3d.evaluation.zeroshot import (
     nearest_mean,
     nearest_text,
     read_texts,
@@ -22,6 +21,7 @@ from foundry3d.tasks.zeroshot import (
     unit,
     zeroshot,
 )
+from foundry3d.models.backbone import Backbone
 
 AXES = np.array([[1, 1, 0.2], [0.3, 0.3, 1], [1, 1, 1], [1, 0.3, 0.2], [0.1, 1, 1]])
 

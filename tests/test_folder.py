@@ -12,7 +12,7 @@ from foundry3d.config import DataConfig
 from foundry3d.data.folder import find_files, read_folder
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.errors import InputError
-from foundry3d.tasks.probe import probe
+from foundry3d.evaluation.probe import probe
 
 RNG = np.random.default_rng(5)
 

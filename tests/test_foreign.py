@@ -20,14 +20,15 @@ import numpy as np
 import pytest
 import torch
 
-from foundry3d import checkpoint, cost
-from foundry3d.backbone import Backbone
+from foundry3d.baselines import RandomSampling
+from foundry3d.checkpoints import folder as checkpoint
+from foundry3d.checkpoints.foreign import load_foreign
+from foundry3d.checkpoints.torch_files import Inert, read_torch
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
-from foundry3d.foreign import load_foreign
-from foundry3d.foreign_files import Inert, read_torch
-from foundry3d.reduce import RandomSampling
-from foundry3d.student import Student
+from foundry3d.inference import cost
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
 
 SIZES = BackboneConfig(
     groups=12, group_size=8, point_widths=(8, 16, 24), dim=24, depth=3, heads=4, position_dim=10

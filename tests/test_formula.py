@@ -6,12 +6,13 @@ import pytest
 import torch
 from conftest import TINY
 
-from foundry3d import cli, formula
-from foundry3d.backbone import Backbone
+from foundry3d import cli
 from foundry3d.config import BackboneConfig
-from foundry3d.cost import Cost, count, count_parts, encoder_cost
-from foundry3d.formula_table import part_rows, whole_rows
-from foundry3d.student import Student, student_config
+from foundry3d.inference.cost import Cost, count, count_parts, encoder_cost
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student, student_config
+from foundry3d.paper import formula
+from foundry3d.paper.formula_table import part_rows, whole_rows
 
 SIZES = [TINY, BackboneConfig()]
 

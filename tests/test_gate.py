@@ -4,19 +4,11 @@ import pytest
 import torch
 from conftest import TINY
 
-from foundry3d.backbone import Backbone
-from foundry3d.gate import (
-    Budget,
-    Gate,
-    by_probability,
-    draw_merged,
-    draw_supertokens,
-    fill_budget,
-    relative,
-    selection,
-)
-from foundry3d.gated import enter_dense
-from foundry3d.student import Student
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import Budget, draw_merged, draw_supertokens
+from foundry3d.models.entry import enter_dense
+from foundry3d.models.gate import Gate, by_probability, fill_budget, relative, selection
+from foundry3d.models.student import Student
 
 C, S = TINY.groups, 4
 

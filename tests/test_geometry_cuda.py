@@ -16,6 +16,7 @@ from torch import Tensor
 
 from foundry3d import geometry
 from foundry3d.errors import InputError
+from foundry3d.geometry import ops
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs Triton: pip install triton"
@@ -43,35 +44,35 @@ def clouds(kind: str, size: int) -> Tensor:
 
 def compare(kind: str, device: str) -> dict[str, bool]:
     """Which kernels give the indices of the torch form."""
-    from foundry3d import geometry_cuda
+    from foundry3d.geometry import cuda
 
     same = {}
     start = torch.tensor([0, 3, 6], device=device)
     for size, count in ((7, 7), (300, 12)):
         x = clouds(kind, size).to(device)
-        own = geometry_cuda.farthest_point_sample(x, count, start)
+        own = cuda.farthest_point_sample(x, count, start)
         torch_form = geometry.farthest_point_sample(x, count, start=start, backend="torch")
         same[f"sampling {count} of {size}"] = torch.equal(own, torch_form)
-    limit = geometry_cuda.MOST_IN_REGISTERS
+    limit = cuda.MOST_IN_REGISTERS
     for size, count in ((300, 20), (4500, 9)):
-        geometry_cuda.MOST_IN_REGISTERS = size - 1
+        cuda.MOST_IN_REGISTERS = size - 1
         x = clouds(kind, size).to(device)
-        own = geometry_cuda.farthest_point_sample(x, count, start)
+        own = cuda.farthest_point_sample(x, count, start)
         torch_form = geometry.farthest_point_sample(x, count, start=start, backend="torch")
         same[f"sampling {count} of {size} by blocks"] = torch.equal(own, torch_form)
-    geometry_cuda.MOST_IN_REGISTERS = limit
+    cuda.MOST_IN_REGISTERS = limit
     for size, queried, k in ((7, 7, 7), (300, 3, 32), (1500, 2, 1), (1500, 2, 40)):
         x = clouds(kind, size).to(device)
         queries = x[:, 1 : queried + 1]
-        own = geometry_cuda.nearest_neighbors(queries, x, k)
+        own = cuda.nearest_neighbors(queries, x, k)
         torch_form = geometry.nearest_neighbors(queries, x, k, backend="torch")
         same[f"{k} neighbours of {size}"] = torch.equal(own, torch_form)
     x = clouds(kind, 50).to(device)
-    own = geometry_cuda.greedy_order(x, (x[..., 0] + x[..., 1] + x[..., 2]).argmin(dim=1))
+    own = cuda.greedy_order(x, (x[..., 0] + x[..., 1] + x[..., 2]).argmin(dim=1))
     same["greedy order"] = torch.equal(own, geometry.greedy_order(x, backend="torch"))
     x[1, 20, 2] = float("nan")  # indices stay in range, and the cloud's centers tell of it
-    chosen = geometry_cuda.farthest_point_sample(x, 9, start)
-    found = geometry_cuda.nearest_neighbors(x[:, :2], x, 9)
+    chosen = cuda.farthest_point_sample(x, 9, start)
+    found = cuda.nearest_neighbors(x[:, :2], x, 9)
     inside = all(bool(((i >= 0) & (i < 50)).all()) for i in (chosen, found))
     same["not a number"] = inside and 20 in chosen[1]
     return same
@@ -123,9 +124,9 @@ def test_kernels_compile_without_fused_multiply_add(name: str) -> None:
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from foundry3d import geometry_cuda
+    from foundry3d.geometry import cuda
 
-    kernel = getattr(geometry_cuda, name)
+    kernel = getattr(cuda, name)
     kinds, constants = KERNELS[name]
     kinds = [*kinds.split(), *["constexpr"] * len(constants)]
     source = triton.compiler.ASTSource(
@@ -145,7 +146,7 @@ def test_kernels_compile_without_fused_multiply_add(name: str) -> None:
 
 @needs_triton
 def test_launches_switch_fusion_off() -> None:
-    from foundry3d import geometry_cuda
+    from foundry3d.geometry import cuda
 
     given: dict[str, Any] = {}
 
@@ -154,7 +155,7 @@ def test_launches_switch_fusion_off() -> None:
             given["grid"] = grid
             return lambda *arguments, **options: given.update(options)
 
-    geometry_cuda._launch(Kernel(), 3, torch.zeros(1), BLOCK=8, warps=2)
+    cuda._launch(Kernel(), 3, torch.zeros(1), BLOCK=8, warps=2)
     assert given == {"grid": (3,), "BLOCK": 8, "num_warps": 2, "enable_fp_fusion": False}
 
 
@@ -165,18 +166,18 @@ def cuda_points(size: int = 100, dtype: torch.dtype = torch.float32) -> Any:
 
 def test_triton_is_taken_where_it_applies(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = ModuleType("kernels")
-    monkeypatch.setattr(geometry, "_triton", lambda device: kernels)
+    monkeypatch.setattr(ops, "_triton", lambda device: kernels)
     for backend in ("auto", "triton"):
-        assert geometry._twin(cuda_points(), backend, triton=True) is kernels
-    assert geometry._twin(cuda_points(), "torch", triton=True) is None
-    assert geometry._twin(cuda_points(), "auto", triton=False) is None
-    assert geometry._twin(cuda_points(dtype=torch.float64), "auto", triton=True) is None
-    assert geometry._twin(torch.zeros(1, 4, 3, device="meta"), "auto", triton=True) is None
+        assert ops._twin(cuda_points(), backend, triton=True) is kernels
+    assert ops._twin(cuda_points(), "torch", triton=True) is None
+    assert ops._twin(cuda_points(), "auto", triton=False) is None
+    assert ops._twin(cuda_points(dtype=torch.float64), "auto", triton=True) is None
+    assert ops._twin(torch.zeros(1, 4, 3, device="meta"), "auto", triton=True) is None
     for points, fits in ((cuda_points(), False), (cuda_points(dtype=torch.float64), True)):
         with pytest.raises(InputError, match=r"takes float32 points on CUDA.*use backend='torch'"):
-            geometry._twin(points, "triton", triton=fits)
+            ops._twin(points, "triton", triton=fits)
     with pytest.raises(InputError, match="on the CPU"):
-        geometry._twin(cuda_points(), "compiled", triton=True)
+        ops._twin(cuda_points(), "compiled", triton=True)
 
 
 def test_triton_is_refused_elsewhere() -> None:
@@ -193,10 +194,10 @@ def test_triton_is_refused_elsewhere() -> None:
 def test_kernels_that_fail_or_err_are_not_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kernels: Any = ModuleType("foundry3d.geometry_cuda")
-    monkeypatch.setitem(sys.modules, "foundry3d.geometry_cuda", kernels)
-    monkeypatch.setattr("foundry3d.geometry_cuda", kernels, raising=False)
-    choose = geometry._triton.__wrapped__
+    kernels: Any = ModuleType("foundry3d.geometry.cuda")
+    monkeypatch.setitem(sys.modules, "foundry3d.geometry.cuda", kernels)
+    monkeypatch.setattr("foundry3d.geometry.cuda", kernels, raising=False)
+    choose = ops._triton.__wrapped__
 
     def fails(device: torch.device) -> bool:
         raise RuntimeError("no C compiler")

@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from foundry3d import geometry, geometry_search, geometry_tree
-from foundry3d.geometry_tree import Tree
+from foundry3d import geometry
+from foundry3d.geometry.search import farthest, nearest
+from foundry3d.geometry.tree import Tree, build
 
 
 def cloud(kind: str, size: int) -> Tensor:
@@ -33,18 +34,18 @@ SIZES = [1, 2, 33, 64, 777, 3001]
 
 
 def tree_of(x: Tensor, bucket: int = 32) -> Tree:
-    return geometry_tree.build(x.numpy(), bucket, threads=2)
+    return build(x.numpy(), bucket, threads=2)
 
 
 def sampled(x: Tensor, count: int, start: int, bucket: int = 32) -> Tensor:
     chosen = np.empty(count, np.int64)
-    geometry_search.farthest(tree_of(x, bucket), start, chosen)
+    farthest(tree_of(x, bucket), start, chosen)
     return torch.from_numpy(chosen)
 
 
 def searched(q: Tensor, x: Tensor, k: int, bucket: int = 32) -> Tensor:
     found = np.empty((len(q), k), np.int64)
-    geometry_search.nearest(tree_of(x, bucket), q.numpy(), found, threads=2)
+    nearest(tree_of(x, bucket), q.numpy(), found, threads=2)
     return torch.from_numpy(found)
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone
+from foundry3d.baselines.merged import Merged
 from foundry3d.config import ReductionConfig
-from foundry3d.gate import Gate, by_probability
-from foundry3d.heads import Classifier
-from foundry3d.reduce.merged import Merged
-from foundry3d.segmenter import Segmenter
-from foundry3d.student import Student
-from foundry3d.upsample import FeatureUpsampling
+from foundry3d.heads.classifier import Classifier
+from foundry3d.heads.segmenter import Segmenter
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.gate import Gate, by_probability
+from foundry3d.models.student import Student
+from foundry3d.models.upsample import FeatureUpsampling
 
 EPS = 2.0**-8  # half of the distance between bfloat16 neighbours at 1
 

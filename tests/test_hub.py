@@ -8,14 +8,15 @@ from conftest import TINY
 from torch import Tensor, nn
 
 import foundry3d
-from foundry3d import cli, hub
-from foundry3d.backbone import Backbone
+from foundry3d import cli
+from foundry3d.checkpoints import hub
 from foundry3d.config import DistillConfig, StudentConfig
 from foundry3d.errors import InputError
-from foundry3d.student import Student
-from foundry3d.tasks.distill import DistillTask, student_of
-from foundry3d.tasks.goals import Goal
-from foundry3d.tasks.task import Ready
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.training.distill import DistillTask, student_of
+from foundry3d.training.goals import Goal
+from foundry3d.training.task import Ready
 
 
 def test_a_shared_folder_is_a_checkpoint_with_a_card(teacher: Backbone, points, tmp_path: Path):

@@ -12,8 +12,8 @@ from conftest import TINY
 from test_training import DATA, TRAIN, metrics, same
 from torch import Tensor
 
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load, save
+from foundry3d.baselines import FPSStudent
+from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import (
     BackboneConfig,
     DistillConfig,
@@ -23,15 +23,15 @@ from foundry3d.config import (
     StudentConfig,
     to_dict,
 )
-from foundry3d.cost import count
 from foundry3d.errors import InputError
 from foundry3d.geometry import group_at, nearest_of
-from foundry3d.jepa import Jepa
-from foundry3d.mae import MaskedReconstruction
-from foundry3d.reduce import FPSStudent
-from foundry3d.student import Student
-from foundry3d.tasks.distill import DistillTask, distill, student_of
-from foundry3d.tokenizer import SingleStage
+from foundry3d.inference.cost import count
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import SingleStage
+from foundry3d.training.distill import DistillTask, distill, student_of
+from foundry3d.training.jepa import Jepa
+from foundry3d.training.mae import MaskedReconstruction
 
 LIGHT = LightTokenizerConfig(point_widths=(4, 8, 16), group_size=4, epochs=2)
 
@@ -167,7 +167,7 @@ def test_the_first_phase_touches_the_tokenizer_alone(
                 seen.append({k: v.clone() for k, v in self.student.state_dict().items()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("foundry3d.tasks.distill.DistillTask", Watched)
+        patch.setattr("foundry3d.training.distill.DistillTask", Watched)
         distill(config)
     first, second = seen
     for name, value in start.items():
@@ -233,7 +233,7 @@ def test_two_processes_pass_both_phases(saved: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(to_dict(config)))
     done = subprocess.run(
-        [sys.executable, "-m", "foundry3d.cli", "distill", "--config", str(recipe)],
+        [sys.executable, "-m", "foundry3d", "distill", "--config", str(recipe)],
         capture_output=True,
         text=True,
         timeout=240,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from foundry3d.errors import InputError
-from foundry3d.metrics import (
+from foundry3d.evaluation.metrics import (
     class_iou,
     confusion,
     mean_class_accuracy,

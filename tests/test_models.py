@@ -4,15 +4,15 @@ import torch
 from conftest import TINY
 
 import foundry3d
-from foundry3d.backbone import Backbone, untrained
+from foundry3d.baselines import RandomSampling
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
-from foundry3d.reduce import RandomSampling
-from foundry3d.student import Student
-from foundry3d.supertokens import DSO, key_bias
-from foundry3d.tokenizer import GroupConv
-from foundry3d.vit import Encoder
+from foundry3d.models.backbone import Backbone, untrained
+from foundry3d.models.student import Student
+from foundry3d.models.supertokens import DSO, key_bias
+from foundry3d.models.tokenizer import GroupConv
+from foundry3d.models.vit import Encoder
 
 OPTIONS = [
     {},

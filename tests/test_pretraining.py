@@ -3,11 +3,11 @@ import pytest
 import torch
 from conftest import TINY
 
-from foundry3d.backbone import Backbone
 from foundry3d.config import JepaConfig, MaskedConfig
 from foundry3d.errors import InputError
-from foundry3d.jepa import Jepa, Predictor, context_mask, padded, target_masks
-from foundry3d.mae import MaskedReconstruction, chamfer, random_mask
+from foundry3d.models.backbone import Backbone
+from foundry3d.training.jepa import Jepa, Predictor, context_mask, padded, target_masks
+from foundry3d.training.mae import MaskedReconstruction, chamfer, random_mask
 
 CPU = torch.device("cpu")
 SMALL = JepaConfig(predictor_dim=12, predictor_depth=2, predictor_heads=3)

@@ -7,15 +7,22 @@ import torch
 from conftest import TINY
 
 from foundry3d import demo as demonstration
-from foundry3d.backbone import Backbone, Tokens
+from foundry3d.baselines import Merged, RandomSampling
 from foundry3d.config import DataConfig, DemoConfig, ReductionConfig
 from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
-from foundry3d.figures import draw_grid, pca_basis, pca_colours
-from foundry3d.reduce import Merged, RandomSampling
-from foundry3d.report import probe_row
-from foundry3d.results import append, table
-from foundry3d.tasks.probe import C_GRID, choose_c, extract, probe, score, untrained_like
+from foundry3d.evaluation.probe import (
+    C_GRID,
+    choose_c,
+    extract,
+    probe,
+    probe_row,
+    score,
+    untrained_like,
+)
+from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.report.figures import draw_grid, pca_basis, pca_colours
+from foundry3d.report.rows import append, table
 
 
 def blobs(n: int, apart: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,12 +13,12 @@ from test_published import modelnet40, some
 from foundry3d.config import PrepareConfig
 from foundry3d.data.archive import read_archive
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.published.commands import compare, prepare
 from foundry3d.data.published.fewshot import MODELNET_FEWSHOT, QUERIES, episode, fold
 from foundry3d.data.published.modelnet import MODELNET40_H5, MODELNET40_NORMAL
 from foundry3d.data.published.pickles import numbers, read_pickle
 from foundry3d.data.published.record import Split
 from foundry3d.data.published.sources import read_published
-from foundry3d.datasets import compare, prepare
 from foundry3d.errors import InputError
 
 

@@ -8,20 +8,7 @@ import torch
 from conftest import TINY
 from torch import Tensor, nn
 
-from foundry3d import checkpoint
-from foundry3d.backbone import Backbone
-from foundry3d.config import (
-    DataConfig,
-    DistillConfig,
-    KMeansStudentConfig,
-    MergedConfig,
-    ReductionConfig,
-    TrainConfig,
-)
-from foundry3d.cost import count
-from foundry3d.errors import InputError
-from foundry3d.geometry import Groups, gather
-from foundry3d.reduce import (
+from foundry3d.baselines import (
     FPSStudent,
     KMeansStudent,
     LargerGroups,
@@ -31,15 +18,28 @@ from foundry3d.reduce import (
     Reduction,
     fit_prototypes,
 )
-from foundry3d.reduce.matching import (
+from foundry3d.baselines.matching import (
     cluster,
     energy_matching,
     merge,
     merged_sizes,
     soft_matching,
 )
-from foundry3d.reduce.trace import Trace
-from foundry3d.tasks.distill import distill
+from foundry3d.baselines.trace import Trace
+from foundry3d.checkpoints import folder as checkpoint
+from foundry3d.config import (
+    DataConfig,
+    DistillConfig,
+    KMeansStudentConfig,
+    MergedConfig,
+    ReductionConfig,
+    TrainConfig,
+)
+from foundry3d.errors import InputError
+from foundry3d.geometry import Groups, gather
+from foundry3d.inference.cost import count
+from foundry3d.models.backbone import Backbone
+from foundry3d.training.distill import distill
 
 HOOKED = ("tome", "pitome", "kmeans", "fps", "random")
 METHODS = (*HOOKED, "patchmerger")

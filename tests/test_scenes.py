@@ -17,21 +17,21 @@ from test_embed import read, run, said  # noqa: F401
 from test_files import npy, write
 
 import foundry3d
-from foundry3d import scene_memory as memory
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import save
+from foundry3d.baselines import Merged
+from foundry3d.checkpoints.folder import save
 from foundry3d.config import BackboneConfig, EmbedConfig, MergedConfig, from_dict
-from foundry3d.embed_files import embed
+from foundry3d.embed.files import embed
 from foundry3d.errors import InputError
-from foundry3d.figures_scene import look
 from foundry3d.geometry import Groups, group_points
-from foundry3d.reduce import Merged
-from foundry3d.scene_dense import dense_features
-from foundry3d.scene_memory import attention, groups_at_once, in_bytes, scene_memory
-from foundry3d.scene_windows import encode_windows, fitted, split_windows, zoom
-from foundry3d.scenes import Scene, encode_scene, group_scene
-from foundry3d.student import Student
-from foundry3d.upsample import interpolate
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.models.upsample import interpolate
+from foundry3d.report.scene_views import look
+from foundry3d.scenes import memory
+from foundry3d.scenes.dense import dense_features
+from foundry3d.scenes.memory import attention, groups_at_once, in_bytes, scene_memory
+from foundry3d.scenes.scene import Scene, encode_scene, group_scene
+from foundry3d.scenes.windows import encode_windows, fitted, split_windows, zoom
 from foundry3d.writing import npy_rows
 
 RNG = np.random.default_rng(5)
@@ -243,12 +243,12 @@ def test_memory_grows_with_points_alone(teacher: Backbone) -> None:
 PEAK = """
 import sys, torch
 from pathlib import Path
-from foundry3d.backbone import Backbone
+from foundry3d.models.backbone import Backbone
 from foundry3d.config import BackboneConfig
 from foundry3d.geometry import farthest_point_sample, nearest_neighbors
-from foundry3d.scenes import encode_scene, group_scene
-from foundry3d.scene_memory import scene_memory
-from foundry3d.student import Student
+from foundry3d.scenes.scene import encode_scene, group_scene
+from foundry3d.scenes.memory import scene_memory
+from foundry3d.models.student import Student
 
 def high():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -353,8 +353,8 @@ def fitted_radius(centers: torch.Tensor) -> float:
 def test_dense_chunks_are_the_interpolation(
     cloud: str, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
-    monkeypatch.setattr("foundry3d.scene_dense.SEARCHED", 300)
-    monkeypatch.setattr("foundry3d.scene_dense.MOST_TEMPORARY", 4 * 4 * 5 * 70)
+    monkeypatch.setattr("foundry3d.scenes.dense.SEARCHED", 300)
+    monkeypatch.setattr("foundry3d.scenes.dense.MOST_TEMPORARY", 4 * 4 * 5 * 70)
     points = CLOUDS[cloud]
     features = torch.randn(1, 50, 5, generator=generator)
     chunks = list(dense_features(points, points[:, :50], features))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load, load_backbone, save
+from foundry3d.checkpoints.folder import load, load_backbone, save
 from foundry3d.config import (
     AugmentConfig,
     BudgetDraws,
@@ -17,15 +16,16 @@ from foundry3d.config import (
     TrainConfig,
     read_recipe,
 )
+from foundry3d.config.protocols import deviations
 from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.parts import part_splits, parts_of_category
 from foundry3d.data.procedural import CATEGORIES, category_parts, generate
 from foundry3d.errors import InputError
-from foundry3d.protocols import deviations
-from foundry3d.segmenter import PartHead, Segmenter, spread_blocks
-from foundry3d.student import Student
-from foundry3d.tasks.segment import SegmentTask, drawn, segment
+from foundry3d.evaluation.segment import SegmentTask, drawn, segment
+from foundry3d.heads.segmenter import PartHead, Segmenter, spread_blocks
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
 
 HEAD = PartHeadConfig(upsampling=(12, 16), hidden=(20, 16), dropout=0.3, label_dim=8)
 OWNED = ((0, 1), (2, 3, 4), ())

@@ -22,8 +22,8 @@ from foundry3d.data.packing import pack, write_shard
 from foundry3d.data.shards import Index, read_index, samples, write_index
 from foundry3d.data.streaming import Shards, share, shuffled
 from foundry3d.errors import InputError
-from foundry3d.tasks.callbacks import KeepLast
-from foundry3d.tasks.pretrain import pretrain
+from foundry3d.training.callbacks import KeepLast
+from foundry3d.training.pretrain import pretrain
 
 POINTS = 16
 

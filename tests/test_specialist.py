@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from foundry3d import cli
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load, read_config, save
+from foundry3d.checkpoints.folder import load, read_config, save
 from foundry3d.config import (
     BudgetDraws,
     DataConfig,
@@ -22,18 +21,19 @@ from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import LabelledBatches
 from foundry3d.errors import InputError
-from foundry3d.heads import Classifier
-from foundry3d.results import read_rows
-from foundry3d.segmenter import Segmenter
-from foundry3d.student import Student
-from foundry3d.tasks.finetune import labelled_splits
-from foundry3d.tasks.specialize import (
+from foundry3d.evaluation.finetune import labelled_splits
+from foundry3d.evaluation.specialize import (
     ClassSpecialist,
     answers,
     divergence,
     specialist_of,
     specialize,
 )
+from foundry3d.heads.classifier import Classifier
+from foundry3d.heads.segmenter import Segmenter
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.report.rows import read_rows
 
 CLASSES = ("lying", "standing")
 PARTS = ("bottom", "top", "left", "right")

@@ -10,8 +10,7 @@ from conftest import TINY
 from test_classify import ellipsoids
 
 from foundry3d import cli
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load_backbone, save
+from foundry3d.checkpoints.folder import load_backbone, save
 from foundry3d.config import (
     ClassifyConfig,
     DataConfig,
@@ -25,16 +24,17 @@ from foundry3d.config import (
 )
 from foundry3d.data.archive import write_archive
 from foundry3d.errors import InputError, PartialFailure
-from foundry3d.results import append, read_rows
-from foundry3d.student import Student
-from foundry3d.suite import run as module
-from foundry3d.suite.cells import Cell, cells_of, columns_of
-from foundry3d.suite.models import is_reconstructing, reduced_at_test, supertoken_settings
-from foundry3d.suite.pictures import logged, losses_and_scores, scores_over_tokens
-from foundry3d.suite.render import grid_of, latex, markdown, text_of
-from foundry3d.suite.run import run_apart, run_here, stages, suite, wanted_cells
-from foundry3d.suite.tables import COLUMNS, MODELS, TABLES, paper_figures
-from foundry3d.suite.work import settings_of
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.paper.suite import run as module
+from foundry3d.paper.suite.cells import Cell, cells_of, columns_of
+from foundry3d.paper.suite.models import is_reconstructing, reduced_at_test, supertoken_settings
+from foundry3d.paper.suite.pictures import logged, losses_and_scores, scores_over_tokens
+from foundry3d.paper.suite.render import grid_of, latex, markdown, text_of
+from foundry3d.paper.suite.run import run_apart, run_here, stages, suite, wanted_cells
+from foundry3d.paper.suite.tables import COLUMNS, MODELS, TABLES, paper_figures
+from foundry3d.paper.suite.work import settings_of
+from foundry3d.report.rows import append, read_rows
 
 TRAIN = TrainConfig(epochs=1, batch_size=16, warmup_epochs=0, lr=3e-3, accelerator="cpu")
 

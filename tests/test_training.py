@@ -13,8 +13,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load, save
+from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import (
     AugmentConfig,
     DataConfig,
@@ -26,11 +25,12 @@ from foundry3d.config import (
 )
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
-from foundry3d.student import Student
-from foundry3d.tasks.distill import DistillTask, distill
-from foundry3d.tasks.engine import fit
-from foundry3d.tasks.pretrain import PretrainTask, pretrain
-from foundry3d.tasks.task import rate
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.training.distill import DistillTask, distill
+from foundry3d.training.engine import fit
+from foundry3d.training.pretrain import PretrainTask, pretrain
+from foundry3d.training.task import rate
 
 DATA = DataConfig(train_clouds=48, test=None, points=64, validation=0.0)
 TRAIN = TrainConfig(epochs=2, batch_size=16, warmup_epochs=1, accelerator="cpu")
@@ -100,7 +100,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     config = (tmp_path / "whole" / "config.yaml").read_text()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(config.replace(str(tmp_path / "whole"), str(broken)))
-    command = [sys.executable, "-m", "foundry3d.cli", "pretrain", "--config", str(recipe)]
+    command = [sys.executable, "-m", "foundry3d", "pretrain", "--config", str(recipe)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     last = broken / "checkpoints" / "last.ckpt"
     limit = time.monotonic() + 240
@@ -218,7 +218,7 @@ def test_one_process_of_two_reads_half(tmp_path: Path) -> None:
         )
     )
     done = subprocess.run(
-        [sys.executable, "-m", "foundry3d.cli", "pretrain", "--config", str(recipe)],
+        [sys.executable, "-m", "foundry3d", "pretrain", "--config", str(recipe)],
         capture_output=True,
         text=True,
         timeout=240,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from foundry3d import upsample
-from foundry3d.upsample import FeatureUpsampling, interpolate
+from foundry3d.models import upsample
+from foundry3d.models.upsample import FeatureUpsampling, interpolate
 
 
 def test_reference(shared) -> None:

@@ -4,10 +4,10 @@
 makes fewer groups at inference, `students` are the static students of Table 4.
 """
 
-from foundry3d.reduce.merged import Merged
-from foundry3d.reduce.sampling import LargerGroups, RandomSampling
-from foundry3d.reduce.students import FPSStudent, KMeansStudent, fit_prototypes
-from foundry3d.reduce.trace import PatchMerger, Reduction
+from foundry3d.baselines.merged import Merged
+from foundry3d.baselines.sampling import LargerGroups, RandomSampling
+from foundry3d.baselines.students import FPSStudent, KMeansStudent, fit_prototypes
+from foundry3d.baselines.trace import PatchMerger, Reduction
 
 __all__ = [
     "FPSStudent",

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Tokens
+from foundry3d.baselines.trace import PatchMerger, Reduction, Trace
+from foundry3d.baselines.wrapped import Wrapped, copied
 from foundry3d.config import MergedConfig, ReductionConfig
 from foundry3d.geometry import Groups
-from foundry3d.reduce.trace import PatchMerger, Reduction, Trace
-from foundry3d.reduce.wrapped import Wrapped, copied
-from foundry3d.vit import State, initialise
+from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.vit import State, initialise
 
 
 class Merged(Wrapped):

@@ -10,11 +10,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone
+from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, gather, group_points
-from foundry3d.reduce.wrapped import Wrapped
+from foundry3d.models.backbone import Backbone
 
 
 def random_choice(

@@ -11,15 +11,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone, Tokens
+from foundry3d.baselines.matching import merge, merged_sizes, nearest_seed
+from foundry3d.baselines.sampling import larger_size
+from foundry3d.baselines.wrapped import Wrapped, copied
 from foundry3d.config import BackboneConfig, FPSStudentConfig, KMeansStudentConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, gather, group_at
-from foundry3d.reduce.matching import merge, merged_sizes, nearest_seed
-from foundry3d.reduce.sampling import larger_size
-from foundry3d.reduce.wrapped import Wrapped, copied
-from foundry3d.supertokens import key_bias
-from foundry3d.upsample import interpolate
+from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.supertokens import key_bias
+from foundry3d.models.upsample import interpolate
 
 
 class LayeredGroups(Groups):

@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from foundry3d.config import ReductionConfig
-from foundry3d.geometry import gather
-from foundry3d.reduce.matching import (
+from foundry3d.baselines.matching import (
     cluster,
     energy_matching,
     merge,
@@ -20,8 +18,10 @@ from foundry3d.reduce.matching import (
     nearest_seed,
     soft_matching,
 )
-from foundry3d.reduce.sampling import random_choice
-from foundry3d.vit import State
+from foundry3d.baselines.sampling import random_choice
+from foundry3d.config import ReductionConfig
+from foundry3d.geometry import gather
+from foundry3d.models.vit import State
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Tokens
 from foundry3d.config import BackboneConfig
 from foundry3d.geometry import Groups
-from foundry3d.tokenizer import Position, SingleStage, Tokenizer
-from foundry3d.vit import Encoder
+from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.tokenizer import Position, SingleStage, Tokenizer
+from foundry3d.models.vit import Encoder
 
 
 class Wrapped(nn.Module):

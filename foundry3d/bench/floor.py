@@ -18,8 +18,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from foundry3d.cost import Layer
-from foundry3d.kernels import KERNELS
+from foundry3d.inference.cost import Layer
+from foundry3d.inference.kernels import KERNELS
 
 PIECES = (None, 2048)
 """Rows of a product that are tried: all of them at once, or pieces of so many."""

@@ -20,14 +20,14 @@ from foundry3d.bench.measure import interleaved, machine, timings, waiting
 from foundry3d.bench.subjects import Subject, cloud_points, model_of, scene_points
 from foundry3d.config import BenchConfig
 from foundry3d.geometry import (
-    Backend,
     farthest_point_sample,
     gather,
     group_points,
     nearest_neighbors,
 )
-from foundry3d.results import code_version
-from foundry3d.tasks.engine import retain_memory
+from foundry3d.geometry.ops import Backend
+from foundry3d.report.rows import code_version
+from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
 

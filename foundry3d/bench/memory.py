@@ -128,7 +128,7 @@ def call_of(subject: Subject) -> Callable[[], object]:
     small = replace(subject, clouds=min(2, subject.clouds))
     make: Callable[[Subject], Callable[[], object]] = subjects.runner
     if subject.form in ("pretrain", "distill"):
-        from foundry3d.bench.train import Step
+        from foundry3d.bench.steps import Step
 
         make = Step
     elif subject.form in scene_forms.FORMS:

@@ -31,10 +31,11 @@ from foundry3d.bench.subjects import (
     sample_output,
 )
 from foundry3d.config import BenchConfig
-from foundry3d.cost import TOME_SCHEDULES, linear_layers
 from foundry3d.errors import InputError
-from foundry3d.results import code_version
-from foundry3d.tasks.engine import retain_memory
+from foundry3d.inference.cost import linear_layers
+from foundry3d.paper.cost import TOME_SCHEDULES
+from foundry3d.report.rows import code_version
+from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
-from foundry3d.cost import TOME_SCHEDULES
+from foundry3d.paper.cost import TOME_SCHEDULES
 
 Key = tuple[str, int | None, int | None, float | None]
 """Method, supertokens, token budget, ratio."""

@@ -13,10 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Tokens
 from foundry3d.errors import InputError
 from foundry3d.geometry import group_points
-from foundry3d.tokenizer import Tokenizer
+from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.tokenizer import Tokenizer
 
 BATCHES = (64, 8, 1)
 """Clouds a call that the plain form is tried at."""

@@ -12,7 +12,7 @@ from foundry3d.bench.paper import CPU, GPU, beside
 from foundry3d.bench.subjects import forget
 from foundry3d.bench.targets import target_rows
 from foundry3d.config import BenchConfig
-from foundry3d.results import code_version, table
+from foundry3d.report.rows import code_version, table
 from foundry3d.writing import replacing
 
 COLUMNS = {

@@ -22,9 +22,9 @@ from foundry3d.bench.measure import interleaved, machine, timings, waiting
 from foundry3d.bench.memory import measured
 from foundry3d.bench.subjects import Subject, described, model_of
 from foundry3d.config import BenchConfig
-from foundry3d.figures import Curves, draw_lines
-from foundry3d.results import code_version
-from foundry3d.tasks.engine import retain_memory
+from foundry3d.report.figures import Curves, draw_lines
+from foundry3d.report.rows import code_version
+from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
 

@@ -13,7 +13,6 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from foundry3d.backbone import Tokens
 from foundry3d.bench.floor import floor_seconds, merged
 from foundry3d.bench.measure import (
     agreement,
@@ -27,12 +26,13 @@ from foundry3d.bench.memory import measured
 from foundry3d.bench.scene_forms import runner
 from foundry3d.bench.subjects import Subject, described, model_of, paper_students, scene_points
 from foundry3d.config import BenchConfig
-from foundry3d.cost import linear_layers
 from foundry3d.errors import InputError
-from foundry3d.results import code_version
-from foundry3d.scene_memory import require_attention, scene_memory
-from foundry3d.scenes import encode_scene, group_scene
-from foundry3d.tasks.engine import retain_memory
+from foundry3d.inference.cost import linear_layers
+from foundry3d.models.backbone import Tokens
+from foundry3d.report.rows import code_version
+from foundry3d.scenes.memory import require_attention, scene_memory
+from foundry3d.scenes.scene import encode_scene, group_scene
+from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Tokens
 from foundry3d.bench.subjects import Subject, formed, model_of, scene_points
 from foundry3d.geometry import farthest_point_sample, gather, nearest_neighbors
-from foundry3d.scene_dense import dense_features
-from foundry3d.scene_windows import encode_windows
-from foundry3d.scenes import Scene, SceneModel, encode_scene, group_scene
+from foundry3d.models.backbone import Tokens
+from foundry3d.scenes.dense import dense_features
+from foundry3d.scenes.scene import Scene, SceneModel, encode_scene, group_scene
+from foundry3d.scenes.windows import encode_windows
 
 FORMS = ("plain scene", "streamed", "windows", "dense", "geometry")
 """What `runner` runs."""

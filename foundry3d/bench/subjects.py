@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from foundry3d import config as configs
-from foundry3d.backbone import Backbone, Tokens, require_teacher, untrained
+from foundry3d.baselines.merged import Merged
 from foundry3d.bench.reference import PlainTeacher
-from foundry3d.checkpoint import load_backbone
-from foundry3d.compiled import compile as compiled
+from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import ReductionConfig
 from foundry3d.config.records import require
-from foundry3d.cost import count
 from foundry3d.data import procedural
-from foundry3d.kernels import FastLinear
-from foundry3d.reduce.merged import Merged
-from foundry3d.student import Student
+from foundry3d.inference.compiled import compile as compiled
+from foundry3d.inference.cost import count
+from foundry3d.inference.kernels import FastLinear
+from foundry3d.models.backbone import Backbone, Tokens, require_teacher, untrained
+from foundry3d.models.student import Student
 
 Form = Literal[
     "published", "training", "compiled", "pretrain", "distill",

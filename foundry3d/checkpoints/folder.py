@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from foundry3d.backbone import Backbone
+from foundry3d.baselines import FPSStudent, KMeansStudent, Merged
+from foundry3d.checkpoints.foreign import load_foreign
 from foundry3d.config import (
     BackboneConfig,
     ClassifierConfig,
@@ -31,12 +32,11 @@ from foundry3d.config import (
     to_dict,
 )
 from foundry3d.errors import InputError
-from foundry3d.foreign import load_foreign
-from foundry3d.heads import Classifier, Headed, Inner
-from foundry3d.kernels import is_compiled
-from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
-from foundry3d.segmenter import Segmenter
-from foundry3d.student import Student
+from foundry3d.heads.classifier import Classifier, Headed, Inner
+from foundry3d.heads.segmenter import Segmenter
+from foundry3d.inference.kernels import is_compiled
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
 
 FORMAT, VERSION = "foundry3d", 1
 

@@ -13,11 +13,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone
+from foundry3d.checkpoints.layouts import LAYOUTS, Keys, recognise, sort_keys
+from foundry3d.checkpoints.torch_files import (
+    check_tensors,
+    hyper_parameters,
+    read_torch,
+    state_dict,
+)
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
-from foundry3d.foreign_files import check_tensors, hyper_parameters, read_torch, state_dict
-from foundry3d.foreign_tables import LAYOUTS, Keys, recognise, sort_keys
+from foundry3d.models.backbone import Backbone
 
 STORED = {  # our sizes, as Lightning checkpoints store them and as `load_foreign` is given them
     "heads": ("encoder_heads", "num_heads"),

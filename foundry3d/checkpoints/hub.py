@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load, read_config, save
+from foundry3d.checkpoints.folder import load, read_config, save
+from foundry3d.checkpoints.foreign import load_foreign
 from foundry3d.config import ConvertConfig
-from foundry3d.cost import count
 from foundry3d.errors import InputError
-from foundry3d.foreign import load_foreign
-from foundry3d.student import Student
+from foundry3d.inference.cost import count
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
 
 HEAD = """---
 library_name: foundry3d

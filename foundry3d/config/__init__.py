@@ -4,60 +4,44 @@ Unknown keys and unusable values are errors where the record is made. No torch h
 line reads this room alone to print its help.
 """
 
+from foundry3d.config.baselines import (
+    FPSStudentConfig,
+    KMeansStudentConfig,
+    MergedConfig,
+    ReductionConfig,
+)
 from foundry3d.config.bench import BenchConfig
 from foundry3d.config.budgets import LAMBDAS, BudgetsConfig, SweepConfig
-from foundry3d.config.commands import (
-    ConvertConfig,
-    CostConfig,
-    DemoConfig,
-    DistillConfig,
-    DoctorConfig,
-    EmbedConfig,
-    PackConfig,
-    PretrainConfig,
-    ProbeConfig,
-)
-from foundry3d.config.datasets import CheckConfig, PrepareConfig
+from foundry3d.config.commands import ConvertConfig, CostConfig, DemoConfig, DoctorConfig
+from foundry3d.config.datasets import CheckConfig, PackConfig, PrepareConfig
+from foundry3d.config.distillation import BudgetDraws, DistillConfig, LightTokenizerConfig
 from foundry3d.config.downstream import (
-    ClassifierConfig,
     ClassifyConfig,
     FewshotConfig,
     FinetuneConfig,
-    HeadConfig,
-    HeadedConfig,
+    ProbeConfig,
+    SegmentConfig,
+    SpecialistConfig,
     ZeroshotConfig,
 )
-from foundry3d.config.light import LightTokenizerConfig
-from foundry3d.config.models import (
-    PRESETS,
-    BackboneConfig,
-    JepaConfig,
-    MaskedConfig,
-    StudentConfig,
-    preset,
+from foundry3d.config.embed import EmbedConfig
+from foundry3d.config.heads import (
+    ClassifierConfig,
+    HeadConfig,
+    HeadedConfig,
+    PartHeadConfig,
+    SegmenterConfig,
 )
+from foundry3d.config.models import PRESETS, BackboneConfig, StudentConfig, preset
+from foundry3d.config.pretraining import JepaConfig, MaskedConfig, PretrainConfig
 from foundry3d.config.records import (
     RECIPES,
     from_dict,
     read_recipe,
     to_dict,
 )
-from foundry3d.config.reduction import (
-    FPSStudentConfig,
-    KMeansStudentConfig,
-    MergedConfig,
-    ReductionConfig,
-)
-from foundry3d.config.segmentation import PartHeadConfig, SegmentConfig, SegmenterConfig
-from foundry3d.config.specialist import SpecialistConfig
 from foundry3d.config.suite import SuiteConfig
-from foundry3d.config.training import (
-    PRECISIONS,
-    AugmentConfig,
-    BudgetDraws,
-    DataConfig,
-    TrainConfig,
-)
+from foundry3d.config.training import PRECISIONS, AugmentConfig, DataConfig, TrainConfig
 
 __all__ = [
     "LAMBDAS",

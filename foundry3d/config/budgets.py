@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from foundry3d.config.commands import DistillConfig
+from foundry3d.config.distillation import DistillConfig
 from foundry3d.config.records import require
 from foundry3d.config.training import DataConfig
 

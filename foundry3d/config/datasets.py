@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foundry3d.config.records import require
+from foundry3d.config.records import positive, require
 
 
 def _name_and_folder(dataset: tuple[str, ...], command: str) -> None:
@@ -45,3 +45,28 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         _name_and_folder(self.dataset, "prepare")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """`foundry3d data pack`: a large collection as tar shards that training streams.
+
+    Attributes:
+        source: an .npz archive, a folder of point-cloud files, or `procedural`.
+        out: folder of the shards and their index; must not hold anything yet.
+        shard_clouds: clouds of a shard.
+        clouds: built-in shapes to pack.
+        points: of a built-in shape, or drawn from a mesh; files of points keep all of theirs.
+        seed: of built-in shapes, points drawn from meshes, and the order.
+    """
+
+    source: str = "procedural"
+    out: str = "shards"
+    shard_clouds: int = 1000
+    clouds: int = 4000
+    points: int = 8192
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive(self, "shard_clouds", "clouds", "points")
+        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")

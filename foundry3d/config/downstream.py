@@ -2,107 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from foundry3d.config.models import BackboneConfig, StudentConfig
-from foundry3d.config.records import fraction, from_dict, positive, require
-from foundry3d.config.reduction import FPSStudentConfig, KMeansStudentConfig, MergedConfig
-from foundry3d.config.training import AugmentConfig, BudgetDraws, DataConfig, TrainConfig
-
-InnerConfig = BackboneConfig | StudentConfig | MergedConfig | FPSStudentConfig | KMeansStudentConfig
-INNER: dict[str, type[InnerConfig]] = {
-    "backbone": BackboneConfig,
-    "student": StudentConfig,
-    "merged": MergedConfig,
-    "fps_student": FPSStudentConfig,
-    "kmeans_student": KMeansStudentConfig,
-}
-
-
-def kind_of(config: InnerConfig) -> str:
-    """The kind in `INNER` of a model's sizes."""
-    return next(kind for kind, record in INNER.items() if isinstance(config, record))
-
-
-def shape_of(config: InnerConfig) -> BackboneConfig:
-    """The transformer in a model's sizes."""
-    return config if isinstance(config, BackboneConfig) else config.backbone
-
-
-def encoded(config: InnerConfig) -> int | None:
-    """Tokens that a model of these sizes encodes, or that leave its encoder.
-
-    None for a student with a gate, which decides that for every cloud.
-    """
-    if isinstance(config, BackboneConfig):
-        return config.groups
-    return None if isinstance(config, StudentConfig) and config.gate else config.supertokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadConfig:
-    """The classification head on pooled features (field.md E2).
-
-    Attributes:
-        hidden: widths of the hidden layers, each a Linear without bias, BatchNorm, ReLU and
-            dropout; none = one Linear.
-        dropout: after every hidden layer, training only.
-    """
-
-    hidden: tuple[int, ...] = (256, 256)
-    dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        require(
-            all(width > 0 for width in self.hidden),
-            f"hidden widths must be positive, got {self.hidden}",
-        )
-        fraction(self, "dropout")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadedConfig:
-    """A model under a head: what its checkpoint stores.
-
-    Attributes:
-        kind: of the model under the head, one of `INNER`.
-        inner: its sizes; a plain dictionary is read as the record of that kind.
-    """
-
-    kind: str
-    inner: InnerConfig
-
-    def __post_init__(self) -> None:
-        require(self.kind in INNER, f"kind is one of {', '.join(INNER)}; got {self.kind!r}")
-        if isinstance(self.inner, dict):
-            object.__setattr__(self, "inner", from_dict(INNER[self.kind], self.inner))
-        require(
-            isinstance(self.inner, INNER[self.kind]),
-            f"a {self.kind} has a {INNER[self.kind].__name__}, got {type(self.inner).__name__}",
-        )
-
-    @property
-    def shape(self) -> BackboneConfig:
-        """Sizes of the transformer."""
-        return shape_of(self.inner)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierConfig(HeadedConfig):
-    """A model with a classification head.
-
-    Attributes:
-        head: sizes of the head.
-        classes: names by label.
-    """
-
-    head: HeadConfig = field(default_factory=HeadConfig)
-    classes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(len(self.classes) > 1, f"expected at least two classes, got {self.classes}")
+from foundry3d.config.distillation import BudgetDraws
+from foundry3d.config.heads import HeadConfig, PartHeadConfig
+from foundry3d.config.records import fraction, positive, require
+from foundry3d.config.training import AugmentConfig, DataConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,3 +144,115 @@ class ZeroshotConfig:
     def __post_init__(self) -> None:
         require(len(self.models) > 0, "name at least one saved model with --models")
         positive(self, "neighbors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig(FinetuneConfig):
+    """`foundry3d segment`: part segmentation; held-out clouds choose the epoch.
+
+    Defaults are those of Point-JEPA on ShapeNetPart (field.md E3). Points are always drawn at
+    random, in training with their parts.
+
+    Attributes:
+        head: the part head.
+        without: parts left out of the second mean of data-set IoU, such as a background.
+    """
+
+    out: str = "runs/segment"
+    drop_path: float = 0.1
+    without: tuple[str, ...] = ()
+    head: PartHeadConfig = field(default_factory=PartHeadConfig)
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(scale=(0.8, 1.25), rotate=False)
+    )
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            epochs=300, batch_size=16, lr=2e-4, warmup_epochs=10, clip=10.0
+        )
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.data.subsample == "random",
+            f"part segmentation draws points at random, got data.subsample {self.data.subsample}",
+        )
+
+
+OF_THE_TEACHER = (
+    "protocol",
+    "scratch",
+    "groups",
+    "group_size",
+    "dropout",
+    "attention_dropout",
+    "drop_path",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialistConfig(FinetuneConfig):
+    """`foundry3d specialize`: a student of a fine-tuned model's outputs, without labels.
+
+    The paper's Table 2 and appendix B.2: Kullback-Leibler divergence alone; tokenizer, position
+    and encoder frozen, supertokens and head trained. The paper names no other setting.
+
+    Attributes:
+        model: the teacher, a saved classifier or segmenter (folder); its sizes are the student's.
+        supertokens: s.
+        assignment_heads: as in `StudentConfig`.
+        gate: the student gets a gate; with budgets.random_ratio it learns which tokens to merge.
+        temperature: divides the logits of both before the divergence, which is multiplied by its
+            square.
+        without: parts left out of the second mean of data-set IoU (segmenters).
+    """
+
+    model: str = "runs/classify/model"
+    out: str = "runs/specialist"
+    supertokens: int = 16
+    assignment_heads: int = 1
+    gate: bool = False
+    temperature: float = 1.0
+    without: tuple[str, ...] = ()
+    unfreeze_tokenizer: int | None = None
+    unfreeze_position: int | None = None
+    unfreeze_encoder: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "supertokens", "assignment_heads", "temperature")
+        defaults = {field.name: field.default for field in fields(FinetuneConfig)}
+        changed = [name for name in OF_THE_TEACHER if getattr(self, name) != defaults[name]]
+        require(
+            not changed, f"a specialist takes {', '.join(changed)} from its teacher; leave them out"
+        )
+        require(
+            self.gate or not self.budgets.random_ratio,
+            "budgets.random_ratio needs the gate; add --gate",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """`foundry3d probe`: linear SVM and k-NN on frozen features; the untrained network is a row.
+
+    Attributes:
+        models: saved models (folders), in the order of the table.
+        random_tokens: for every teacher among them, also rows that encode this many random tokens.
+        out: JSON-lines file the rows are added to; null = only shown.
+        data: labelled clouds with a test part.
+        seed: of the untrained weights and the held-out clouds.
+    """
+
+    models: tuple[str, ...] = ()
+    random_tokens: tuple[int, ...] = ()
+    out: str | None = "results.jsonl"
+    data: DataConfig = field(default_factory=DataConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(len(self.models) > 0, "name at least one saved model with --models")
+        require(
+            all(n > 0 for n in self.random_tokens),
+            f"random_tokens must be positive, got {self.random_tokens}",
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from foundry3d.config.light import check_widths
 from foundry3d.config.records import fraction, from_dict, positive, require
 
 
@@ -145,66 +144,9 @@ class StudentConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class MaskedConfig:
-    """Masked reconstruction (Point-MAE).
-
-    Attributes:
-        mask_ratio: share of the groups that is hidden from the encoder.
-        decoder_depth: blocks of the decoder.
-        decoder_heads: attention heads of the decoder.
-    """
-
-    mask_ratio: float = 0.6
-    decoder_depth: int = 4
-    decoder_heads: int = 6
-
-    def __post_init__(self) -> None:
-        require(0 < self.mask_ratio < 1, f"mask_ratio must lie in (0, 1), got {self.mask_ratio}")
-        positive(self, "decoder_depth", "decoder_heads")
-
-
-@dataclass(frozen=True, kw_only=True)
-class JepaConfig:
-    """Point-JEPA: context, targets, predictor and EMA (field.md E1).
-
-    Attributes:
-        target_blocks: target blocks of a cloud.
-        target_ratio: share of the tokens in a target block, drawn per cloud from this range.
-        context_ratio: share of the tokens no target covers that the context takes.
-        predictor_dim: width of the predictor.
-        predictor_depth: its blocks.
-        predictor_heads: its heads.
-        predictor_dropout: its dropout.
-        predictor_attention_dropout: its attention dropout.
-        predictor_drop_path: its stochastic depth, the same in every block.
-        ema_start: decay of the target encoder at the first step.
-        ema_end: decay at the end of training, reached linearly.
-        beta: of the smooth L1 loss.
-    """
-
-    target_blocks: int = 4
-    target_ratio: tuple[float, float] = (0.15, 0.2)
-    context_ratio: tuple[float, float] = (0.4, 0.75)
-    predictor_dim: int = 192
-    predictor_depth: int = 6
-    predictor_heads: int = 6
-    predictor_dropout: float = 0.1
-    predictor_attention_dropout: float = 0.05
-    predictor_drop_path: float = 0.25
-    ema_start: float = 0.9995
-    ema_end: float = 0.99999
-    beta: float = 2.0
-
-    def __post_init__(self) -> None:
-        positive(
-            self, "target_blocks", "predictor_dim", "predictor_depth", "predictor_heads", "beta"
-        )
-        for name in ("target_ratio", "context_ratio"):
-            low, high = getattr(self, name)
-            require(0 < low <= high <= 1, f"{name} needs 0 < low <= high <= 1, got {low}, {high}")
-        require(
-            0 < self.ema_start <= self.ema_end <= 1,
-            f"EMA decays need 0 < ema_start <= ema_end <= 1, got {self.ema_start}, {self.ema_end}",
-        )
-        fraction(self, "predictor_dropout", "predictor_attention_dropout", "predictor_drop_path")
+def check_widths(widths: tuple[int, ...]) -> None:
+    """Requires widths that a tokenizer can have."""
+    require(
+        len(widths) in (2, 3) and min(widths) > 0,
+        f"point_widths are two or three positive widths, got {widths}",
+    )

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from foundry3d.config.commands import DistillConfig, PretrainConfig
-from foundry3d.config.downstream import ClassifyConfig, FewshotConfig
+from foundry3d.config.distillation import DistillConfig
+from foundry3d.config.downstream import ClassifyConfig, FewshotConfig, SegmentConfig
+from foundry3d.config.pretraining import PretrainConfig
 from foundry3d.config.records import require
-from foundry3d.config.segmentation import SegmentConfig
 
 SUITES = (
     "table2", "table3", "table4", "table5", "table8", "table9", "table10", "figure2", "figure4",

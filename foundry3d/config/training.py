@@ -73,28 +73,6 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetDraws:
-    """Budgets drawn while a student trains, so that one checkpoint serves all of them.
-
-    Attributes:
-        random_ratio: every cloud of a step merges a number of its tokens drawn at random; needs a
-            gate.
-        all_merged: with random_ratio: share of the clouds that merge all of their tokens.
-        nested: a step uses the first s' of the s supertokens, s' drawn among s and the powers of
-            two below it, so that s can be lowered at inference.
-        whole: with nested: probability of s' = s.
-    """
-
-    random_ratio: bool = False
-    all_merged: float = 0.25
-    nested: bool = False
-    whole: float = 0.5
-
-    def __post_init__(self) -> None:
-        fraction(self, "all_merged", "whole")
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The optimiser, its schedule, and the machine (AdamW, warm-up, cosine).
 

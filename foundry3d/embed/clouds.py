@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone, Tokens
-from foundry3d.checkpoint import read_config
+from foundry3d.checkpoints.folder import read_config
 from foundry3d.data.files import Points
 from foundry3d.errors import InputError
-from foundry3d.heads import Inner
-from foundry3d.student import Budgeted, Student
+from foundry3d.heads.classifier import Inner
+from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.student import Budgeted, Student
 from foundry3d.transforms import normalise as into_sphere
 
 log = logging.getLogger("foundry3d")

@@ -14,20 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from foundry3d.backbone import Tokens
-from foundry3d.checkpoint import load_backbone
+from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig
-from foundry3d.embed import (
+from foundry3d.embed.clouds import (
     Ready,
     fewest,
     finite,
     in_batches,
     read_policy,
 )
-from foundry3d.embed_reading import Reading, appearing, asked_budget, protocol
-from foundry3d.embed_scene import embed_scenes
+from foundry3d.embed.reading import Reading, appearing, asked_budget, protocol
+from foundry3d.embed.scenes import embed_scenes
 from foundry3d.errors import InputError
-from foundry3d.student import Budgeted, Student
+from foundry3d.models.backbone import Tokens
+from foundry3d.models.student import Budgeted, Student
 
 log = logging.getLogger("foundry3d")
 

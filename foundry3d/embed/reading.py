@@ -22,10 +22,10 @@ from foundry3d.config import EmbedConfig
 from foundry3d.data.files import Points, read_clouds
 from foundry3d.data.folder import files_below, find_files, is_supported
 from foundry3d.data.progress import with_progress
-from foundry3d.embed import Policy, Ready, prepare, stored_facts
+from foundry3d.embed.clouds import Policy, Ready, prepare, stored_facts
 from foundry3d.errors import InputError, PartialFailure
-from foundry3d.results import code_version
-from foundry3d.student import Student
+from foundry3d.models.student import Student
+from foundry3d.report.rows import code_version
 from foundry3d.writing import replacing
 
 log = logging.getLogger("foundry3d")
@@ -197,7 +197,7 @@ def protocol(config: EmbedConfig, policy: Policy, budget: dict[str, Any]) -> np.
 
 
 def asked_budget(config: EmbedConfig, model: object) -> dict[str, Any]:
-    """The fields of `gate.Budget` that the command sets.
+    """The fields of `models.Budget` that the command sets.
 
     Raises:
         InputError: there are some, and the model is not a student.

@@ -16,22 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Tokens
-from foundry3d.checkpoint import load_backbone
-from foundry3d.compiled import compile as fast_form
+from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig
 from foundry3d.data.progress import with_progress
-from foundry3d.embed import Ready, finite, read_policy, stored_facts
-from foundry3d.embed_reading import Reading, appearing, asked_budget, protocol, require_file
+from foundry3d.embed.clouds import Ready, finite, read_policy, stored_facts
+from foundry3d.embed.reading import Reading, appearing, asked_budget, protocol, require_file
 from foundry3d.errors import InputError
-from foundry3d.figures import pca_basis, pca_colours
-from foundry3d.figures_scene import View, draw_views, look
-from foundry3d.scene_dense import dense_features
-from foundry3d.scene_memory import SceneMemory, in_bytes, scene_memory
-from foundry3d.scene_windows import encode_windows, zoom
-from foundry3d.scenes import Scene, SceneModel, encode_scene, group_scene, require_scene_model
-from foundry3d.student import Student
-from foundry3d.upsample import interpolate
+from foundry3d.inference.compiled import compile as fast_form
+from foundry3d.models.backbone import Tokens
+from foundry3d.models.student import Student
+from foundry3d.models.upsample import interpolate
+from foundry3d.report.figures import pca_basis, pca_colours
+from foundry3d.report.scene_views import View, draw_views, look
+from foundry3d.scenes.dense import dense_features
+from foundry3d.scenes.memory import SceneMemory, in_bytes, scene_memory
+from foundry3d.scenes.scene import Scene, SceneModel, encode_scene, group_scene, require_scene_model
+from foundry3d.scenes.windows import encode_windows, zoom
 from foundry3d.writing import npy_rows
 
 log = logging.getLogger("foundry3d")

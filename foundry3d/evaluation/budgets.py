@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from foundry3d.checkpoint import load
+from foundry3d.checkpoints.folder import load
 from foundry3d.config import BudgetsConfig, DataConfig
-from foundry3d.cost import count
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.data.parts import categories_of, part_splits, parts_of_category
 from foundry3d.errors import InputError
-from foundry3d.figures import Curves, draw_lines
-from foundry3d.heads import Classifier, Headed
-from foundry3d.metrics import miou_category, miou_instance, overall_accuracy, shape_iou
-from foundry3d.report import probe_row, short_name
-from foundry3d.results import append, code_version, read_rows, table
-from foundry3d.segmenter import Segmenter
-from foundry3d.student import Budgeted, Student
-from foundry3d.tasks.engine import retain_memory
+from foundry3d.evaluation.metrics import miou_category, miou_instance, overall_accuracy, shape_iou
+from foundry3d.evaluation.probe import probe_row, short_name
+from foundry3d.heads.classifier import Classifier, Headed
+from foundry3d.heads.segmenter import Segmenter
+from foundry3d.inference.cost import count
+from foundry3d.models.student import Budgeted, Student
+from foundry3d.report.figures import Curves, draw_lines
+from foundry3d.report.rows import append, code_version, read_rows, table
+from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")

@@ -16,15 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundry3d.config import AugmentConfig, ClassifyConfig, DataConfig, to_dict
-from foundry3d.config.downstream import encoded
+from foundry3d.config.heads import encoded
+from foundry3d.config.protocols import deviations
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Labelled, Splits, in_order
-from foundry3d.geometry import gather
-from foundry3d.heads import Classifier
-from foundry3d.metrics import mean_class_accuracy, overall_accuracy
-from foundry3d.protocols import deviations
-from foundry3d.results import code_version, table
-from foundry3d.tasks.finetune import (
+from foundry3d.evaluation.finetune import (
     FinetuneTask,
     Outcome,
     deliver,
@@ -33,8 +29,12 @@ from foundry3d.tasks.finetune import (
     start_model,
     still_points,
 )
-from foundry3d.tasks.probe import describe
-from foundry3d.tasks.task import draw_budget
+from foundry3d.evaluation.metrics import mean_class_accuracy, overall_accuracy
+from foundry3d.evaluation.probe import describe
+from foundry3d.geometry import gather
+from foundry3d.heads.classifier import Classifier
+from foundry3d.report.rows import code_version, table
+from foundry3d.training.task import draw_budget
 from foundry3d.transforms import augment, subsample
 
 BATCH = 64

@@ -28,18 +28,18 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from foundry3d.config import FewshotConfig, to_dict
-from foundry3d.config.downstream import encoded
+from foundry3d.config.heads import encoded
+from foundry3d.config.protocols import deviations
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.data.published.fewshot import MODELNET_FEWSHOT, fold
-from foundry3d.heads import Classifier
-from foundry3d.metrics import mean_std, overall_accuracy
-from foundry3d.protocols import deviations
-from foundry3d.results import append, code_version, table
-from foundry3d.tasks.classify import ClassifyTask
-from foundry3d.tasks.finetune import fit_and_select, start_model
-from foundry3d.tasks.probe import describe, extract
-from foundry3d.tasks.run_folder import open_run
+from foundry3d.evaluation.classify import ClassifyTask
+from foundry3d.evaluation.finetune import fit_and_select, start_model
+from foundry3d.evaluation.metrics import mean_std, overall_accuracy
+from foundry3d.evaluation.probe import describe, extract
+from foundry3d.heads.classifier import Classifier
+from foundry3d.report.rows import append, code_version, table
+from foundry3d.training.run_folder import open_run
 
 log = logging.getLogger("foundry3d")
 

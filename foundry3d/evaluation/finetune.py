@@ -18,20 +18,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone
-from foundry3d.checkpoint import load_backbone, save
+from foundry3d.baselines.wrapped import Wrapped
+from foundry3d.checkpoints.folder import load_backbone, save
 from foundry3d.config import DataConfig, FinetuneConfig
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Labelled, LabelledBatches, Splits, load_tested
 from foundry3d.errors import InputError
 from foundry3d.geometry import farthest_point_sample, gather
-from foundry3d.heads import Headed, Inner, reshaped
-from foundry3d.reduce.wrapped import Wrapped
-from foundry3d.results import append
-from foundry3d.student import Student
-from foundry3d.tasks.engine import make_trainer, retain_memory, run_trainer
-from foundry3d.tasks.run_folder import open_run
-from foundry3d.tasks.task import Task, freeze
+from foundry3d.heads.classifier import Headed, Inner, reshaped
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.report.rows import append
+from foundry3d.training.engine import make_trainer, retain_memory, run_trainer
+from foundry3d.training.run_folder import open_run
+from foundry3d.training.task import Task, freeze
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")

@@ -10,7 +10,9 @@ Shapes: n clouds, d width; pooled features are (n, 2d), maximum and mean over to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,15 +21,22 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from foundry3d import backbone as models
-from foundry3d.backbone import Backbone, Tokens
+from foundry3d.baselines import LargerGroups, RandomSampling
+from foundry3d.baselines.wrapped import Wrapped
+from foundry3d.checkpoints.folder import load_backbone
+from foundry3d.config import DataConfig, ProbeConfig
+from foundry3d.config.heads import encoded
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Splits, in_order
+from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
-from foundry3d.heads import Inner
-from foundry3d.reduce.wrapped import Wrapped
-from foundry3d.student import Student
+from foundry3d.heads.classifier import Inner
+from foundry3d.inference.cost import count
+from foundry3d.models import backbone as models
+from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.student import Student
+from foundry3d.report.rows import append, code_version, table
+from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
 
 C_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -142,3 +151,96 @@ def describe(model: Any) -> dict[str, Any]:
     if isinstance(model, Student):
         row["supertokens"] = model.config.supertokens
     return row
+
+
+PROBE_COLUMNS = {
+    "model": "model",
+    "tokens": "tokens",
+    "encoded": "encoded",
+    "params_m": "params (M)",
+    "gmacs": "GMACs",
+    "svm": "SVM",
+    "knn": "20-NN",
+    "svm_c012": "SVM C=0.012",
+}
+
+
+def probe_row(
+    name: str, model: Any, splits: Splits, data: DataConfig, *, seed: int
+) -> dict[str, Any]:
+    """One result row of a model on labelled splits, with its protocol."""
+    began = time.monotonic()
+    scores = probe(model, splits, points=data.points)
+    row: dict[str, Any] = {"model": name} | describe(model)
+    if isinstance(model, Backbone | Student | Wrapped):
+        row["gmacs"] = round(count(model).macs / 1e9, 4)
+    if isinstance(model, RandomSampling | LargerGroups):
+        row["encoded"] = model.shape.groups
+    elif isinstance(model, Backbone | Student | Wrapped):
+        sizes: Any = model.config
+        row["encoded"] = encoded(sizes)
+    row |= {key: round(value, 2) for key, value in scores._asdict().items()}
+    assert splits.test is not None
+    assert splits.validation is not None
+    return row | {
+        "task": "linear probe",
+        "protocol": "svm: standardised, C chosen on held-out train; svm_c012: C 0.012, raw; "
+        "knn: 20 neighbours, standardised; nothing selected on test",
+        "data": f"{splits.train.name} / {splits.test.name}",
+        "sizes": [len(splits.train), len(splits.validation), len(splits.test)],
+        "points": data.points,
+        "seed": seed,
+        "code": code_version(),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def probe_rows(
+    subjects: Sequence[tuple[str, Any]],
+    splits: Splits,
+    data: DataConfig,
+    *,
+    seed: int,
+    out: str | Path | None,
+) -> list[dict[str, Any]]:
+    """A result row for every named model, each added to the file `out` as soon as it is there."""
+    rows = []
+    for name, model in subjects:
+        rows.append(probe_row(name, model, splits, data, seed=seed))
+        if out is not None:
+            append(out, rows[-1:])
+    return rows
+
+
+def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
+    """Probes saved models and, first of all, their untrained network; prints the table.
+
+    Raises:
+        InputError: a model or data that cannot be used.
+    """
+    retain_memory()
+    loaded = [(name, load_backbone(name)) for name in config.models]
+    splits = load_splits(config.data, seed=config.seed)
+    first = loaded[0][1]
+    subjects: list[tuple[str, Any]] = [
+        ("untrained", untrained_like(first, splits, points=config.data.points, seed=config.seed))
+    ]
+    for name, model in loaded:
+        subjects.append((short_name(name), model))
+        if isinstance(model, Backbone):
+            subjects += [
+                (
+                    f"{short_name(name)}, {n} random tokens",
+                    RandomSampling(model, n, seed=config.seed),
+                )
+                for n in config.random_tokens
+            ]
+    rows = probe_rows(subjects, splits, config.data, seed=config.seed, out=config.out)
+    print(table(rows, PROBE_COLUMNS))
+    return rows
+
+
+def short_name(path: str) -> str:
+    """What a table calls the model of a folder: the run's name rather than `model`."""
+    folder = Path(path)
+    return folder.parent.name if folder.name == "model" else folder.name

@@ -14,11 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundry3d.config import SegmentConfig, to_dict
-from foundry3d.config.downstream import encoded
+from foundry3d.config.heads import encoded
+from foundry3d.config.protocols import deviations
 from foundry3d.data.loading import Labelled, Splits
 from foundry3d.data.parts import categories_of, part_splits, parts_of_category
 from foundry3d.errors import InputError
-from foundry3d.metrics import (
+from foundry3d.evaluation.finetune import (
+    FinetuneTask,
+    Outcome,
+    deliver,
+    fit_and_select,
+    start_model,
+    still_points,
+)
+from foundry3d.evaluation.metrics import (
     class_iou,
     confusion,
     mean_class_iou,
@@ -27,19 +36,10 @@ from foundry3d.metrics import (
     overall_accuracy,
     shape_iou,
 )
-from foundry3d.protocols import deviations
-from foundry3d.results import code_version, table
-from foundry3d.segmenter import Segmenter
-from foundry3d.tasks.finetune import (
-    FinetuneTask,
-    Outcome,
-    deliver,
-    fit_and_select,
-    start_model,
-    still_points,
-)
-from foundry3d.tasks.probe import describe
-from foundry3d.tasks.task import draw_budget
+from foundry3d.evaluation.probe import describe
+from foundry3d.heads.segmenter import Segmenter
+from foundry3d.report.rows import code_version, table
+from foundry3d.training.task import draw_budget
 from foundry3d.transforms import subsample
 
 BATCH = 32

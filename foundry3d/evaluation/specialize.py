@@ -16,22 +16,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.backbone import require_teacher
-from foundry3d.checkpoint import load
+from foundry3d.checkpoints.folder import load
 from foundry3d.config import SpecialistConfig
 from foundry3d.data.loading import Labelled, Splits
 from foundry3d.data.parts import part_splits
 from foundry3d.errors import InputError
+from foundry3d.evaluation import classify, segment
+from foundry3d.evaluation.classify import CLASSIFY_COLUMNS, ClassifyTask
+from foundry3d.evaluation.finetune import FinetuneTask, deliver, fit_and_select, labelled_splits
+from foundry3d.evaluation.segment import SegmentTask
 from foundry3d.geometry import Groups
-from foundry3d.heads import Classifier, Headed
-from foundry3d.results import table
-from foundry3d.segmenter import Segmenter
-from foundry3d.student import Student
-from foundry3d.tasks import classify, segment
-from foundry3d.tasks.classify import CLASSIFY_COLUMNS, ClassifyTask
-from foundry3d.tasks.finetune import FinetuneTask, deliver, fit_and_select, labelled_splits
-from foundry3d.tasks.segment import SegmentTask
-from foundry3d.tasks.task import draw_budget, freeze
+from foundry3d.heads.classifier import Classifier, Headed
+from foundry3d.heads.segmenter import Segmenter
+from foundry3d.models.backbone import require_teacher
+from foundry3d.models.student import Student
+from foundry3d.report.rows import table
+from foundry3d.training.task import draw_budget, freeze
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
-from foundry3d.checkpoint import load_backbone
+from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import ZeroshotConfig
-from foundry3d.config.downstream import encoded
+from foundry3d.config.heads import encoded
 from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
-from foundry3d.metrics import mean_class_accuracy, overall_accuracy
-from foundry3d.results import append, code_version, table
-from foundry3d.tasks.engine import retain_memory
-from foundry3d.tasks.finetune import labelled_splits
-from foundry3d.tasks.probe import describe, extract
+from foundry3d.evaluation.finetune import labelled_splits
+from foundry3d.evaluation.metrics import mean_class_accuracy, overall_accuracy
+from foundry3d.evaluation.probe import describe, extract
+from foundry3d.report.rows import append, code_version, table
+from foundry3d.training.engine import retain_memory
 
 ZEROSHOT_COLUMNS = {
     "model": "model",

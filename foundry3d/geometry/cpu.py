@@ -1,7 +1,7 @@
 """Compiled CPU twins of `geometry`: the same indices, clouds or blocks of queries per thread.
 
-Small clouds are scanned whole (`geometry_scan`), large ones searched on a tree
-(`geometry_search`). Every tensor here is float32 on the CPU and needs no gradient.
+Small clouds are scanned whole (`scan`), large ones searched on a tree
+(`search`). Every tensor here is float32 on the CPU and needs no gradient.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foundry3d import geometry_scan, geometry_search, geometry_tree
-from foundry3d.geometry_tree import Tree
-from foundry3d.threads import spread
+from foundry3d.geometry import scan, search
+from foundry3d.geometry.threads import spread
+from foundry3d.geometry.tree import Tree, build
 
 LARGE, MANY = 4096, 256
 """A tree pays from so many points a cloud on, asked for so many samples or neighbourhoods."""
@@ -32,7 +32,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 def build_trees(points: Tensor, bucket: int = 256) -> list[Tree]:
     """A tree for each cloud of points (B, N, 3)."""
     threads = torch.get_num_threads()
-    return [geometry_tree.build(cloud, bucket, threads=threads) for cloud in _array(points)]
+    return [build(cloud, bucket, threads=threads) for cloud in _array(points)]
 
 
 def farthest_point_sample(
@@ -44,13 +44,13 @@ def farthest_point_sample(
     if trees is None and tree_pays(points.shape[1], count):
         trees = build_trees(points)
     if trees is None:
-        spread(geometry_scan.sample, threads, _array(points), _array(start), chosen)
+        spread(scan.sample, threads, _array(points), _array(start), chosen)
     else:
         rows = np.arange(len(chosen))
 
         def sample(rows: np.ndarray) -> None:
             for row in rows:
-                geometry_search.farthest(trees[row], int(start[row]), chosen[row])
+                search.farthest(trees[row], int(start[row]), chosen[row])
 
         spread(sample, threads, rows)
     return torch.from_numpy(chosen)
@@ -67,13 +67,13 @@ def nearest_neighbors(
         trees = build_trees(points, max(64, 4 * k))
     if trees is not None:
         for tree, cloud, out in zip(trees, q, found, strict=True):
-            geometry_search.nearest(tree, cloud, out, threads=threads)
+            search.nearest(tree, cloud, out, threads=threads)
         return torch.from_numpy(found)
     p = _array(points)
     if len(q) > 1:
-        spread(geometry_scan.neighbors, threads, q, p, found)
+        spread(scan.neighbors, threads, q, p, found)
     else:
-        spread(lambda a, f: geometry_scan.neighbors(a[None], p, f[None]), threads, q[0], found[0])
+        spread(lambda a, f: scan.neighbors(a[None], p, f[None]), threads, q[0], found[0])
     return torch.from_numpy(found)
 
 
@@ -83,9 +83,9 @@ def offsets(points: Tensor, centers: Tensor, index: Tensor) -> Tensor:
     out = np.empty((*index.shape, 3), np.float32)
     p, c, i = _array(points), _array(centers), _array(index)
     if len(out) > 1:
-        spread(geometry_scan.offsets, threads, p, c, i, out)
+        spread(scan.offsets, threads, p, c, i, out)
     else:
-        kernel = geometry_scan.offsets
+        kernel = scan.offsets
         spread(lambda c, i, o: kernel(p, c[None], i[None], o[None]), threads, c[0], i[0], out[0])
     return torch.from_numpy(out)
 
@@ -93,5 +93,5 @@ def offsets(points: Tensor, centers: Tensor, index: Tensor) -> Tensor:
 def greedy_order(centers: Tensor, first: Tensor) -> Tensor:
     """See `geometry.greedy_order`; centers (B, c, 3)."""
     order = np.empty(centers.shape[:2], np.int64)
-    spread(geometry_scan.greedy, torch.get_num_threads(), _array(centers), _array(first), order)
+    spread(scan.greedy, torch.get_num_threads(), _array(centers), _array(first), order)
     return torch.from_numpy(order)

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from foundry3d import geometry
+from foundry3d.geometry import reference
 
 MOST_IN_REGISTERS = 8192
 """Clouds of up to so many points stay in registers while they are sampled; larger ones are read
@@ -197,11 +197,11 @@ def agrees(device: torch.device) -> bool:
     pairs = [
         (
             farthest_point_sample(points, 16, start),
-            geometry.farthest_point_sample(points, 16, start=start, backend="torch"),
+            reference.farthest_point_sample(points, 16, start),
         ),
         (
             nearest_neighbors(queries, points, 32),
-            geometry.nearest_neighbors(queries, points, 32, backend="torch"),
+            reference.nearest_neighbors(queries, points, 32),
         ),
     ]
     return all(torch.equal(own, torch_form) for own, torch_form in pairs)

@@ -1,7 +1,7 @@
 """Sampling, neighbours, grouping and ordering of points: pure functions, one obvious form each.
 
 The torch form runs on any device and is the definition; in float32 the compiled twins of
-`geometry_cpu` are taken instead on the CPU, the Triton twins of `geometry_cuda` on CUDA where
+`cpu` are taken instead on the CPU, the Triton twins of `cuda` on CUDA where
 Triton is installed, and give the same indices, ties included. Distances are direct differences,
 never the matrix product, which returns wrong neighbours far from the origin. On an accelerator
 nothing here waits for a result.
@@ -20,9 +20,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from foundry3d import geometry_cpu
 from foundry3d.errors import InputError
-from foundry3d.geometry_tree import Tree
+from foundry3d.geometry import cpu, reference
+from foundry3d.geometry.reference import gather
+from foundry3d.geometry.tree import Tree
 
 log = logging.getLogger("foundry3d")
 
@@ -75,35 +76,21 @@ def check_points(points: Tensor, *, at_least: int = 1) -> None:
         raise InputError("the points have NaN or infinite coordinates; remove those points first")
 
 
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances (B, M, N) between a (B, M, 3) and b (B, N, 3), by direct differences."""
-    dx = a[:, :, None, 0] - b[:, None, :, 0]
-    dy = a[:, :, None, 1] - b[:, None, :, 1]
-    dz = a[:, :, None, 2] - b[:, None, :, 2]
-    return dx * dx + dy * dy + dz * dz
-
-
-def gather(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of values (B, N, C) at index (B, ...): (B, ..., C)."""
-    flat = index.reshape(index.shape[0], -1, 1).expand(-1, -1, values.shape[-1])
-    return values.gather(1, flat).reshape(*index.shape, values.shape[-1])
-
-
 @cache
 def _triton(device: torch.device) -> ModuleType | None:
     """The Triton twins, if they exist and are right on this device."""
     try:
-        from foundry3d import geometry_cuda
+        from foundry3d.geometry import cuda
     except ImportError:
         return None
     try:
-        right = geometry_cuda.agrees(device)
+        right = cuda.agrees(device)
     except Exception as error:  # no compiler, too old a device: whatever Triton raises
         log.warning("Triton does not run on %s (%s); geometry takes the torch form", device, error)
         return None
     if not right:
         log.warning("Triton gives other indices on %s; geometry takes the torch form", device)
-    return geometry_cuda if right else None
+    return cuda if right else None
 
 
 def _twin(points: Tensor, backend: Backend, *, triton: bool) -> ModuleType | None:
@@ -115,7 +102,7 @@ def _twin(points: Tensor, backend: Backend, *, triton: bool) -> ModuleType | Non
         return None
     kind = points.device.type if points.dtype == torch.float32 else ""
     if kind == "cpu" and backend != "triton":
-        return geometry_cpu
+        return cpu
     twin = _triton(points.device) if kind == "cuda" and backend != "compiled" and triton else None
     if twin is None and backend != "auto":
         takes = {
@@ -133,7 +120,7 @@ def _twin(points: Tensor, backend: Backend, *, triton: bool) -> ModuleType | Non
 def _on_cpu(points: Tensor, backend: Backend) -> bool:
     """Whether the compiled twins take these points."""
     asked = backend in ("auto", "compiled")
-    return asked and _twin(points, backend, triton=False) is geometry_cpu
+    return asked and _twin(points, backend, triton=False) is cpu
 
 
 def build_trees(points: Tensor, *, backend: Backend = "auto") -> Trees | None:
@@ -142,7 +129,7 @@ def build_trees(points: Tensor, *, backend: Backend = "auto") -> Trees | None:
     Results are the same with trees and without; they save time from some thousand points on.
     None where the compiled form does not apply (other devices and types, the torch form).
     """
-    return geometry_cpu.build_trees(points.detach()) if _on_cpu(points, backend) else None
+    return cpu.build_trees(points.detach()) if _on_cpu(points, backend) else None
 
 
 def farthest_point_sample(
@@ -182,18 +169,9 @@ def farthest_point_sample(
             )
     twin = _twin(points, backend, triton=size <= MOST_SAMPLED)
     if twin is not None:
-        more = (trees,) if twin is geometry_cpu else ()
+        more = (trees,) if twin is cpu else ()
         return twin.farthest_point_sample(points.detach(), count, start, *more)
-    x, y, z = points.detach().unbind(-1)
-    nearest = torch.full_like(x, float("inf"))
-    chosen = torch.empty(batch, count, dtype=torch.int64, device=points.device)
-    last = start[:, None]
-    for i in range(count):
-        chosen[:, i] = last[:, 0]
-        dx, dy, dz = (v - v.gather(1, last) for v in (x, y, z))
-        nearest = torch.minimum(nearest, dx * dx + dy * dy + dz * dz)
-        last = nearest.argmax(dim=1, keepdim=True)
-    return chosen
+    return reference.farthest_point_sample(points.detach(), count, start)
 
 
 def nearest_neighbors(
@@ -224,17 +202,9 @@ def nearest_neighbors(
         raise InputError(f"cannot take the {k} nearest of {size} points; ask for 1 to {size}")
     twin = _twin(points, backend, triton=k <= MOST_NEIGHBORS)
     if twin is not None and queries.dtype == torch.float32:
-        more = (trees,) if twin is geometry_cpu else ()
+        more = (trees,) if twin is cpu else ()
         return twin.nearest_neighbors(queries.detach(), points.detach(), k, *more)
-    chunk = max(1, 2**26 // (size * points.shape[0]))
-    order = torch.arange(size, device=points.device)
-    found = []
-    for part in queries.detach().split(chunk, dim=1):
-        distance = squared_distances(part, points.detach()).float()
-        # Non-negative floats sort like their bits, so (bits, index) is one unique integer key.
-        key = (distance.view(torch.int32).to(torch.int64) << 32) | order
-        found.append(key.topk(k, dim=-1, largest=False, sorted=True).values & 0xFFFFFFFF)
-    return torch.cat(found, dim=1)
+    return reference.nearest_neighbors(queries.detach(), points.detach(), k)
 
 
 def draw_start(
@@ -271,7 +241,7 @@ def group_points(
             a radius that is not positive.
     """
     check_points(points, at_least=max(groups, group_size))
-    pays = geometry_cpu.tree_pays(points.shape[1], groups)
+    pays = cpu.tree_pays(points.shape[1], groups)
     trees = build_trees(points, backend=backend) if pays else None
     chosen = farthest_point_sample(points, groups, start=start, trees=trees, backend=backend)
     centers = gather(points, chosen)
@@ -308,7 +278,7 @@ def group_at(
     index = nearest_neighbors(centers, points, group_size, trees=trees, backend=backend)
     learns = torch.is_grad_enabled() and (points.requires_grad or centers.requires_grad)
     if _on_cpu(points, backend) and centers.dtype == points.dtype and not learns:
-        neighborhoods = geometry_cpu.offsets(points.detach(), centers.detach(), index)
+        neighborhoods = cpu.offsets(points.detach(), centers.detach(), index)
     else:
         neighborhoods = gather(points, index) - centers[:, :, None]
     return Groups(centers, neighborhoods if radius is None else neighborhoods / radius)
@@ -340,37 +310,10 @@ def greedy_order(centers: Tensor, *, backend: Backend = "auto") -> Tensor:
     Returns:
         (B, c) int64 permutation.
     """
-    batch, count, _ = centers.shape
+    count = centers.shape[1]
     x, y, z = centers.unbind(-1)
     first = (x + y + z).argmin(dim=1)
     twin = _twin(centers, backend, triton=count <= MOST_ORDERED)
     if twin is not None:
         return twin.greedy_order(centers.detach(), first)
-    distance = squared_distances(centers, centers)
-    rows = torch.arange(batch, device=centers.device)
-    order = torch.empty(batch, count, dtype=torch.int64, device=centers.device)
-    last = first
-    for i in range(count):
-        order[:, i] = last
-        distance[rows, :, last] = float("inf")
-        last = distance[rows, last].argmin(dim=1)
-    return order
-
-
-def morton_order(centers: Tensor) -> Tensor:
-    """Order along the Z curve of the centers' own bounding box, 10 bits an axis.
-
-    Args:
-        centers: (B, c, 3).
-
-    Returns:
-        (B, c) int64 permutation; centers in one cell keep their order.
-    """
-    low, high = centers.amin(1, keepdim=True), centers.amax(1, keepdim=True)
-    scale = 1023 / (high - low).clamp_min(torch.finfo(centers.dtype).tiny)
-    cell = ((centers - low) * scale).long().clamp(0, 1023)
-    code = torch.zeros_like(cell[..., 0])
-    for bit in range(10):
-        for axis in range(3):
-            code |= ((cell[..., axis] >> bit) & 1) << (3 * bit + axis)
-    return code.argsort(dim=1, stable=True)
+    return reference.greedy_order(centers.detach(), first)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from foundry3d.geometry_scan import Whole, distances, kth_bound, limits, lower, ranked, shrink
-from foundry3d.geometry_tree import Tree
-from foundry3d.threads import spread
+from foundry3d.geometry.scan import Whole, distances, kth_bound, limits, lower, ranked, shrink
+from foundry3d.geometry.threads import spread
+from foundry3d.geometry.tree import Tree
 
 BLOCK = 2048
 """Queries a thread takes at a time."""

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from foundry3d.geometry_scan import Whole, limits
-from foundry3d.threads import spread
+from foundry3d.geometry.scan import Whole, limits
+from foundry3d.geometry.threads import spread
 
 SUBTREE = 2**17
 """Up to so many points a subtree is split by one thread, inside its caches."""

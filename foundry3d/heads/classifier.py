@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone
+from foundry3d.baselines import FPSStudent, KMeansStudent, Merged
 from foundry3d.config import (
     BackboneConfig,
     ClassifierConfig,
@@ -23,10 +23,10 @@ from foundry3d.config import (
     MergedConfig,
     StudentConfig,
 )
-from foundry3d.config.downstream import InnerConfig, kind_of, shape_of
-from foundry3d.reduce import FPSStudent, KMeansStudent, Merged
-from foundry3d.student import Student
-from foundry3d.vit import drop, initialise
+from foundry3d.config.heads import InnerConfig, kind_of, shape_of
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.models.vit import drop, initialise
 
 Inner = Backbone | Student | Merged | FPSStudent | KMeansStudent
 

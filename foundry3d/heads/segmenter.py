@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry3d.config import PartHeadConfig, SegmenterConfig
-from foundry3d.config.downstream import kind_of
+from foundry3d.config.heads import kind_of
 from foundry3d.errors import InputError
-from foundry3d.heads import Headed, Inner, build_inner
-from foundry3d.tokenizer import PointConv
-from foundry3d.upsample import FeatureUpsampling
-from foundry3d.vit import drop, initialise
+from foundry3d.heads.classifier import Headed, Inner, build_inner
+from foundry3d.models.tokenizer import PointConv
+from foundry3d.models.upsample import FeatureUpsampling
+from foundry3d.models.vit import drop, initialise
 
 
 def spread_blocks(depth: int) -> tuple[int, ...]:

@@ -20,16 +20,16 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Tokens
 from foundry3d.errors import InputError
-from foundry3d.gate import Gate
-from foundry3d.heads import ClassHead
-from foundry3d.kernels import Activation, FastLinear, fastest, folded, is_compiled
-from foundry3d.segmenter import PartHead
-from foundry3d.supertokens import CAU
-from foundry3d.tokenizer import Position, SingleStage, Tokenizer
-from foundry3d.upsample import FeatureUpsampling
-from foundry3d.vit import Block, Encoder, Reduce
+from foundry3d.heads.classifier import ClassHead
+from foundry3d.heads.segmenter import PartHead
+from foundry3d.inference.kernels import Activation, FastLinear, fastest, folded, is_compiled
+from foundry3d.models.backbone import Tokens
+from foundry3d.models.gate import Gate
+from foundry3d.models.supertokens import CAU
+from foundry3d.models.tokenizer import Position, SingleStage, Tokenizer
+from foundry3d.models.upsample import FeatureUpsampling
+from foundry3d.models.vit import Block, Encoder, Reduce
 
 log = logging.getLogger("foundry3d")
 

@@ -11,26 +11,21 @@ Shapes: B clouds, c tokens, k points a group, s supertokens, d width.
 from __future__ import annotations
 
 import copy
-import csv
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.resources import files
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone
-from foundry3d.config import BackboneConfig, ReductionConfig
+from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.errors import InputError
-from foundry3d.gate import Plan
-from foundry3d.gated import enter_planned
 from foundry3d.geometry import Groups, gather
-from foundry3d.kernels import is_compiled
-from foundry3d.reduce.merged import Merged
-from foundry3d.reduce.wrapped import Wrapped
-from foundry3d.student import Student, student_config
-from foundry3d.tokenizer import PointConv
+from foundry3d.inference.kernels import is_compiled
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.entry import Plan, enter_planned
+from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import PointConv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,97 +202,3 @@ def encoder_cost(model: Backbone | Student, *, clouds: int, tokens: int) -> Cost
     with torch.no_grad():
         encoder(x, x)
     return Cost(params=0, macs=counter.macs, flops=counter.flops)
-
-
-# Tokens removed in each block: 64 are halved block by block until so many are left.
-TOME_SCHEDULES = {
-    "tome_16": (32, 16),
-    "tome_8": (32, 16, 8),
-    "tome_4": (32, 16, 8, 4),
-    "tome_2": (32, 16, 8, 4, 2),
-    "tome_1": (32, 16, 8, 4, 2, 1),
-}
-GATE_ROWS = {
-    "foundry_gate_cpu": (64, 16),
-    "foundry_gate_gpu": (64, 15),
-    "foundry_gate_r0.9": (0, 0),
-    "foundry_gate_b32": (49, 15),
-    "foundry_gate_b48_gpu": (33, 13),
-    "foundry_gate_b48_cpu": (33, 14),
-}
-
-
-def _row_cost(method: str, supertokens: int | None, clouds: int, tokens: int) -> Cost:
-    teacher = BackboneConfig()
-    if method == "baseline":
-        return count(_meta(teacher), clouds=clouds, tokens=tokens)
-    if method in TOME_SCHEDULES:
-        merging = ReductionConfig(removed=TOME_SCHEDULES[method])
-        return count(Merged.around(_meta(teacher), merging), clouds=clouds, tokens=tokens)
-    dim = 192 if method == "foundry_vit_t" else None
-    gated = method in GATE_ROWS
-    sizes = student_config(teacher, supertokens=supertokens or 16, dim=dim, gate=gated)
-    with torch.device("meta"):
-        student = Student(sizes).eval()
-    merged, used = GATE_ROWS.get(method, (None, None))
-    return count(student, clouds=clouds, tokens=tokens, merged=merged, used=used)
-
-
-def _meta(shape: BackboneConfig) -> Backbone:
-    with torch.device("meta"):
-        return Backbone(shape).eval()
-
-
-def paper_rows() -> list[dict[str, Any]]:
-    """Every cost row of Tables 6, 7 and 14, the paper's figures beside ours, in its order.
-
-    Returns:
-        Rows with `table, method, supertokens, token_budget` (None where the table has none),
-        `params_m, macs_g, flops_g` (ours, one encoder pass), `paper_params_m, paper_macs_g,
-        paper_flops_g`, `passes` (encoder passes the paper's figure counts), `macs_g_as_counted,
-        flops_g_as_counted` (ours with that many passes), `deviation` (the larger relative
-        difference of these two from the paper) and `note`.
-    """
-    rows = []
-    text = files("foundry3d").joinpath("paper_costs.csv").read_text()
-    for line in csv.DictReader(text.splitlines()):
-        supertokens = int(line["supertokens"]) if line["supertokens"] else None
-        clouds, passes = int(line["clouds"]), int(line["encoder_passes_counted"])
-        cost = _row_cost(line["method"], supertokens, clouds, int(line["tokens"]))
-        macs, flops = cost.macs, cost.flops
-        if passes == 2:
-            tokenizer = tokenizer_cost(clouds)
-            macs, flops = 2 * macs - tokenizer.macs, 2 * flops - tokenizer.flops
-        paper_macs, paper_flops = float(line["macs_g"]), float(line["flops_g"])
-        macs_g, flops_g = macs / 1e9, flops / 1e9
-        rows.append(
-            {
-                "table": int(line["table"]),
-                "method": line["method"],
-                "supertokens": supertokens,
-                "token_budget": int(line["token_budget"]) if line["token_budget"] else None,
-                "params_m": cost.params / 1e6,
-                "macs_g": cost.macs / 1e9,
-                "flops_g": cost.flops / 1e9,
-                "paper_params_m": float(line["params_m"]),
-                "paper_macs_g": paper_macs,
-                "paper_flops_g": paper_flops,
-                "passes": passes,
-                "macs_g_as_counted": macs_g,
-                "flops_g_as_counted": flops_g,
-                "deviation": max(abs(macs_g / paper_macs - 1), abs(flops_g / paper_flops - 1)),
-                "note": line["note"],
-            }
-        )
-    return rows
-
-
-@cache
-def tokenizer_cost(clouds: int) -> Cost:
-    """Cost of the ViT-S tokenizer and position alone, which the paper's double rows count once."""
-    teacher = _meta(BackboneConfig())
-    whole = count(teacher, clouds=clouds)
-    encoder = encoder_cost(teacher, clouds=clouds, tokens=teacher.config.groups)
-    return Cost(
-        params=whole.params, macs=whole.macs - encoder.macs, flops=whole.flops - encoder.flops
-    )

@@ -16,8 +16,8 @@ from foundry3d import config as configs
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, check_points, draw_start, group_points
-from foundry3d.tokenizer import Position, tokenizer_of
-from foundry3d.vit import Encoder, initialise
+from foundry3d.models.tokenizer import Position, tokenizer_of
+from foundry3d.models.vit import Encoder, initialise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class Grouped(nn.Module):
         Args:
             groups: of B clouds.
             generator: of the draws in training mode.
-            budget: fields of `gate.Budget`, students only.
+            budget: fields of `models.Budget`, students only.
 
         Raises:
             InputError: a budget that this model cannot keep.
@@ -179,7 +179,7 @@ class Grouped(nn.Module):
         Args:
             points: (B, N, 3) floating point, N at least groups and group_size.
             generator: of the draws in training mode; None = torch's default one.
-            budget: fields of `gate.Budget`, students only: `ratio=0.3`, `token_budget=32`,
+            budget: fields of `models.Budget`, students only: `ratio=0.3`, `token_budget=32`,
                 `supertokens=4`. Nothing has to be trained again for them.
 
         Raises:

@@ -5,12 +5,15 @@ Shapes: B clouds, N points, c tokens, s supertokens.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from foundry3d.errors import InputError
 
@@ -83,3 +86,91 @@ def choose(timings: Sequence[Timing], milliseconds: float) -> Timing:
             "ms; give more time, fewer points, or a smaller model"
         )
     return max(within, key=lambda t: (t.tokens, -t.milliseconds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a call asks of a student; None = as the student was made.
+
+    Attributes:
+        ratio: r, tokens of a fusion probability above it are merged.
+        token_budget: b, exactly as many tokens enter the encoder, c = nothing is merged.
+        supertokens: s', the first s' of the s supertokens are used.
+        merged: (B,) int64, how many of each cloud's tokens are merged (training).
+        packed: clouds that keep different numbers of tokens are encoded without padding, those of
+            equal numbers together; the results are the same.
+    """
+
+    ratio: float | None = None
+    token_budget: int | None = None
+    supertokens: int | None = None
+    merged: Tensor | None = None
+    packed: bool = False
+
+    def check(self, *, gated: bool, tokens: int, supertokens: int) -> None:
+        """Refuses what a student of c tokens and s supertokens cannot do.
+
+        Raises:
+            InputError: values out of range, two budgets at once, or a budget without a gate.
+        """
+        count = supertokens if self.supertokens is None else self.supertokens
+        if not _whole(count) or not 1 <= count <= supertokens:
+            raise InputError(f"supertokens must be a whole number in 1..{supertokens}, got {count}")
+        asked = [
+            name for name in ("ratio", "token_budget", "merged") if getattr(self, name) is not None
+        ]
+        if len(asked) > 1:
+            raise InputError(f"give one of ratio and token_budget, got {' and '.join(asked)}")
+        if asked and not gated:
+            raise InputError(
+                f"{asked[0]} needs a student with a gate; distil one with --gate, or lower "
+                "supertokens"
+            )
+        ratio, budget = self.ratio, self.token_budget
+        if ratio is not None and not (_number(ratio) and 0 <= ratio <= 1):
+            raise InputError(f"ratio must lie in [0, 1], got {ratio}")
+        if budget is not None and not (_whole(budget) and count <= budget <= tokens):
+            raise InputError(
+                f"token_budget must be a whole number in {count}..{tokens} (from the supertokens "
+                f"to all tokens), got {budget}"
+            )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def draw_merged(
+    batch: int, tokens: int, *, all_merged: float, generator: torch.Generator
+) -> Tensor:
+    """(B,) int64 numbers of tokens to merge, a ratio drawn for every cloud.
+
+    Args:
+        batch: B.
+        tokens: c.
+        all_merged: share of the clouds that merge all c; the others draw from 0..c.
+        generator: of the draws.
+    """
+    device = generator.device
+    drawn = torch.randint(0, tokens + 1, (batch,), device=device, generator=generator)
+    whole = torch.rand(batch, device=device, generator=generator) < all_merged
+    return torch.where(whole, tokens, drawn)
+
+
+def draw_supertokens(supertokens: int, *, whole: float, generator: torch.Generator) -> int:
+    """s', how many of s supertokens a step uses: a power of two below s, or s.
+
+    Args:
+        supertokens: s.
+        whole: probability of s itself; the powers of two below share the rest equally.
+        generator: of the draw.
+    """
+    below = [2**i for i in range(supertokens.bit_length()) if 2**i < supertokens]
+    draw = torch.rand((), device=generator.device, generator=generator).item()
+    if not below or draw < whole:
+        return supertokens
+    return below[min(int((draw - whole) / (1 - whole) * len(below)), len(below) - 1)]

@@ -8,23 +8,17 @@ Shapes: B clouds, c tokens, s supertokens, d width, m merged tokens of a cloud.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from foundry3d.errors import InputError
-from foundry3d.gate import (
-    Budget,
-    Entry,
-    Plan,
-    by_probability,
-    compacted,
-    fill_budget,
-    relative,
-    selection,
-    spread,
-)
 from foundry3d.geometry import gather
-from foundry3d.supertokens import CAU, DSO, key_bias
+from foundry3d.models.budget import Budget
+from foundry3d.models.gate import by_probability, fill_budget, relative, selection
+from foundry3d.models.supertokens import CAU, DSO, key_bias
 
 
 def merged_counts(probability: Tensor, budget: Budget, ratio: float) -> Tensor:
@@ -179,3 +173,71 @@ def enter_planned(
     assignment = torch.full_like(plan.order, -1).scatter(1, plan.order[:, :rows], chosen)
     bias = None if least == width else key_bias(valid, x.dtype)
     return Entry(x, at, bias, restore, assignment, used, probability, packed)
+
+
+class Plan(NamedTuple):
+    """Which tokens of each cloud are merged.
+
+    Attributes:
+        order: (B, c) int64, tokens by falling fusion probability.
+        merged: (B,) int64, m: the first m of that order are merged.
+        rows: at least the largest m of the batch.
+        width: the number of tokens of every cloud that enter the encoder; None = counted, for
+            which an accelerator is waited for.
+    """
+
+    order: Tensor
+    merged: Tensor
+    rows: int
+    width: int | None = None
+
+
+class Entry(NamedTuple):
+    """What enters a student's encoder, and the way back.
+
+    Attributes:
+        tokens: (B, n, d).
+        positions: (B, n, d).
+        bias: (B, n), -inf hides a row; None = all are seen.
+        restore: from encoded (B, n, d) to features (B, c, d).
+        assignment: (B, c) int64, the supertoken of each token, -1 = not merged.
+        used: (B,) int64, tokens of each cloud that count, n without the hidden rows.
+        probability: (B, c) of the gate, None without one.
+        packed: encode clouds of equal `used` together instead of all of them with hidden rows.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    bias: Tensor | None
+    restore: Callable[[Tensor], Tensor]
+    assignment: Tensor
+    used: Tensor
+    probability: Tensor | None = None
+    packed: bool = False
+
+
+def compacted(x: Tensor, positions: Tensor, valid: Tensor, width: int) -> tuple[Tensor, ...]:
+    """Valid rows first, cut to `width`: what an encoder without holes reads.
+
+    Args:
+        x: (B, n, d) rows.
+        positions: (B, n, d).
+        valid: (B, n) bool.
+        width: rows kept, at least the valid rows of any cloud.
+
+    Returns:
+        Rows (B, width, d), positions (B, width, d), valid (B, width) and index (B, width).
+    """
+    index = valid.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :width]
+    return gather(x, index), gather(positions, index), valid.gather(1, index), index
+
+
+def spread(rows: Tensor, index: Tensor, count: int) -> Tensor:
+    """(B, count, d) with rows (B, n, d) at index (B, n), zero elsewhere."""
+    target = rows.new_zeros(rows.shape[0], count, rows.shape[-1])
+    return target.scatter(1, index.unsqueeze(-1).expand_as(rows), rows)
+
+
+def by_length(lengths: Tensor) -> list[Tensor]:
+    """Indices of the clouds of every distinct length (B,), shortest first."""
+    return [torch.nonzero(lengths == length).flatten() for length in lengths.unique().tolist()]

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from foundry3d import config as configs
-from foundry3d.backbone import Backbone, Grouped, Tokens
 from foundry3d.config import BackboneConfig, StudentConfig
 from foundry3d.errors import InputError
-from foundry3d.gate import Budget, Entry, Gate, by_length
-from foundry3d.gated import enter_dense, enter_planned, plan_merging
 from foundry3d.geometry import Groups
-from foundry3d.latency import candidates, choose, profile
-from foundry3d.supertokens import CAU, DSO, key_bias
-from foundry3d.vit import initialise
+from foundry3d.models.backbone import Backbone, Grouped, Tokens
+from foundry3d.models.budget import Budget, candidates, choose, profile
+from foundry3d.models.entry import Entry, by_length, enter_dense, enter_planned, plan_merging
+from foundry3d.models.gate import Gate
+from foundry3d.models.supertokens import CAU, DSO, key_bias
+from foundry3d.models.vit import initialise
 
 
 def student_config(
@@ -174,7 +174,7 @@ class Student(Grouped):
             tokens: (B, c, d).
             centers: (B, c, 3).
             generator: of the draws in training mode.
-            budget: fields of `gate.Budget`.
+            budget: fields of `models.Budget`.
 
         Raises:
             InputError: a budget that this student cannot keep.
@@ -298,7 +298,7 @@ class Budgeted(nn.Module):
 
     Args:
         student: used as it is.
-        budget: fields of `gate.Budget`.
+        budget: fields of `models.Budget`.
 
     Raises:
         InputError: a budget that the student cannot keep.

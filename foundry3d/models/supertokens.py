@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.vit import Encoder
+from foundry3d.models.vit import Encoder
 
 
 class Compressed(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry3d.geometry import gather, nearest_neighbors
-from foundry3d.tokenizer import PointConv
+from foundry3d.models.tokenizer import PointConv
 
 MOST_SHARES = 2**25
 """Up to so many weights (B x N x c) are laid out in full: a product is faster than gathering, and

@@ -2,127 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import os
-import platform
-import time
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from foundry3d import config as configs
-from foundry3d.backbone import Backbone, require_teacher
-from foundry3d.checkpoint import load_backbone
-from foundry3d.config import CostConfig, DataConfig, DoctorConfig, ProbeConfig
-from foundry3d.config.downstream import encoded
-from foundry3d.cost import count, paper_rows
-from foundry3d.data.loading import Splits, load_splits
+from foundry3d.baselines.merged import Merged
+from foundry3d.checkpoints.folder import load_backbone
+from foundry3d.config import BackboneConfig, CostConfig, ReductionConfig
 from foundry3d.errors import InputError
-from foundry3d.formula_table import REMARKS, part_rows, whole_rows
-from foundry3d.heads import Inner
-from foundry3d.reduce import LargerGroups, RandomSampling
-from foundry3d.reduce.wrapped import Wrapped
-from foundry3d.results import append, code_version, table
-from foundry3d.student import Student, student_config
-from foundry3d.tasks.engine import retain_memory
-from foundry3d.tasks.probe import describe, probe, untrained_like
+from foundry3d.evaluation.probe import short_name
+from foundry3d.heads.classifier import Inner
+from foundry3d.inference.cost import Cost, count, encoder_cost
+from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.models.student import Student, student_config
+from foundry3d.paper.formula_table import REMARKS, part_rows, whole_rows
+from foundry3d.report.rows import table
 from foundry3d.writing import replacing
-
-PROBE_COLUMNS = {
-    "model": "model",
-    "tokens": "tokens",
-    "encoded": "encoded",
-    "params_m": "params (M)",
-    "gmacs": "GMACs",
-    "svm": "SVM",
-    "knn": "20-NN",
-    "svm_c012": "SVM C=0.012",
-}
-
-
-def probe_row(
-    name: str, model: Any, splits: Splits, data: DataConfig, *, seed: int
-) -> dict[str, Any]:
-    """One result row of a model on labelled splits, with its protocol."""
-    began = time.monotonic()
-    scores = probe(model, splits, points=data.points)
-    row: dict[str, Any] = {"model": name} | describe(model)
-    if isinstance(model, Backbone | Student | Wrapped):
-        row["gmacs"] = round(count(model).macs / 1e9, 4)
-    if isinstance(model, RandomSampling | LargerGroups):
-        row["encoded"] = model.shape.groups
-    elif isinstance(model, Backbone | Student | Wrapped):
-        sizes: Any = model.config
-        row["encoded"] = encoded(sizes)
-    row |= {key: round(value, 2) for key, value in scores._asdict().items()}
-    assert splits.test is not None
-    assert splits.validation is not None
-    return row | {
-        "task": "linear probe",
-        "protocol": "svm: standardised, C chosen on held-out train; svm_c012: C 0.012, raw; "
-        "knn: 20 neighbours, standardised; nothing selected on test",
-        "data": f"{splits.train.name} / {splits.test.name}",
-        "sizes": [len(splits.train), len(splits.validation), len(splits.test)],
-        "points": data.points,
-        "seed": seed,
-        "code": code_version(),
-        "seconds": round(time.monotonic() - began, 1),
-    }
-
-
-def probe_rows(
-    subjects: Sequence[tuple[str, Any]],
-    splits: Splits,
-    data: DataConfig,
-    *,
-    seed: int,
-    out: str | Path | None,
-) -> list[dict[str, Any]]:
-    """A result row for every named model, each added to the file `out` as soon as it is there."""
-    rows = []
-    for name, model in subjects:
-        rows.append(probe_row(name, model, splits, data, seed=seed))
-        if out is not None:
-            append(out, rows[-1:])
-    return rows
-
-
-def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
-    """Probes saved models and, first of all, their untrained network; prints the table.
-
-    Raises:
-        InputError: a model or data that cannot be used.
-    """
-    retain_memory()
-    loaded = [(name, load_backbone(name)) for name in config.models]
-    splits = load_splits(config.data, seed=config.seed)
-    first = loaded[0][1]
-    subjects: list[tuple[str, Any]] = [
-        ("untrained", untrained_like(first, splits, points=config.data.points, seed=config.seed))
-    ]
-    for name, model in loaded:
-        subjects.append((short_name(name), model))
-        if isinstance(model, Backbone):
-            subjects += [
-                (
-                    f"{short_name(name)}, {n} random tokens",
-                    RandomSampling(model, n, seed=config.seed),
-                )
-                for n in config.random_tokens
-            ]
-    rows = probe_rows(subjects, splits, config.data, seed=config.seed, out=config.out)
-    print(table(rows, PROBE_COLUMNS))
-    return rows
-
-
-def short_name(path: str) -> str:
-    """What a table calls the model of a folder: the run's name rather than `model`."""
-    folder = Path(path)
-    return folder.parent.name if folder.name == "model" else folder.name
-
 
 COST_COLUMNS = {"model": "model", "params_m": "params (M)", "macs_g": "GMACs", "flops_g": "GFLOPs"}
 
@@ -244,43 +146,97 @@ def show_cost(config: CostConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def doctor(config: DoctorConfig) -> None:
-    """Prints versions, threads, devices and the backends that would be used."""
-    import lightning
-    import numba
-    import sklearn
+# Tokens removed in each block: 64 are halved block by block until so many are left.
+TOME_SCHEDULES = {
+    "tome_16": (32, 16),
+    "tome_8": (32, 16, 8),
+    "tome_4": (32, 16, 8, 4),
+    "tome_2": (32, 16, 8, 4, 2),
+    "tome_1": (32, 16, 8, 4, 2, 1),
+}
 
-    from foundry3d import geometry
-    from foundry3d.kernels import PROBE, fastest
 
-    points = torch.rand(1, 2048, 3)
-    same = torch.equal(
-        geometry.farthest_point_sample(points, 64, backend="torch"),
-        geometry.farthest_point_sample(points, 64),
+GATE_ROWS = {
+    "foundry_gate_cpu": (64, 16),
+    "foundry_gate_gpu": (64, 15),
+    "foundry_gate_r0.9": (0, 0),
+    "foundry_gate_b32": (49, 15),
+    "foundry_gate_b48_gpu": (33, 13),
+    "foundry_gate_b48_cpu": (33, 14),
+}
+
+
+def _row_cost(method: str, supertokens: int | None, clouds: int, tokens: int) -> Cost:
+    teacher = BackboneConfig()
+    if method == "baseline":
+        return count(_meta(teacher), clouds=clouds, tokens=tokens)
+    if method in TOME_SCHEDULES:
+        merging = ReductionConfig(removed=TOME_SCHEDULES[method])
+        return count(Merged.around(_meta(teacher), merging), clouds=clouds, tokens=tokens)
+    dim = 192 if method == "foundry_vit_t" else None
+    gated = method in GATE_ROWS
+    sizes = student_config(teacher, supertokens=supertokens or 16, dim=dim, gate=gated)
+    with torch.device("meta"):
+        student = Student(sizes).eval()
+    merged, used = GATE_ROWS.get(method, (None, None))
+    return count(student, clouds=clouds, tokens=tokens, merged=merged, used=used)
+
+
+def _meta(shape: BackboneConfig) -> Backbone:
+    with torch.device("meta"):
+        return Backbone(shape).eval()
+
+
+def paper_rows() -> list[dict[str, Any]]:
+    """Every cost row of Tables 6, 7 and 14, the paper's figures beside ours, in its order.
+
+    Returns:
+        Rows with `table, method, supertokens, token_budget` (None where the table has none),
+        `params_m, macs_g, flops_g` (ours, one encoder pass), `paper_params_m, paper_macs_g,
+        paper_flops_g`, `passes` (encoder passes the paper's figure counts), `macs_g_as_counted,
+        flops_g_as_counted` (ours with that many passes), `deviation` (the larger relative
+        difference of these two from the paper) and `note`.
+    """
+    rows = []
+    text = files("foundry3d.paper").joinpath("paper_costs.csv").read_text()
+    for line in csv.DictReader(text.splitlines()):
+        supertokens = int(line["supertokens"]) if line["supertokens"] else None
+        clouds, passes = int(line["clouds"]), int(line["encoder_passes_counted"])
+        cost = _row_cost(line["method"], supertokens, clouds, int(line["tokens"]))
+        macs, flops = cost.macs, cost.flops
+        if passes == 2:
+            tokenizer = tokenizer_cost(clouds)
+            macs, flops = 2 * macs - tokenizer.macs, 2 * flops - tokenizer.flops
+        paper_macs, paper_flops = float(line["macs_g"]), float(line["flops_g"])
+        macs_g, flops_g = macs / 1e9, flops / 1e9
+        rows.append(
+            {
+                "table": int(line["table"]),
+                "method": line["method"],
+                "supertokens": supertokens,
+                "token_budget": int(line["token_budget"]) if line["token_budget"] else None,
+                "params_m": cost.params / 1e6,
+                "macs_g": cost.macs / 1e9,
+                "flops_g": cost.flops / 1e9,
+                "paper_params_m": float(line["params_m"]),
+                "paper_macs_g": paper_macs,
+                "paper_flops_g": paper_flops,
+                "passes": passes,
+                "macs_g_as_counted": macs_g,
+                "flops_g_as_counted": flops_g,
+                "deviation": max(abs(macs_g / paper_macs - 1), abs(flops_g / paper_flops - 1)),
+                "note": line["note"],
+            }
+        )
+    return rows
+
+
+@cache
+def tokenizer_cost(clouds: int) -> Cost:
+    """Cost of the ViT-S tokenizer and position alone, which the paper's double rows count once."""
+    teacher = _meta(BackboneConfig())
+    whole = count(teacher, clouds=clouds)
+    encoder = encoder_cost(teacher, clouds=clouds, tokens=teacher.config.groups)
+    return Cost(
+        params=whole.params, macs=whole.macs - encoder.macs, flops=whole.flops - encoder.flops
     )
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    rows, inputs, outputs = PROBE
-    rates = {
-        name: f"{kernel} ({2e-9 * rows * inputs * outputs / seconds:.0f} GFLOP/s)"
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-        for kernel, seconds in [fastest(dtype)]
-    }
-    allocator = platform.libc_ver()[0] == "glibc"
-    facts = {
-        "foundry3d": code_version(),
-        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        "torch": f"{torch.__version__}, lightning {lightning.__version__}, numba "
-        f"{numba.__version__}, scikit-learn {sklearn.__version__}",
-        "threads": f"{torch.get_num_threads()} (of {os.cpu_count()} processors); "
-        "OMP_NUM_THREADS changes it",
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "GPUs": ", ".join(gpus) or "none; training and inference run on the CPU",
-        "sampling and neighbours": "compiled on the CPU, torch on other devices; "
-        + ("both agree here" if same else "THEY DISAGREE HERE, please report it"),
-        "linear layers, compiled": ", ".join(f"{name} {text}" for name, text in rates.items()),
-        "memory": "freed memory is kept (glibc)" if allocator else "the system's allocator",
-        "bf16 on the GPU": "yes" if gpus and torch.cuda.is_bf16_supported() else "no",
-    }
-    width = max(map(len, facts))
-    for name, text in facts.items():
-        print(f"{name.ljust(width)}  {text}")

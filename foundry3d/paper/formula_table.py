@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from foundry3d import formula
-from foundry3d.backbone import Backbone
 from foundry3d.config import BackboneConfig
-from foundry3d.cost import Cost, count_parts
-from foundry3d.formula import Terms
-from foundry3d.student import Student, student_config
+from foundry3d.inference.cost import Cost, count_parts
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student, student_config
+from foundry3d.paper import formula
+from foundry3d.paper.formula import Terms
 
 GATE_HIDDEN = 128
 

@@ -16,17 +16,17 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 
-from foundry3d.backbone import Backbone, require_teacher
-from foundry3d.checkpoint import load
+from foundry3d.checkpoints.folder import load
 from foundry3d.config import SweepConfig
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.errors import InputError
-from foundry3d.figures import Curves, draw_lines
-from foundry3d.report import probe_row
-from foundry3d.results import append, read_rows, table
-from foundry3d.tasks.distill import Learner, distill
-from foundry3d.tasks.engine import retain_memory
+from foundry3d.evaluation.probe import probe_row
+from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.report.figures import Curves, draw_lines
+from foundry3d.report.rows import append, read_rows, table
+from foundry3d.training.distill import Learner, distill
+from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")

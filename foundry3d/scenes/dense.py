@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.scene_memory import FLOAT, MOST_TEMPORARY
-from foundry3d.scenes import Walk, quietly
-from foundry3d.upsample import nearest_shares
+from foundry3d.models.upsample import nearest_shares
+from foundry3d.scenes.memory import FLOAT, MOST_TEMPORARY
+from foundry3d.scenes.scene import Walk, quietly
 
 SEARCHED = 2**17
 """Points whose nearest centers are searched for together."""

@@ -17,9 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone, Tokens
 from foundry3d.errors import InputError
-from foundry3d.gate import Budget, by_probability, fill_budget
 from foundry3d.geometry import (
     Groups,
     build_trees,
@@ -28,9 +26,12 @@ from foundry3d.geometry import (
     gather,
     nearest_neighbors,
 )
-from foundry3d.scene_memory import MOST_ATTENTION, groups_at_once, require_attention
-from foundry3d.student import Student
-from foundry3d.supertokens import Compressed
+from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.budget import Budget
+from foundry3d.models.gate import by_probability, fill_budget
+from foundry3d.models.student import Student
+from foundry3d.models.supertokens import Compressed
+from foundry3d.scenes.memory import MOST_ATTENTION, groups_at_once, require_attention
 
 SceneModel = Backbone | Student
 Walk = Callable[[Sequence[Tensor], str], Iterator[Tensor]]
@@ -109,7 +110,7 @@ def encode_scene(
         scene: on the model's device.
         most_attention: bytes that the attention weights of a block may take.
         walk: goes through the chunks of every stage.
-        budget: fields of `gate.Budget`, students only.
+        budget: fields of `models.Budget`, students only.
 
     Returns:
         A batch of one.

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Tokens
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
-from foundry3d.scene_memory import MOST_ATTENTION, groups_at_once, require_attention
-from foundry3d.scenes import Scene, SceneModel, Walk, quietly, require_scene_model
+from foundry3d.models.backbone import Tokens
+from foundry3d.scenes.memory import MOST_ATTENTION, groups_at_once, require_attention
+from foundry3d.scenes.scene import Scene, SceneModel, Walk, quietly, require_scene_model
 
 
 def split_windows(centers: Tensor, most: int) -> list[Tensor]:
@@ -107,7 +107,7 @@ def encode_windows(
         fit: every window is centred and scaled into the unit sphere.
         most_attention: bytes that the attention weights of a block may take.
         walk: goes through the windows.
-        budget: fields of `gate.Budget` of every window, students only.
+        budget: fields of `models.Budget` of every window, students only.
 
     Returns:
         A batch of one, `tokens_used` summed over the windows, and the window of each token (1, c).

@@ -1,1 +1,1 @@
-"""What is done with models: pre-training, distillation, probing."""
+"""Training loops: pre-training, distillation, and the engine under both."""

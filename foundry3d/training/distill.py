@@ -10,16 +10,16 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone, Teacher, Tokens, require_teacher
-from foundry3d.checkpoint import load
+from foundry3d.baselines import FPSStudent, Merged
+from foundry3d.checkpoints.folder import load
 from foundry3d.config import DistillConfig, ReductionConfig
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Numbered, Stream, in_order, load_train
 from foundry3d.errors import InputError
-from foundry3d.reduce import FPSStudent, Merged
-from foundry3d.student import Student
-from foundry3d.tasks.engine import fit, keep
-from foundry3d.tasks.goals import (
+from foundry3d.models.backbone import Backbone, Teacher, Tokens, require_teacher
+from foundry3d.models.student import Student
+from foundry3d.training.engine import fit, keep
+from foundry3d.training.goals import (
     Goal,
     Learner,
     check_tokens,
@@ -29,7 +29,7 @@ from foundry3d.tasks.goals import (
     own_goal,
     shared_groups,
 )
-from foundry3d.tasks.task import Ready, Task, draw_budget, freeze
+from foundry3d.training.task import Ready, Task, draw_budget, freeze
 
 log = logging.getLogger("foundry3d")
 

@@ -20,16 +20,16 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from foundry3d.checkpoint import save
+from foundry3d.checkpoints.folder import save
 from foundry3d.config import DistillConfig, PretrainConfig, TrainConfig
 from foundry3d.data.ahead import Loader
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Batches, NumberedBatches, Stream
 from foundry3d.errors import InputError
-from foundry3d.results import code_version
-from foundry3d.tasks.callbacks import KeepLast, Progress
-from foundry3d.tasks.run_folder import open_run
-from foundry3d.tasks.task import Task
+from foundry3d.report.rows import code_version
+from foundry3d.training.callbacks import KeepLast, Progress
+from foundry3d.training.run_folder import open_run
+from foundry3d.training.task import Task
 
 
 def _loggers(out: Path, config: TrainConfig) -> list[Logger]:

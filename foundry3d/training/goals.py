@@ -11,14 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone, Teacher
+from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.config import DistillConfig
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Stream
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_at, nearest_of
-from foundry3d.reduce import FPSStudent, Merged
-from foundry3d.student import Student
+from foundry3d.models.backbone import Backbone, Teacher
+from foundry3d.models.student import Student
 
 Learner = Student | Merged | FPSStudent
 """What can be distilled from a teacher's token features."""

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone
 from foundry3d.config import JepaConfig
 from foundry3d.geometry import Groups, gather, greedy_order
-from foundry3d.student import Student
-from foundry3d.supertokens import SupertokenEncoder, key_bias
-from foundry3d.tokenizer import Position
-from foundry3d.vit import Encoder, initialise
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.models.supertokens import SupertokenEncoder, key_bias
+from foundry3d.models.tokenizer import Position
+from foundry3d.models.vit import Encoder, initialise
 
 
 def _draw(

@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone
 from foundry3d.config import MaskedConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, gather
-from foundry3d.tokenizer import Position
-from foundry3d.vit import Encoder, initialise
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.tokenizer import Position
+from foundry3d.models.vit import Encoder, initialise
 
 
 def random_mask(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foundry3d.backbone import Backbone, require_teacher
-from foundry3d.checkpoint import load
+from foundry3d.checkpoints.folder import load
 from foundry3d.config import PretrainConfig, StudentConfig
 from foundry3d.data.loading import load_train
 from foundry3d.errors import InputError
-from foundry3d.jepa import Jepa
-from foundry3d.mae import MaskedReconstruction
-from foundry3d.student import Student
-from foundry3d.tasks.engine import fit, keep
-from foundry3d.tasks.task import Ready, Task
+from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.models.student import Student
+from foundry3d.training.engine import fit, keep
+from foundry3d.training.jepa import Jepa
+from foundry3d.training.mae import MaskedReconstruction
+from foundry3d.training.task import Ready, Task
 
 
 class PretrainTask(Task):

@@ -14,13 +14,13 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from foundry3d.backbone import Backbone
 from foundry3d.config import AugmentConfig, BudgetDraws, DataConfig, TrainConfig
 from foundry3d.data.ahead import pinned
 from foundry3d.errors import InputError
-from foundry3d.gate import draw_merged, draw_supertokens
 from foundry3d.geometry import Groups
-from foundry3d.student import Student
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import draw_merged, draw_supertokens
+from foundry3d.models.student import Student
 from foundry3d.transforms import augment, subsample
 
 

@@ -14,7 +14,7 @@ from foundry3d.data.archive import write_archive
 from foundry3d.data.published.record import ASK, Published, Split
 from foundry3d.data.published.sources import find, read_split
 from foundry3d.errors import InputError
-from foundry3d.results import table
+from foundry3d.report.rows import table
 
 log = logging.getLogger("foundry3d")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from foundry3d.config import SuiteConfig
-from foundry3d.suite.tables import COLUMNS, EPISODES, MODELS, Row, Table
+from foundry3d.paper.suite.tables import COLUMNS, EPISODES, MODELS, Row, Table
 
 
 class Cell(NamedTuple):

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from foundry3d.backbone import Backbone, require_teacher
-from foundry3d.checkpoint import load, read_config, save
+from foundry3d.baselines import KMeansStudent, LargerGroups, Merged, RandomSampling
+from foundry3d.baselines.wrapped import Wrapped
+from foundry3d.checkpoints.folder import load, read_config, save
 from foundry3d.config import DistillConfig, PretrainConfig, ReductionConfig, SuiteConfig
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.errors import InputError
-from foundry3d.reduce import KMeansStudent, LargerGroups, Merged, RandomSampling
-from foundry3d.reduce.wrapped import Wrapped
-from foundry3d.results import code_version
-from foundry3d.suite.tables import MODELS, Model
-from foundry3d.tasks.distill import distill
-from foundry3d.tasks.pretrain import pretrain
+from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.paper.suite.tables import MODELS, Model
+from foundry3d.report.rows import code_version
+from foundry3d.training.distill import distill
+from foundry3d.training.pretrain import pretrain
 from foundry3d.transforms import normalise
 
 

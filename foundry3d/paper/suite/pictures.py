@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from foundry3d.config import SuiteConfig
-from foundry3d.figures import Curves, draw_lines
-from foundry3d.suite.cells import cell_folder, cells_of, column_tasks
-from foundry3d.suite.render import Entry, Grid, Rows, grid_of
-from foundry3d.suite.tables import MODELS, TABLES, Row
+from foundry3d.paper.suite.cells import cell_folder, cells_of, column_tasks
+from foundry3d.paper.suite.render import Entry, Grid, Rows, grid_of
+from foundry3d.paper.suite.tables import MODELS, TABLES, Row
+from foundry3d.report.figures import Curves, draw_lines
 
 Panel = tuple[str, str, Curves]
 Marks = dict[tuple[float, float], str]

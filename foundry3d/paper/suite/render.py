@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from foundry3d.config import SuiteConfig
-from foundry3d.metrics import mean_std
-from foundry3d.suite.cells import cells_of, column_tasks, columns_of
-from foundry3d.suite.tables import COLUMNS, TABLES, Row, Table
+from foundry3d.evaluation.metrics import mean_std
+from foundry3d.paper.suite.cells import cells_of, column_tasks, columns_of
+from foundry3d.paper.suite.tables import COLUMNS, TABLES, Row, Table
 from foundry3d.writing import replacing
 
 Rows = dict[str, dict[str, Any]]

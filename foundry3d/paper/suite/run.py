@@ -22,14 +22,14 @@ import yaml
 
 from foundry3d.config import SuiteConfig, to_dict
 from foundry3d.errors import InputError, PartialFailure
-from foundry3d.results import append, read_rows
-from foundry3d.suite.cells import Cell, cell_folder, cells_of, columns_of
-from foundry3d.suite.models import is_made, is_reconstructing, make_model
-from foundry3d.suite.pictures import draw
-from foundry3d.suite.render import write_tables
-from foundry3d.suite.tables import TABLES
-from foundry3d.suite.work import run_cell
-from foundry3d.tasks.engine import retain_memory
+from foundry3d.paper.suite.cells import Cell, cell_folder, cells_of, columns_of
+from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model
+from foundry3d.paper.suite.pictures import draw
+from foundry3d.paper.suite.render import write_tables
+from foundry3d.paper.suite.tables import TABLES
+from foundry3d.paper.suite.work import run_cell
+from foundry3d.report.rows import append, read_rows
+from foundry3d.training.engine import retain_memory
 from foundry3d.writing import replacing
 
 log = logging.getLogger("foundry3d")
@@ -87,7 +87,7 @@ def run_apart(config: SuiteConfig, unit: Unit) -> Done:
     answer.unlink(missing_ok=True)
     with replacing(job) as partial:
         partial.write_text(json.dumps({"config": to_dict(config), "unit": unit}))
-    words = [sys.executable, "-m", "foundry3d.suite.worker", str(job), str(answer)]
+    words = [sys.executable, "-m", "foundry3d.paper.suite.worker", str(job), str(answer)]
     one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     # The pipe closes when this process ends, however it does; the worker then ends too.
     with (

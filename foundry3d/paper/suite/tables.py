@@ -148,7 +148,7 @@ class Table(NamedTuple):
 @cache
 def paper_figures() -> dict[tuple[str, str, str], tuple[str, str]]:
     """All printed figures, mean and deviation as text, by (table, row, column)."""
-    text = files("foundry3d").joinpath("suite/paper_tables.csv").read_text()
+    text = files("foundry3d.paper.suite").joinpath("paper_tables.csv").read_text()
     return {
         (line["table"], line["row"], line["column"]): (line["mean"], line["std"])
         for line in csv.DictReader(text.splitlines())

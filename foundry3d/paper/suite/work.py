@@ -9,8 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from foundry3d.backbone import require_teacher
-from foundry3d.checkpoint import load, load_backbone, read_config
+from foundry3d.checkpoints.folder import load, load_backbone, read_config
 from foundry3d.config import (
     ClassifyConfig,
     DataConfig,
@@ -20,22 +19,22 @@ from foundry3d.config import (
     from_dict,
     to_dict,
 )
+from foundry3d.config.protocols import find
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.data.parts import part_splits
 from foundry3d.data.published.sources import is_published
 from foundry3d.errors import InputError
-from foundry3d.protocols import find
-from foundry3d.report import probe_row
-from foundry3d.results import code_version
-from foundry3d.suite.cells import Cell, cell_folder, episode_name
-from foundry3d.suite.models import model_path, reduced_at_test
-from foundry3d.suite.tables import EPISODES, MODELS
-from foundry3d.tasks.classify import ClassifyTask, classify
-from foundry3d.tasks.fewshot import fewshot
-from foundry3d.tasks.finetune import labelled_splits
-from foundry3d.tasks.probe import describe
-from foundry3d.tasks.segment import SegmentTask, segment
-from foundry3d.tasks.specialize import specialize
+from foundry3d.evaluation.classify import ClassifyTask, classify
+from foundry3d.evaluation.fewshot import fewshot
+from foundry3d.evaluation.finetune import labelled_splits
+from foundry3d.evaluation.probe import describe, probe_row
+from foundry3d.evaluation.segment import SegmentTask, segment
+from foundry3d.evaluation.specialize import specialize
+from foundry3d.models.backbone import require_teacher
+from foundry3d.paper.suite.cells import Cell, cell_folder, episode_name
+from foundry3d.paper.suite.models import model_path, reduced_at_test
+from foundry3d.paper.suite.tables import EPISODES, MODELS
+from foundry3d.report.rows import code_version
 from foundry3d.transforms import normalise
 
 PUBLISHED = {

@@ -1,4 +1,4 @@
-"""A process that runs one unit of a suite: python -m foundry3d.suite.worker JOB.json ROW.json."""
+"""One unit of a suite in its own process: python -m foundry3d.paper.suite.worker JOB ROW."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from foundry3d.config import SuiteConfig, from_dict
 from foundry3d.errors import InputError
-from foundry3d.suite.cells import Cell
-from foundry3d.suite.run import run_unit
-from foundry3d.tasks.engine import retain_memory
+from foundry3d.paper.suite.cells import Cell
+from foundry3d.paper.suite.run import run_unit
+from foundry3d.training.engine import retain_memory
 from foundry3d.writing import replacing
 
 

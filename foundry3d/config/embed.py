@@ -1,0 +1,93 @@
+"""Options of `foundry3d embed`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from foundry3d.config.records import positive, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """`foundry3d embed`: features of point clouds and meshes in files, as one .npz archive.
+
+    Attributes:
+        files: point-cloud and mesh files, folders of them, or globs.
+        model: a saved model (folder), or a checkpoint file of another project.
+        out: the archive to write; an earlier one is replaced when the new one is complete.
+        points: a random subset of each cloud; null = all of its points.
+        samples: points drawn from the surface of a mesh.
+        seed: of the subsets and of the draws from meshes.
+        up: the axis that points up in the files; null = the same as in the model's training.
+        normalise: centre each cloud and scale it into the unit sphere; null = as in the model's
+            training, and yes where the model does not say.
+        batch: clouds of equal size that go through the model together.
+        token_budget: exactly as many tokens enter the encoder (students with a gate).
+        ratio: tokens of a higher fusion probability are merged (students with a gate).
+        supertokens: the first so many supertokens are used (students).
+        points_per_token: every cloud is a scene of as many tokens as it has points over this
+            number (16: as 64 of 1024), streamed in chunks; null = the model's number of tokens.
+        windows: a scene's tokens are encoded in windows of at most so many that lie together, each
+            on its own; as many as the model's groups is what it was trained on.
+        zoom: a scene's neighbourhoods are multiplied by this; null = to the size that the model
+            knows where it was trained on clouds in the unit sphere, else 1. Not with windows.
+        precision: fp32 or bf16, of the model's inference form (`foundry3d.compile`), that scenes go
+            through.
+        dense: a .npy to write, one float16 feature for every point of every scene.
+        picture: a .png to draw, the scenes in the main directions of their features.
+    """
+
+    files: tuple[str, ...] = ()
+    model: str = ""
+    out: str = "features.npz"
+    points: int | None = None
+    samples: int = 16384
+    seed: int = 0
+    up: Literal["x", "y", "z"] | None = None
+    normalise: bool | None = None
+    batch: int = 16
+    token_budget: int | None = None
+    ratio: float | None = None
+    supertokens: int | None = None
+    points_per_token: int | None = None
+    windows: int | None = None
+    zoom: float | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    dense: str | None = None
+    picture: str | None = None
+
+    def __post_init__(self) -> None:
+        require(len(self.files) > 0, "name files to embed: foundry3d embed FILES --model MODEL")
+        require(bool(self.model), "name a saved model with --model")
+        positive(self, "samples", "batch")
+        require(
+            self.points is None or self.points > 0,
+            f"points must be positive or null, got {self.points}",
+        )
+        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+        require(self.up in (None, "x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
+        self._check_scene()
+
+    def _check_scene(self) -> None:
+        for name in ("points_per_token", "windows", "zoom"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        require(
+            self.precision in ("fp32", "bf16"),
+            f"precision is one of fp32, bf16; got {self.precision!r}",
+        )
+        for name in ("windows", "zoom", "dense", "picture"):
+            require(
+                self.points_per_token is not None or getattr(self, name) is None,
+                f"{name} is for scenes; say how many points a token stands for "
+                "(--points_per_token 16)",
+            )
+        require(
+            self.windows is None or self.zoom is None,
+            "give one of windows and zoom: windows are brought to the size that the model knows",
+        )
+        require(
+            self.dense is None or self.points is None,
+            "dense features are one for every point of the file; leave --points out",
+        )

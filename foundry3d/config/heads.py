@@ -1,0 +1,173 @@
+"""Sizes of fine-tuned models: the model inside, and the classification or part head on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from foundry3d.config.baselines import FPSStudentConfig, KMeansStudentConfig, MergedConfig
+from foundry3d.config.models import BackboneConfig, StudentConfig
+from foundry3d.config.records import fraction, from_dict, positive, require
+
+InnerConfig = BackboneConfig | StudentConfig | MergedConfig | FPSStudentConfig | KMeansStudentConfig
+INNER: dict[str, type[InnerConfig]] = {
+    "backbone": BackboneConfig,
+    "student": StudentConfig,
+    "merged": MergedConfig,
+    "fps_student": FPSStudentConfig,
+    "kmeans_student": KMeansStudentConfig,
+}
+
+
+def kind_of(config: InnerConfig) -> str:
+    """The kind in `INNER` of a model's sizes."""
+    return next(kind for kind, record in INNER.items() if isinstance(config, record))
+
+
+def shape_of(config: InnerConfig) -> BackboneConfig:
+    """The transformer in a model's sizes."""
+    return config if isinstance(config, BackboneConfig) else config.backbone
+
+
+def encoded(config: InnerConfig) -> int | None:
+    """Tokens that a model of these sizes encodes, or that leave its encoder.
+
+    None for a student with a gate, which decides that for every cloud.
+    """
+    if isinstance(config, BackboneConfig):
+        return config.groups
+    return None if isinstance(config, StudentConfig) and config.gate else config.supertokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """The classification head on pooled features (field.md E2).
+
+    Attributes:
+        hidden: widths of the hidden layers, each a Linear without bias, BatchNorm, ReLU and
+            dropout; none = one Linear.
+        dropout: after every hidden layer, training only.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(
+            all(width > 0 for width in self.hidden),
+            f"hidden widths must be positive, got {self.hidden}",
+        )
+        fraction(self, "dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadedConfig:
+    """A model under a head: what its checkpoint stores.
+
+    Attributes:
+        kind: of the model under the head, one of `INNER`.
+        inner: its sizes; a plain dictionary is read as the record of that kind.
+    """
+
+    kind: str
+    inner: InnerConfig
+
+    def __post_init__(self) -> None:
+        require(self.kind in INNER, f"kind is one of {', '.join(INNER)}; got {self.kind!r}")
+        if isinstance(self.inner, dict):
+            object.__setattr__(self, "inner", from_dict(INNER[self.kind], self.inner))
+        require(
+            isinstance(self.inner, INNER[self.kind]),
+            f"a {self.kind} has a {INNER[self.kind].__name__}, got {type(self.inner).__name__}",
+        )
+
+    @property
+    def shape(self) -> BackboneConfig:
+        """Sizes of the transformer."""
+        return shape_of(self.inner)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(HeadedConfig):
+    """A model with a classification head.
+
+    Attributes:
+        head: sizes of the head.
+        classes: names by label.
+    """
+
+    head: HeadConfig = field(default_factory=HeadConfig)
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(len(self.classes) > 1, f"expected at least two classes, got {self.classes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartHeadConfig:
+    """What turns token features into a part for every point (field.md E3; widths of ViT-S).
+
+    Attributes:
+        blocks: encoder blocks whose features are averaged, counted from 0; null = the ends of
+            three equal stretches of the encoder: 3, 7, 11 of 12.
+        upsampling: widths of the layers behind the interpolation to the points.
+        hidden: hidden widths of the head, behind up-sampled and global features.
+        dropout: after the first hidden layer, training only.
+        label_dim: width of the category's embedding; not used where there is one category.
+    """
+
+    blocks: tuple[int, ...] | None = None
+    upsampling: tuple[int, ...] = (384, 384)
+    hidden: tuple[int, ...] = (512, 256)
+    dropout: float = 0.5
+    label_dim: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("upsampling", "hidden"):
+            widths = getattr(self, name)
+            require(
+                len(widths) > 0 and min(widths) > 0,
+                f"{name} are one or more positive widths, got {widths}",
+            )
+        require(
+            self.blocks is None or (len(self.blocks) > 0 and min(self.blocks) >= 0),
+            f"blocks are block numbers from 0, or null, got {self.blocks}",
+        )
+        positive(self, "label_dim")
+        fraction(self, "dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterConfig(HeadedConfig):
+    """A model with a part head.
+
+    Attributes:
+        head: sizes of the head.
+        categories: names of the categories; one where the data has no classes.
+        parts: names of the parts of all categories.
+        owned: the part numbers of each category; one that owns none may have any.
+    """
+
+    head: PartHeadConfig = field(default_factory=PartHeadConfig)
+    categories: tuple[str, ...]
+    parts: tuple[str, ...]
+    owned: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "owned", tuple(tuple(part) for part in self.owned))
+        require(
+            len(self.owned) == len(self.categories) > 0,
+            f"expected the parts of each of {len(self.categories)} categories, at least one, got "
+            f"{len(self.owned)}",
+        )
+        numbers = [number for part in self.owned for number in part]
+        require(
+            len(self.parts) > 1 and all(0 <= n < len(self.parts) for n in numbers),
+            f"expected at least two parts and numbers below {len(self.parts)}, got {self.owned}",
+        )
+        blocks, depth = self.head.blocks, self.shape.depth
+        require(
+            blocks is None or max(blocks) < depth,
+            f"blocks must lie in 0..{depth - 1} (the encoder), got {blocks}",
+        )

@@ -1,0 +1,1 @@
+"""Features of point clouds: arrays (`clouds`), files (`files`, `reading`) and scenes (`scenes`)."""

@@ -1,0 +1,1 @@
+"""What is fine-tuned on top of a model: `classifier` and `segmenter`."""
