@@ -15,6 +15,7 @@ from foundry3d.baselines.wrapped import Wrapped, copied
 from foundry3d.config import MergedConfig, ReductionConfig
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.budget import Budget, refuse_budget
 from foundry3d.models.vit import State, initialise
 
 
@@ -81,7 +82,7 @@ class Merged(Wrapped):
             InputError: groups that are too few for the schedule.
         """
         config, backbone = self.config.reduction, self.backbone
-        tokens, positions = backbone.tokens(groups)
+        tokens, positions = backbone.embed_groups(groups)
         batch, count, _ = tokens.shape
         ones = torch.ones(batch, count, device=tokens.device)
         rows = torch.arange(count, device=tokens.device).expand(batch, -1)
@@ -107,8 +108,15 @@ class Merged(Wrapped):
             found.append(trace.follow(state))
         return found
 
-    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+    def encode(
+        self,
+        groups: Groups,
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
         """Features of grouped points; `tokens_used` counts the tokens that leave the encoder."""
+        refuse_budget(budget)
         last = self.reductions(groups, generator=generator)[-1]
         leaving = (last.sizes > 0) | (self.merger is not None)  # the merger hides no row
         return Tokens(
@@ -119,8 +127,14 @@ class Merged(Wrapped):
         )
 
     def block_features(
-        self, groups: Groups, layers: Sequence[int], *, generator: torch.Generator | None = None
+        self,
+        groups: Groups,
+        layers: Sequence[int],
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
     ) -> list[Tensor]:
         """Features (B, c, d) of grouped points after each of these blocks (from 0)."""
+        refuse_budget(budget)
         found = self.reductions(groups, generator=generator)
         return [found[layer].spread(found[layer].tokens) for layer in layers]

@@ -6,7 +6,7 @@ Shapes: B clouds, N points, c tokens, s encoded tokens, d width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,21 +18,40 @@ from foundry3d.config import BackboneConfig, FPSStudentConfig, KMeansStudentConf
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, gather, group_at
 from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.budget import Budget, refuse_budget
 from foundry3d.models.supertokens import key_bias
 from foundry3d.models.upsample import interpolate
 
 
-class LayeredGroups(Groups):
-    """The c groups of a cloud, with `coarse`, larger groups around the first of their centers."""
+@dataclass(frozen=True, kw_only=True)
+class LayeredGroups:
+    """The c groups of every cloud, and larger groups around the first s of their centers.
 
+    Attributes:
+        fine: c groups, those that features are returned for.
+        coarse: s groups, those that are encoded.
+    """
+
+    fine: Groups
     coarse: Groups
+
+    @property
+    def centers(self) -> Tensor:
+        """(B, c, 3) of the fine groups."""
+        return self.fine.centers
+
+    @property
+    def neighborhoods(self) -> Tensor:
+        """(B, c, k, 3) of the fine groups."""
+        return self.fine.neighborhoods
 
 
 class FPSStudent(Wrapped):
     """A student that tokenises and encodes s groups of k = 2 N / s points and interpolates.
 
     Its groups are centered on the first s of the c farthest points, so that a teacher can read
-    the c groups beside it; features of all c come back from the three nearest of the s.
+    the c groups of the same cloud; each of the c features is interpolated from the three nearest
+    of the s.
 
     Args:
         config: sizes.
@@ -71,15 +90,21 @@ class FPSStudent(Wrapped):
     def group(
         self, points: Tensor, *, generator: torch.Generator | None = None, drawn: bool = True
     ) -> LayeredGroups:
-        """The c groups of points (B, N, 3), with the s larger ones."""
-        own, shape = super().group(points, generator=generator, drawn=drawn), self.shape
-        made = LayeredGroups(*own)
-        shared = made.centers[:, : shape.groups]
-        made.coarse = group_at(points, shared, shape.group_size, radius=shape.radius)
-        return made
+        """The c groups of points (B, N, 3), and the s larger ones."""
+        fine, shape = self.backbone.group(points, generator=generator, drawn=drawn), self.shape
+        shared = fine.centers[:, : shape.groups]
+        coarse = group_at(points, shared, shape.group_size, radius=shape.radius)
+        return LayeredGroups(fine=fine, coarse=coarse)
 
-    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+    def encode(
+        self,
+        groups: Groups | LayeredGroups,
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
         """Features of the c groups that `group` made, or of plain groups as they are."""
+        refuse_budget(budget)
         if not isinstance(groups, LayeredGroups):
             return self.backbone.encode(groups, generator=generator)
         found = self.backbone.encode(groups.coarse, generator=generator)
@@ -91,9 +116,15 @@ class FPSStudent(Wrapped):
         )
 
     def block_features(
-        self, groups: Groups, layers: Sequence[int], *, generator: torch.Generator | None = None
+        self,
+        groups: Groups | LayeredGroups,
+        layers: Sequence[int],
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
     ) -> list[Tensor]:
         """Features (B, c, d) of grouped points after each of these blocks (from 0)."""
+        refuse_budget(budget)
         if not isinstance(groups, LayeredGroups):
             return self.backbone.block_features(groups, layers, generator=generator)
         coarse = groups.coarse
@@ -151,7 +182,7 @@ class KMeansStudent(Wrapped):
         self, groups: Groups, generator: torch.Generator | None
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Blocks' outputs (B, s, d), the prototype (B, c) of each token, tokens (B, s) of each."""
-        tokens, positions = self.backbone.tokens(groups)
+        tokens, positions = self.backbone.embed_groups(groups)
         count = len(self.prototypes)
         chosen = nearest_prototype(tokens, self.prototypes)
         ones = torch.ones(tokens.shape[:2], device=tokens.device)
@@ -167,8 +198,15 @@ class KMeansStudent(Wrapped):
         )
         return [state[:, first:] for state in states], chosen, sizes
 
-    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+    def encode(
+        self,
+        groups: Groups,
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
         """Features of grouped points."""
+        refuse_budget(budget)
         states, chosen, sizes = self._states(groups, generator)
         return Tokens(
             features=gather(self.encoder.norm(states[-1]), chosen),
@@ -178,9 +216,15 @@ class KMeansStudent(Wrapped):
         )
 
     def block_features(
-        self, groups: Groups, layers: Sequence[int], *, generator: torch.Generator | None = None
+        self,
+        groups: Groups,
+        layers: Sequence[int],
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
     ) -> list[Tensor]:
         """Features (B, c, d) of grouped points after each of these blocks (from 0)."""
+        refuse_budget(budget)
         states, chosen, _ = self._states(groups, generator)
         return [gather(states[layer], chosen) for layer in layers]
 
@@ -216,7 +260,7 @@ def fit_prototypes(
     device, seen = next(backbone.parameters()).device, 0
     with torch.inference_mode():
         for points in batches:
-            tokens, _ = backbone.tokens(backbone.group(points.to(device)))
+            tokens, _ = backbone.embed_groups(backbone.group(points.to(device)))
             rows = tokens.flatten(0, 1).float().cpu().numpy()
             seen = seen or len(rows)
             if seen < count:

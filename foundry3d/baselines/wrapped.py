@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foundry3d.config import BackboneConfig
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.budget import Budget, refuse_budget
 from foundry3d.models.tokenizer import Position, SingleStage, Tokenizer
 from foundry3d.models.vit import Encoder
 
@@ -61,22 +62,42 @@ class Wrapped(nn.Module):
         """Groups of points (B, N, 3), those that features are returned for; see `Backbone`."""
         return self.backbone.group(points, generator=generator, drawn=drawn)
 
-    def encode(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tokens:
+    def encode(
+        self,
+        groups: Groups,
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
         """Features of grouped points."""
+        refuse_budget(budget)
         return self.backbone.encode(groups, generator=generator)
 
     def block_features(
-        self, groups: Groups, layers: Sequence[int], *, generator: torch.Generator | None = None
+        self,
+        groups: Groups,
+        layers: Sequence[int],
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
     ) -> list[Tensor]:
         """Features (B, c, d) of grouped points after each of these blocks (from 0)."""
+        refuse_budget(budget)
         return self.backbone.block_features(groups, layers, generator=generator)
 
-    def forward(self, points: Tensor, *, generator: torch.Generator | None = None) -> Tokens:
+    def forward(
+        self,
+        points: Tensor,
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
         """Features of points (B, N, 3), taken as they are.
 
         Raises:
-            InputError: points that `geometry.check_points` refuses.
+            InputError: `geometry.check_points` refuses the points, or a budget is given.
         """
+        refuse_budget(budget)
         return self.encode(self.group(points, generator=generator), generator=generator)
 
 

@@ -142,7 +142,7 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
                 model = model_of(key)
                 points = scene_points(subject.points, subject.seed, subject.device)
                 scene = group_scene(model, points, points_per_token=config.points_per_token)
-                wanted[key] = encode_scene(model, scene, **subject.budget)
+                wanted[key] = encode_scene(model, scene, budget=subject.budget)
             errors = {
                 "error": relative_error(found.features, wanted[key].features),
                 "agreement": agreement(found.assignment, wanted[key].assignment),

@@ -38,11 +38,11 @@ def runner(subject: Subject) -> Callable[[], Any]:
     ratio = subject.points // (subject.groups or 1)
 
     def plain() -> Tokens:
-        return encode_scene(model, plain_scene(model, points, ratio), **subject.budget)
+        return encode_scene(model, plain_scene(model, points, ratio), budget=subject.budget)
 
     def streamed() -> Tokens:
         scene = group_scene(model, points, points_per_token=ratio)
-        return encode_scene(model, scene, **subject.budget)
+        return encode_scene(model, scene, budget=subject.budget)
 
     def windows() -> Tokens:
         scene = group_scene(model, points, points_per_token=ratio)

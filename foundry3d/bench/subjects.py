@@ -25,6 +25,7 @@ from foundry3d.inference.compiled import compile as compiled
 from foundry3d.inference.cost import count
 from foundry3d.inference.kernels import FastLinear
 from foundry3d.models.backbone import Backbone, Tokens, require_teacher, untrained
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 
 Form = Literal[
@@ -81,10 +82,10 @@ class Subject:
     device: str = "cpu"
 
     @property
-    def budget(self) -> dict[str, Any]:
-        """Keyword arguments of a call."""
-        given = {"token_budget": self.token_budget, "ratio": self.ratio}
-        return {name: value for name, value in given.items() if value is not None}
+    def budget(self) -> Budget | None:
+        """The budget of a call, None without one."""
+        budget = Budget(token_budget=self.token_budget, ratio=self.ratio)
+        return budget if budget.asked() else None
 
     def source(self) -> Subject:
         """The same model, whatever it is called, and the form or batch it is run in."""
@@ -250,7 +251,7 @@ def runner(subject: Subject) -> Callable[[], Tokens]:
     def run() -> Tokens:
         with torch.inference_mode():
             for part in points.split(subject.batch):
-                found = model(part, **subject.budget)
+                found = model(part, budget=subject.budget)
         return found
 
     return run

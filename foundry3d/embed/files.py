@@ -77,7 +77,7 @@ def embed(config: EmbedConfig) -> Path:
         return embed_scenes(config)
     inner = load_backbone(config.model)
     budget = asked_budget(config, inner)
-    model = Budgeted(inner, **budget) if budget and isinstance(inner, Student) else inner
+    model = Budgeted(inner, budget) if budget and isinstance(inner, Student) else inner
     policy, notice = read_policy(config.model, up=config.up, normalise=config.normalise)
     policy = replace(policy, points=config.points, seed=config.seed)
     least, out, archive = fewest(model), Path(config.out), _Archive()

@@ -24,6 +24,7 @@ from foundry3d.data.folder import files_below, find_files, is_supported
 from foundry3d.data.progress import with_progress
 from foundry3d.embed.clouds import Policy, Ready, prepare, stored_facts
 from foundry3d.errors import InputError, PartialFailure
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.report.rows import code_version
 from foundry3d.writing import replacing
@@ -179,7 +180,7 @@ def appearing(path: Path, option: str = "out") -> Iterator[BinaryIO]:
         yield stream
 
 
-def protocol(config: EmbedConfig, policy: Policy, budget: dict[str, Any]) -> np.ndarray:
+def protocol(config: EmbedConfig, policy: Policy, budget: Budget | None) -> np.ndarray:
     """How the features came about, as JSON in an array without dimensions."""
     facts = {
         "model": config.model,
@@ -187,7 +188,7 @@ def protocol(config: EmbedConfig, policy: Policy, budget: dict[str, Any]) -> np.
         "turn": policy.turn,
         "points": policy.points,
         "samples": config.samples,
-        "budget": budget,
+        "budget": {} if budget is None else budget.asked(),
         "seed": config.seed,
         "code": code_version(),
     }
@@ -196,19 +197,20 @@ def protocol(config: EmbedConfig, policy: Policy, budget: dict[str, Any]) -> np.
     return np.array(json.dumps(facts))
 
 
-def asked_budget(config: EmbedConfig, model: object) -> dict[str, Any]:
-    """The fields of `models.Budget` that the command sets.
+def asked_budget(config: EmbedConfig, model: object) -> Budget | None:
+    """The budget that the command sets, None if it sets none.
 
     Raises:
-        InputError: there are some, and the model is not a student.
+        InputError: it sets one, and the model is not a student.
     """
-    asked = {name: getattr(config, name) for name in ("token_budget", "ratio", "supertokens")}
-    budget = {name: value for name, value in asked.items() if value is not None}
-    if budget and not isinstance(model, Student):
+    budget = Budget(
+        token_budget=config.token_budget, ratio=config.ratio, supertokens=config.supertokens
+    )
+    if budget.asked() and not isinstance(model, Student):
         raise InputError(
-            f"{', '.join(budget)}: budgets are for students, {config.model} is a teacher"
+            f"{', '.join(budget.asked())}: budgets are for students, {config.model} is a teacher"
         )
-    return budget
+    return budget if budget.asked() else None
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

@@ -24,6 +24,7 @@ from foundry3d.embed.reading import Reading, appearing, asked_budget, protocol, 
 from foundry3d.errors import InputError
 from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.models.backbone import Tokens
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.models.upsample import interpolate
 from foundry3d.report.figures import pca_basis, pca_colours
@@ -143,7 +144,7 @@ def _need(model: SceneModel, config: EmbedConfig, points: int) -> SceneMemory:
 
 
 def _encode(
-    model: SceneModel, one: Ready, config: EmbedConfig, fit: bool, budget: dict[str, Any]
+    model: SceneModel, one: Ready, config: EmbedConfig, fit: bool, budget: Budget | None
 ) -> tuple[Tokens, Tensor | float]:
     """Tokens of a scene in the model's coordinates, and the window of each or the zoom of all.
 
@@ -160,10 +161,12 @@ def _encode(
     try:
         scene: Scene = group_scene(model, points, points_per_token=config.points_per_token)
         if config.windows is not None:
-            return encode_windows(model, scene, config.windows, fit=fit, walk=walk, **budget)
+            return encode_windows(
+                model, scene, config.windows, fit=fit, budget=budget, walk=walk
+            )
         larger = config.zoom or (zoom(scene.centers, model.shape.groups) if fit else 1.0)
         scene = replace(scene, scale=scene.scale * larger)
-        return encode_scene(model, scene, walk=walk, **budget), larger
+        return encode_scene(model, scene, budget=budget, walk=walk), larger
     except InputError as error:
         raise InputError(f"{one.source}: {error}") from None
 

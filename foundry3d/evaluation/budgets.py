@@ -25,6 +25,7 @@ from foundry3d.evaluation.probe import probe_row, short_name
 from foundry3d.heads.classifier import Classifier, Headed
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.inference.cost import count
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Budgeted, Student
 from foundry3d.report.figures import Curves, draw_lines
 from foundry3d.report.rows import append, code_version, read_rows, table
@@ -58,11 +59,13 @@ def budgets_of(model: Student, config: BudgetsConfig) -> Iterator[tuple[str, flo
             yield "supertokens", supertokens
 
 
-def call_of(model: Student, kind: str, value: float) -> dict[str, float]:
-    """The call of a budget; with a gate, fewer supertokens are asked for with all tokens merged."""
-    if kind == "supertokens" and model.gate is not None:
-        return {"supertokens": value, "ratio": 0.0}
-    return {kind: value}
+def budget_of(model: Student, kind: str, value: float) -> Budget:
+    """The budget of a row; with a gate, all tokens are merged into fewer supertokens."""
+    if kind == "token_budget":
+        return Budget(token_budget=int(value))
+    if kind == "ratio":
+        return Budget(ratio=value)
+    return Budget(supertokens=int(value), ratio=None if model.gate is None else 0.0)
 
 
 def gmacs(model: Student, kind: str, value: float) -> float | None:
@@ -84,18 +87,19 @@ def encoded_tokens(model: Any, splits: Splits, points: int) -> float:
     return round(float(torch.cat(used).float().mean()), 2)
 
 
-def tested(model: Classifier, splits: Splits, points: int, call: dict[str, Any]) -> float:
+def tested(model: Classifier, splits: Splits, points: int, budget: Budget | None) -> float:
     """Overall accuracy in percent of a classifier on the test clouds, at a budget."""
     assert splits.test is not None
     with torch.inference_mode():
         chosen = [
-            model(normalise(b), **call).argmax(dim=1) for b in in_order(splits.test, 64, points)
+            model(normalise(b), budget=budget).argmax(dim=1)
+            for b in in_order(splits.test, 64, points)
         ]
     return round(100 * overall_accuracy(splits.test.labels, torch.cat(chosen).numpy()), 2)
 
 
 def tested_parts(
-    model: Segmenter, splits: Splits, points: int, call: dict[str, Any]
+    model: Segmenter, splits: Splits, points: int, budget: Budget | None
 ) -> dict[str, float]:
     """MIoU over shapes and over categories in percent of a segmenter on the test clouds."""
     test = splits.test
@@ -104,7 +108,8 @@ def tested_parts(
     categories = categories_of(test)
     batches = zip(in_order(test, 64, points), torch.from_numpy(categories).split(64), strict=True)
     with torch.inference_mode():
-        found = torch.cat([model.predict(normalise(b), c, **call) for b, c in batches]).numpy()
+        answers = [model.predict(normalise(b), c, budget=budget) for b, c in batches]
+        found = torch.cat(answers).numpy()
     labels = test.parts[:, :points].astype(np.int64)
     shapes = shape_iou(labels, found, categories, parts_of_category(splits.train, test))
     scores = {"miou_i": miou_instance(shapes), "miou_c": miou_category(shapes, categories)}
@@ -112,13 +117,13 @@ def tested_parts(
 
 
 def one_row(
-    name: str, model: Any, splits: Splits, data: DataConfig, seed: int, budget: tuple[str, float]
+    name: str, model: Any, splits: Splits, data: DataConfig, seed: int, asked: tuple[str, float]
 ) -> dict[str, Any]:
     """The result row of a model at a budget."""
-    kind, value = budget
+    kind, value = asked
     inner = model.backbone if isinstance(model, Headed) else model
-    call = call_of(inner, kind, value) if isinstance(inner, Student) else {}
-    at = Budgeted(inner, **call) if isinstance(inner, Student) else inner
+    budget = budget_of(inner, kind, value) if isinstance(inner, Student) else None
+    at = inner if budget is None else Budgeted(inner, budget)
     row: dict[str, Any] = {"model": name, "budget": kind, "value": value}
     exact = kind == "token_budget" and isinstance(inner, Student)
     row["encoded"] = value if exact else encoded_tokens(at, splits, data.points)
@@ -128,11 +133,11 @@ def one_row(
         row |= {"data": splits.test.name, "points": data.points, "code": code_version()}
         row["protocol"] = "at this budget, weights selected at the default one; "
         if isinstance(model, Classifier):
-            score, what = tested(model, splits, data.points, call), "overall accuracy"
+            score, what = tested(model, splits, data.points, budget), "overall accuracy"
             row["task"] = "fine-tuned"
         else:
             assert isinstance(model, Segmenter)
-            row |= (parts := tested_parts(model, splits, data.points, call))
+            row |= (parts := tested_parts(model, splits, data.points, budget))
             score, what = parts["miou_i"], "mIoU over shapes"
             row["task"] = "fine-tuned parts"
         return row | {"score": score, "protocol": row["protocol"] + what}

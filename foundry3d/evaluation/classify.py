@@ -77,7 +77,7 @@ class ClassifyTask(FinetuneTask):
         """The cross entropy of a batch of points (B, N, 3)."""
         points = self.prepared(batch.points, generator)
         budget = draw_budget(self.config.budgets, self.core(), len(points), generator)
-        logits = self.model(points, generator=generator, **budget)
+        logits = self.model(points, budget=budget, generator=generator)
         return F.cross_entropy(
             logits.float(), batch.labels, label_smoothing=self.config.label_smoothing
         )

@@ -99,7 +99,7 @@ class SegmentTask(FinetuneTask):
         points = self.prepared(points, generator)
         categories = batch.labels if self.model.head.categories > 1 else batch.labels * 0
         budget = draw_budget(self.config.budgets, self.core(), len(points), generator)
-        logits = self.model(points, categories, generator=generator, **budget)
+        logits = self.model(points, categories, budget=budget, generator=generator)
         return F.cross_entropy(logits.float().flatten(0, 1), parts.flatten())
 
     def predictions(self, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -52,8 +52,8 @@ def answers(
     groups: Groups,
     labels: Tensor,
     *,
+    budget: Budget | None = None,
     generator: torch.Generator | None = None,
-    **budget: Any,
 ) -> Tensor:
     """Logits of points that are grouped already: what the model's `forward` does after grouping.
 
@@ -62,14 +62,16 @@ def answers(
         points: (B, N, 3).
         groups: of the points.
         labels: (B,) int64 category of each cloud, which a segmenter reads as input.
-        generator: of the draws in training mode.
         budget: of the model under the head.
+        generator: of the draws in training mode.
     """
     if isinstance(model, Classifier):
-        tokens = model.backbone.encode(groups, generator=generator, **budget)
+        tokens = model.backbone.encode(groups, budget=budget, generator=generator)
         return model.head(tokens.pooled(), generator=generator)
     assert isinstance(model, Segmenter)
-    states = model.backbone.block_features(groups, model.blocks, generator=generator, **budget)
+    states = model.backbone.block_features(
+        groups, model.blocks, budget=budget, generator=generator
+    )
     normed = torch.stack([F.layer_norm(state, state.shape[-1:]) for state in states])
     categories = labels if model.head.categories > 1 else labels * 0
     return model.head(points, groups.centers, normed.mean(dim=0), categories, generator)
@@ -104,7 +106,9 @@ class Imitation(FinetuneTask):
         budget = draw_budget(self.config.budgets, core, len(points), generator)
         with torch.no_grad():
             goal = answers(self._teacher[0], points, groups, batch.labels)
-        found = answers(self.model, points, groups, batch.labels, generator=generator, **budget)
+        found = answers(
+            self.model, points, groups, batch.labels, budget=budget, generator=generator
+        )
         return divergence(found, goal, self.temperature)
 
 

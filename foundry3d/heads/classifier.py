@@ -25,6 +25,7 @@ from foundry3d.config import (
 )
 from foundry3d.config.heads import InnerConfig, kind_of, shape_of
 from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.models.vit import drop, initialise
 
@@ -160,17 +161,21 @@ class Classifier(Headed):
         return made.to(next(model.parameters()).device).eval()
 
     def forward(
-        self, points: Tensor, *, generator: torch.Generator | None = None, **budget: Any
+        self,
+        points: Tensor,
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Logits (B, C) of points (B, N, 3).
 
         Args:
             points: taken as they are.
-            generator: of the draws in training mode; None = torch's default one.
-            budget: what the model's own forward takes to encode fewer tokens.
+            budget: of the model under the head; students only.
+            generator: source of the draws in training mode; None = torch's default one.
 
         Raises:
-            InputError: points that `geometry.check_points` refuses.
+            InputError: the model refuses the points or the budget.
         """
-        tokens = self.backbone(points, generator=generator, **budget)
+        tokens = self.backbone(points, budget=budget, generator=generator)
         return self.head(tokens.pooled(), generator=generator)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from foundry3d.config import PartHeadConfig, SegmenterConfig
 from foundry3d.config.heads import kind_of
 from foundry3d.errors import InputError
 from foundry3d.heads.classifier import Headed, Inner, build_inner
+from foundry3d.models.budget import Budget
 from foundry3d.models.tokenizer import PointConv
 from foundry3d.models.upsample import FeatureUpsampling
 from foundry3d.models.vit import drop, initialise
@@ -171,23 +171,26 @@ class Segmenter(Headed):
         points: Tensor,
         categories: Tensor,
         *,
+        budget: Budget | None = None,
         generator: torch.Generator | None = None,
-        **budget: Any,
     ) -> Tensor:
         """Logits (B, N, P) of all parts, whichever category owns them.
 
         Args:
             points: (B, N, 3), normalised as in training.
             categories: (B,) int64 in 0..K-1.
-            generator: of the draws in training mode.
-            budget: how much the backbone may compute; see its `block_features`.
+            budget: of the model under the head; students only.
+            generator: source of the draws in training mode; None = torch's default one.
 
         Raises:
-            InputError: points that the backbone refuses, or categories of another shape or range.
+            InputError: the model refuses the points or the budget, or categories have another
+                shape or range.
         """
         self._check(points, categories)
         groups = self.backbone.group(points, generator=generator)
-        states = self.backbone.block_features(groups, self.blocks, generator=generator, **budget)
+        states = self.backbone.block_features(
+            groups, self.blocks, budget=budget, generator=generator
+        )
         width = states[0].shape[-1:]
         features = torch.stack([F.layer_norm(state, width) for state in states]).mean(dim=0)
         return self.head(points, groups.centers, features, categories, generator)
@@ -202,11 +205,13 @@ class Segmenter(Headed):
         if bool(((categories < 0) | (categories >= count)).any()):
             raise InputError(f"expected categories in 0..{count - 1}, got {categories.tolist()}")
 
-    def predict(self, points: Tensor, categories: Tensor, **budget: Any) -> Tensor:
+    def predict(
+        self, points: Tensor, categories: Tensor, *, budget: Budget | None = None
+    ) -> Tensor:
         """The part (B, N) int64 of each point, among those that the cloud's category owns.
 
         Raises:
             InputError: as `forward`.
         """
-        logits = self(points, categories, **budget)
+        logits = self(points, categories, budget=budget)
         return logits.masked_fill(~self.allowed[categories][:, None], float("-inf")).argmax(dim=-1)

@@ -1,13 +1,13 @@
-"""Teacher and student: points in, a feature for each of the c tokens out.
+"""The teacher: points in, one feature per token out. And the record that every model returns.
 
-Shapes: B clouds, N points, c tokens, k points a group, s supertokens, d width.
+Shapes: B clouds, N points, c tokens, k points per group, d width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +15,21 @@ from torch import Tensor, nn
 from foundry3d import config as configs
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
-from foundry3d.geometry import Groups, check_points, draw_start, group_points
-from foundry3d.models.tokenizer import Position, tokenizer_of
-from foundry3d.models.vit import Encoder, initialise
+from foundry3d.geometry import Groups
+from foundry3d.models.budget import Budget, refuse_budget
+from foundry3d.models.tokenizer import PointModel
+from foundry3d.models.vit import encoder_of, initialise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Output of every model.
+    """The output of every model.
 
     Attributes:
-        features: (B, c, d) one feature a token.
+        features: (B, c, d) one feature per token.
         centers: (B, c, 3) where the tokens are.
         assignment: (B, c) int64, the supertoken of each token, -1 = not merged; None for teachers.
-            Of the first head where a student has several assignment heads.
+            With several assignment heads, that of the first.
         tokens_used: (B,) int64, how many tokens entered the encoder.
         probability: (B, c) the gate's fusion probabilities; None without a gate.
     """
@@ -45,11 +46,11 @@ class Tokens:
 
 
 class TokenFeatures(Protocol):
-    """What a teacher returns: `features` (B, c, d) and `centers` (B, c, 3) of the c tokens."""
+    """What a teacher returns."""
 
     @property
     def features(self) -> Tensor:
-        """(B, c, d) one feature a token."""
+        """(B, c, d) one feature per token."""
         ...
 
     @property
@@ -61,7 +62,7 @@ class TokenFeatures(Protocol):
 class Teacher(Protocol):
     """Anything that can be distilled: points (B, N, 3) in, token features out.
 
-    A module of one's own satisfies it as it is, without inheriting from anything here.
+    Your own module satisfies it without inheriting from anything here.
     """
 
     def __call__(self, points: Tensor, /) -> TokenFeatures:
@@ -69,141 +70,21 @@ class Teacher(Protocol):
         ...
 
 
-class Grouped(nn.Module):
-    """What teacher and student share: grouping, tokens and positions."""
-
-    shape: BackboneConfig
-
-    def _build(self, backbone: BackboneConfig) -> None:
-        width = backbone.token_dim or backbone.dim
-        self.shape = backbone
-        self.tokenizer = tokenizer_of(
-            width,
-            backbone.point_widths,
-            bias=backbone.point_bias,
-            inner_dim=backbone.tokenizer_dim,
-        )
-        self.position = Position(width, backbone.position_dim)
-        bridged = width != backbone.dim
-        self.token_bridge = nn.Linear(width, backbone.dim) if bridged else nn.Identity()
-        self.position_bridge = nn.Linear(width, backbone.dim) if bridged else nn.Identity()
-        self.encoder = Encoder(
-            backbone.dim,
-            backbone.depth,
-            backbone.heads,
-            mlp_ratio=backbone.mlp_ratio,
-            qkv_bias=backbone.qkv_bias,
-            dropout=backbone.dropout,
-            attention_dropout=backbone.attention_dropout,
-            drop_path=backbone.drop_path,
-        )
-
-    def group(
-        self,
-        points: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        group_size: int | None = None,
-        drawn: bool = True,
-    ) -> Groups:
-        """Groups of points (B, N, 3); FPS starts at index 0, in training mode at a drawn one.
-
-        Args:
-            points: (B, N, 3).
-            generator: of the start in training mode.
-            group_size: k; None = the model's own.
-            drawn: False = FPS starts at index 0 in training mode too.
-        """
-        start = None
-        if self.training and drawn:
-            check_points(points)
-            start = draw_start(*points.shape[:2], device=points.device, generator=generator)
-        shape = self.shape
-        size = shape.group_size if group_size is None else group_size
-        return group_points(points, shape.groups, size, start=start, radius=shape.radius)
-
-    def tokens(self, groups: Groups) -> tuple[Tensor, Tensor]:
-        """Tokens (B, c, d) and positions (B, c, d) of the groups, at the encoder's width."""
-        return self.entering(self.tokenizer(groups.neighborhoods), groups.centers)
-
-    def entering(self, tokens: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokenizer's tokens and the positions of centers (B, c, 3), at the encoder's width."""
-        return self.token_bridge(tokens), self.position_bridge(self.position(centers))
-
-    def encode(
-        self, groups: Groups, *, generator: torch.Generator | None = None, **budget: Any
-    ) -> Tokens:
-        """Features of grouped points.
-
-        Args:
-            groups: of B clouds.
-            generator: of the draws in training mode.
-            budget: fields of `models.Budget`, students only.
-
-        Raises:
-            InputError: a budget that this model cannot keep.
-        """
-        tokens = self.tokenizer(groups.neighborhoods)
-        return self.encode_tokens(tokens, groups.centers, generator=generator, **budget)
-
-    def encode_tokens(
-        self,
-        tokens: Tensor,
-        centers: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        **budget: Any,
-    ) -> Tokens:
-        """What `encode` does after the tokenizer, to its tokens (B, c, d) and their centers."""
-        raise NotImplementedError("teacher and student define it")
-
-    def block_features(
-        self,
-        groups: Groups,
-        layers: Sequence[int],
-        *,
-        generator: torch.Generator | None = None,
-        **budget: Any,
-    ) -> list[Tensor]:
-        """Features (B, c, output_dim) of grouped points after each of these blocks (from 0).
-
-        Before the final LayerNorm. A student's are brought back to all c tokens by its CAU.
-        """
-        raise NotImplementedError("teacher and student define it")
-
-    def forward(
-        self, points: Tensor, *, generator: torch.Generator | None = None, **budget: Any
-    ) -> Tokens:
-        """Features of points (B, N, 3), taken as they are.
-
-        Args:
-            points: (B, N, 3) floating point, N at least groups and group_size.
-            generator: of the draws in training mode; None = torch's default one.
-            budget: fields of `models.Budget`, students only: `ratio=0.3`, `token_budget=32`,
-                `supertokens=4`. Nothing has to be trained again for them.
-
-        Raises:
-            InputError: points that `geometry.check_points` refuses, a budget that the student
-                cannot keep.
-        """
-        groups = self.group(points, generator=generator)
-        return self.encode(groups, generator=generator, **budget)
-
-
-class Backbone(Grouped):
-    """A point-cloud transformer: the teacher, and what is pre-trained.
+class Backbone(PointModel):
+    """A point-cloud transformer: the teacher, and the model that is pre-trained.
 
     Args:
         config: sizes; see `BackboneConfig`.
-        generator: of the initial weights; None = torch's default one.
+        generator: source of the initial weights; None = torch's default one.
     """
 
     def __init__(
         self, config: BackboneConfig | None = None, *, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__()
-        self.config = config or BackboneConfig()
-        self._build(self.config)
+        config = config or BackboneConfig()
+        super().__init__(config)
+        self.config = config
+        self.encoder = encoder_of(config)
         initialise(self, generator=generator)
         self.class_token: nn.Parameter | None = None
         self.class_position: nn.Parameter | None = None
@@ -217,8 +98,12 @@ class Backbone(Grouped):
     def preset(cls, name: str, **changes: object) -> Backbone:
         """An untrained backbone in evaluation mode: `vit_t`, `vit_s` or `vit_b`.
 
+        Args:
+            name: of the preset.
+            changes: fields of `BackboneConfig` that differ from it.
+
         Raises:
-            InputError: unknown name or field.
+            InputError: the name or a field is unknown, or a value is refused.
         """
         return cls(configs.preset(name, **changes)).eval()
 
@@ -227,33 +112,66 @@ class Backbone(Grouped):
         """Width of the returned features."""
         return self.config.dim
 
-    def encode_tokens(
+    def forward(
         self,
-        tokens: Tensor,
-        centers: Tensor,
+        points: Tensor | Groups,
         *,
+        tokens: Tensor | None = None,
+        budget: Budget | None = None,
         generator: torch.Generator | None = None,
-        **budget: Any,
     ) -> Tokens:
-        """Features of the tokenizer's tokens (B, c, d) at centers (B, c, 3)."""
-        _no_budget(budget)
-        entering, positions = self.with_class(*self.entering(tokens, centers))
-        features = self.encoder(entering, positions, generator=generator)
-        count = torch.full(features.shape[:1], features.shape[1], device=features.device)
-        features = features[:, -centers.shape[1] :]
-        return Tokens(features=features, centers=centers, tokens_used=count)
+        """One feature per token of points.
+
+        Args:
+            points: (B, N, 3) floating point, N at least groups and group_size, taken as they are;
+                or groups of them.
+            tokens: (B, c, token width), the tokenizer's output for groups where it exists already.
+            budget: None; budgets are for students.
+            generator: source of the draws in training mode; None = torch's default one.
+
+        Raises:
+            InputError: `geometry.check_points` refuses the points, or a budget is given.
+        """
+        refuse_budget(budget)
+        groups = points if isinstance(points, Groups) else self.group(points, generator=generator)
+        entering, positions = self.with_class(*self.embed_groups(groups, tokens))
+        encoded = self.encoder(entering, positions, generator=generator)
+        count = torch.full(encoded.shape[:1], encoded.shape[1], device=encoded.device)
+        features = encoded[:, -groups.centers.shape[1] :]
+        return Tokens(features=features, centers=groups.centers, tokens_used=count)
+
+    def encode(
+        self,
+        groups: Groups,
+        *,
+        tokens: Tensor | None = None,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
+        """`forward` for points that are grouped already."""
+        return self.forward(groups, tokens=tokens, budget=budget, generator=generator)
 
     def block_features(
         self,
         groups: Groups,
         layers: Sequence[int],
         *,
+        budget: Budget | None = None,
         generator: torch.Generator | None = None,
-        **budget: Any,
     ) -> list[Tensor]:
-        """Features (B, c, d) of grouped points after each of these blocks."""
-        _no_budget(budget)
-        tokens, positions = self.with_class(*self.tokens(groups))
+        """Features (B, c, d) of groups after each of these blocks, before the final LayerNorm.
+
+        Args:
+            groups: of B clouds.
+            layers: indices of blocks, from 0.
+            budget: None; budgets are for students.
+            generator: source of the draws in training mode.
+
+        Raises:
+            InputError: a budget is given.
+        """
+        refuse_budget(budget)
+        tokens, positions = self.with_class(*self.embed_groups(groups))
         states = self.encoder.states(tokens, positions, generator=generator)
         return [states[layer][:, -groups.centers.shape[1] :] for layer in layers]
 
@@ -269,8 +187,8 @@ class Backbone(Grouped):
 def untrained(model: Backbone, points: Tensor) -> Backbone:
     """Sets the BatchNorm statistics of an untrained backbone from points (B, N, 3), in place.
 
-    Without them its evaluation mode would use zero mean and unit variance, which no network ever
-    trained has; the untrained row of a report is only fair with them.
+    Otherwise its evaluation mode would assume zero mean and unit variance, which would make the
+    untrained row of a report unfairly bad.
     """
     groups = model.group(points)
     norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm1d)]
@@ -287,15 +205,8 @@ def untrained(model: Backbone, points: Tensor) -> Backbone:
     return model
 
 
-def _no_budget(budget: dict[str, Any]) -> None:
-    if budget:
-        raise InputError(
-            f"{', '.join(budget)}: a teacher encodes all of its tokens; budgets are for students"
-        )
-
-
 def require_teacher(model: object) -> Backbone:
-    """The model if it is a `Backbone`.
+    """The model itself if it is a `Backbone`.
 
     Raises:
         InputError: it is something else, e.g. a student.

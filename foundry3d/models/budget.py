@@ -1,4 +1,4 @@
-"""From a time limit to a budget: a profile measured on this machine, and the choice from it.
+"""Budgets: what a call may ask of a student, how training draws budgets, and a budget for a time.
 
 Shapes: B clouds, N points, c tokens, s supertokens.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -18,48 +18,172 @@ from torch import Tensor
 from foundry3d.errors import InputError
 
 
-class Timing(NamedTuple):
-    """What a call at a budget took.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Budget:
+    """How much a student may compute; None = as the student was made.
 
     Attributes:
-        budget: the call's keyword arguments.
-        tokens: tokens that enter the encoder at most.
-        milliseconds: median of the repetitions.
+        ratio: r; tokens whose fusion probability is above it are merged.
+        token_budget: b; exactly b tokens of every cloud enter the encoder, c = nothing is merged.
+        supertokens: s'; only the first s' of the s supertokens are used.
+        merged: how many tokens are merged: of every cloud, or (B,) int64 of each.
+        packed: clouds that keep different numbers of tokens are encoded without padding, clouds of
+            equal length together. The features are the same.
+
+    Raises:
+        InputError: ratio is outside [0, 1], or more than one of ratio, token_budget and merged is
+            given.
     """
 
-    budget: dict[str, int]
+    ratio: float | None = None
+    token_budget: int | None = None
+    supertokens: int | None = None
+    merged: int | Tensor | None = None
+    packed: bool = False
+
+    def __post_init__(self) -> None:
+        gated = self._gated()
+        if len(gated) > 1:
+            raise InputError(f"give one of ratio and token_budget, got {' and '.join(gated)}")
+        if self.ratio is not None and not (_number(self.ratio) and 0 <= self.ratio <= 1):
+            raise InputError(f"ratio must lie in [0, 1], got {self.ratio}")
+
+    def __repr__(self) -> str:
+        return f"Budget({', '.join(f'{name}={value}' for name, value in self.asked().items())})"
+
+    def asked(self) -> dict[str, Any]:
+        """The fields that differ from their default, by name."""
+        named = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {name: value for name, (value, default) in named.items() if value is not default}
+
+    def check(self, *, gated: bool, tokens: int, supertokens: int) -> None:
+        """Refuses what a student of c tokens and s supertokens cannot do.
+
+        Raises:
+            InputError: a number is out of range, or the budget needs a gate and there is none.
+        """
+        count = supertokens if self.supertokens is None else self.supertokens
+        if not _whole(count) or not 1 <= count <= supertokens:
+            raise InputError(f"supertokens must be a whole number in 1..{supertokens}, got {count}")
+        if self._gated() and not gated:
+            raise InputError(
+                f"{self._gated()[0]} needs a student with a gate; distil one with --gate, or lower "
+                "supertokens"
+            )
+        budget, merged = self.token_budget, self.merged
+        if budget is not None and not (_whole(budget) and count <= budget <= tokens):
+            raise InputError(
+                f"token_budget must be a whole number in {count}..{tokens} (from the supertokens "
+                f"to all tokens), got {budget}"
+            )
+        if not (merged is None or isinstance(merged, Tensor)) and not (
+            _whole(merged) and 0 <= merged <= tokens
+        ):
+            raise InputError(f"merged must be a whole number in 0..{tokens}, got {merged}")
+
+    def merged_of(self, probability: Tensor, ratio: float) -> Tensor:
+        """(B,) int64, how many tokens of each cloud are merged; not for token budgets.
+
+        Args:
+            probability: (B, c) of the gate.
+            ratio: r where the budget has none.
+        """
+        if isinstance(self.merged, int):
+            return probability.new_full(probability.shape[:1], self.merged, dtype=torch.int64)
+        if self.merged is not None:
+            return self.merged
+        return (probability > (ratio if self.ratio is None else self.ratio)).sum(dim=1)
+
+    def _gated(self) -> list[str]:
+        names = ("ratio", "token_budget", "merged")
+        return [name for name in names if getattr(self, name) is not None]
+
+
+def refuse_budget(budget: Budget | None) -> None:
+    """For models without supertokens.
+
+    Raises:
+        InputError: the budget asks for something.
+    """
+    if budget is not None and budget.asked():
+        raise InputError(
+            f"{', '.join(budget.asked())}: budgets are for students with supertokens; a teacher "
+            "encodes all of its tokens"
+        )
+
+
+def draw_merged(
+    batch: int, tokens: int, *, all_merged: float, generator: torch.Generator
+) -> Tensor:
+    """(B,) int64 numbers of tokens to merge, drawn independently for every cloud.
+
+    Args:
+        batch: B.
+        tokens: c.
+        all_merged: probability that a cloud merges all c tokens; otherwise 0..c is drawn.
+        generator: source of the draws.
+    """
+    device = generator.device
+    drawn = torch.randint(0, tokens + 1, (batch,), device=device, generator=generator)
+    whole = torch.rand(batch, device=device, generator=generator) < all_merged
+    return torch.where(whole, tokens, drawn)
+
+
+def draw_supertokens(supertokens: int, *, whole: float, generator: torch.Generator) -> int:
+    """s', how many of s supertokens a step uses: s, or a power of two below it.
+
+    Args:
+        supertokens: s.
+        whole: probability of s itself; the powers of two below it share the rest equally.
+        generator: source of the draw.
+    """
+    below = _powers_of_two(supertokens)
+    draw = torch.rand((), device=generator.device, generator=generator).item()
+    if not below or draw < whole:
+        return supertokens
+    return below[min(int((draw - whole) / (1 - whole) * len(below)), len(below) - 1)]
+
+
+class Timing(NamedTuple):
+    """How long a call took at a budget.
+
+    Attributes:
+        budget: of the call.
+        tokens: the most tokens that enter the encoder.
+        milliseconds: median over the repetitions; NaN until measured.
+    """
+
+    budget: Budget
     tokens: int
-    milliseconds: float
+    milliseconds: float = math.nan
 
 
 def candidates(tokens: int, supertokens: int, *, gated: bool, steps: int = 7) -> list[Timing]:
     """Budgets worth measuring, fewest tokens first, not yet timed.
 
-    The first s' of s supertokens for s' of powers of two and s itself; with a gate also `steps`
-    token budgets from s to c.
+    The first s' of s supertokens, for s itself and the powers of two below it; with a gate also
+    `steps` token budgets from s to c.
     """
-    fewer = [2**i for i in range(supertokens.bit_length()) if 2**i < supertokens]
-    found = []
-    for count in [*fewer, supertokens]:
-        budget = {"supertokens": count} | ({"token_budget": count} if gated else {})
-        found.append(Timing(budget, count, float("nan")))
+    found = [
+        Timing(Budget(supertokens=count, token_budget=count if gated else None), count)
+        for count in [*_powers_of_two(supertokens), supertokens]
+    ]
     if gated:
         for i in range(1, steps):
             count = supertokens + round(i * (tokens - supertokens) / (steps - 1))
-            budget = {"supertokens": supertokens, "token_budget": count}
-            found.append(Timing(budget, count, float("nan")))
+            found.append(Timing(Budget(supertokens=supertokens, token_budget=count), count))
     return found
 
 
 def profile(
-    run: Callable[..., Any], budgets: Sequence[Timing], *, repeats: int = 9
+    run: Callable[..., object], budgets: Sequence[Timing], *, repeats: int = 9
 ) -> list[Timing]:
-    """Measures `run(**budget)` at every budget, interleaved, after one call each to warm up."""
+    """Times `run(budget=...)` at every budget, interleaved, after one warm-up call each."""
     taken: list[list[float]] = [[] for _ in budgets]
     for repeat in range(repeats + 1):
         for times, timing in zip(taken, budgets, strict=True):
             began = time.perf_counter()
-            run(**timing.budget)
+            run(budget=timing.budget)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if repeat:
@@ -71,10 +195,10 @@ def profile(
 
 
 def choose(timings: Sequence[Timing], milliseconds: float) -> Timing:
-    """The timing with the most tokens within the limit; the quicker one among equals.
+    """The timing with the most tokens within the limit; the faster one among equals.
 
     Raises:
-        InputError: a limit that is not positive, or that no budget keeps.
+        InputError: the limit is not positive, or every budget takes longer.
     """
     if not milliseconds > 0:
         raise InputError(f"milliseconds must be positive, got {milliseconds}")
@@ -88,52 +212,8 @@ def choose(timings: Sequence[Timing], milliseconds: float) -> Timing:
     return max(within, key=lambda t: (t.tokens, -t.milliseconds))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a call asks of a student; None = as the student was made.
-
-    Attributes:
-        ratio: r, tokens of a fusion probability above it are merged.
-        token_budget: b, exactly as many tokens enter the encoder, c = nothing is merged.
-        supertokens: s', the first s' of the s supertokens are used.
-        merged: (B,) int64, how many of each cloud's tokens are merged (training).
-        packed: clouds that keep different numbers of tokens are encoded without padding, those of
-            equal numbers together; the results are the same.
-    """
-
-    ratio: float | None = None
-    token_budget: int | None = None
-    supertokens: int | None = None
-    merged: Tensor | None = None
-    packed: bool = False
-
-    def check(self, *, gated: bool, tokens: int, supertokens: int) -> None:
-        """Refuses what a student of c tokens and s supertokens cannot do.
-
-        Raises:
-            InputError: values out of range, two budgets at once, or a budget without a gate.
-        """
-        count = supertokens if self.supertokens is None else self.supertokens
-        if not _whole(count) or not 1 <= count <= supertokens:
-            raise InputError(f"supertokens must be a whole number in 1..{supertokens}, got {count}")
-        asked = [
-            name for name in ("ratio", "token_budget", "merged") if getattr(self, name) is not None
-        ]
-        if len(asked) > 1:
-            raise InputError(f"give one of ratio and token_budget, got {' and '.join(asked)}")
-        if asked and not gated:
-            raise InputError(
-                f"{asked[0]} needs a student with a gate; distil one with --gate, or lower "
-                "supertokens"
-            )
-        ratio, budget = self.ratio, self.token_budget
-        if ratio is not None and not (_number(ratio) and 0 <= ratio <= 1):
-            raise InputError(f"ratio must lie in [0, 1], got {ratio}")
-        if budget is not None and not (_whole(budget) and count <= budget <= tokens):
-            raise InputError(
-                f"token_budget must be a whole number in {count}..{tokens} (from the supertokens "
-                f"to all tokens), got {budget}"
-            )
+def _powers_of_two(limit: int) -> list[int]:
+    return [2**i for i in range(limit.bit_length()) if 2**i < limit]
 
 
 def _whole(value: Any) -> bool:
@@ -142,35 +222,3 @@ def _whole(value: Any) -> bool:
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def draw_merged(
-    batch: int, tokens: int, *, all_merged: float, generator: torch.Generator
-) -> Tensor:
-    """(B,) int64 numbers of tokens to merge, a ratio drawn for every cloud.
-
-    Args:
-        batch: B.
-        tokens: c.
-        all_merged: share of the clouds that merge all c; the others draw from 0..c.
-        generator: of the draws.
-    """
-    device = generator.device
-    drawn = torch.randint(0, tokens + 1, (batch,), device=device, generator=generator)
-    whole = torch.rand(batch, device=device, generator=generator) < all_merged
-    return torch.where(whole, tokens, drawn)
-
-
-def draw_supertokens(supertokens: int, *, whole: float, generator: torch.Generator) -> int:
-    """s', how many of s supertokens a step uses: a power of two below s, or s.
-
-    Args:
-        supertokens: s.
-        whole: probability of s itself; the powers of two below share the rest equally.
-        generator: of the draw.
-    """
-    below = [2**i for i in range(supertokens.bit_length()) if 2**i < supertokens]
-    draw = torch.rand((), device=generator.device, generator=generator).item()
-    if not below or draw < whole:
-        return supertokens
-    return below[min(int((draw - whole) / (1 - whole) * len(below)), len(below) - 1)]

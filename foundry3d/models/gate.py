@@ -1,10 +1,9 @@
-"""Foundry-Gate: which tokens are merged, and how few tokens the encoder may see (section 3.4).
+"""The gate (section 3.4): a fusion probability for every token, and which tokens are merged.
 
-The gate gives every token a fusion probability. Merged tokens alone pass DSO and CAU; the others
-go through the encoder beside the supertokens and keep its output. Here are the choice of tokens
-and the bookkeeping; the modules that compress and reconstruct are in `supertokens.py`.
+`Gate` is the module; the functions below it choose tokens by its probabilities. `entry.py` takes
+the chosen tokens through DSO, encoder and CAU.
 
-Shapes: B clouds, c tokens, s supertokens, d width, m merged tokens of a cloud, n tokens encoded.
+Shapes: B clouds, c tokens, s supertokens, d width.
 """
 
 from __future__ import annotations
@@ -12,18 +11,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-class SingleLinear(nn.Linear):
-    """A linear layer that multiplies and answers in single precision under half-precision weights.
-
-    A number of 8 significant bits would tie many of a cloud's tokens.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., out) of x (..., in), float32 or wider."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return F.linear(x.to(wide), self.weight.to(wide), self.bias.to(wide))
 
 
 class Gate(nn.Module):
@@ -46,17 +33,30 @@ class Gate(nn.Module):
         return self.sigmoid(self.fc2(self.activation(self.fc1(tokens)))).squeeze(-1)
 
 
+class SingleLinear(nn.Linear):
+    """A linear layer that computes in single precision, whatever the precision of its weights.
+
+    With 8 significant bits, many tokens of a cloud would get the same probability.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., out) of x (..., in), float32 or wider."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return F.linear(x.to(wide), self.weight.to(wide), self.bias.to(wide))
+
+
 def by_probability(probability: Tensor) -> Tensor:
-    """(B, c) tokens by falling probability (B, c), by index on ties."""
+    """(B, c) int64: tokens by falling probability (B, c), by index on ties."""
     return probability.argsort(dim=1, descending=True, stable=True)
 
 
 def fill_budget(choices: Tensor, tokens: int, budget: int) -> Tensor:
     """How many tokens to merge so that exactly `budget` tokens enter the encoder.
 
-    Merging one token more takes it away from the encoder and may bring one supertoken in, so the
-    encoded number falls by steps of 0 or 1 from c, and every budget from s on is met exactly. Of
-    several such numbers the smallest is taken; a budget of c merges nothing.
+    Each token that is merged leaves the encoder and adds a supertoken if it is the first to choose
+    it. The number of encoded tokens therefore falls from c in steps of 0 or 1, and reaches every
+    budget from s on. Of several numbers of merges that fit, the smallest is returned; a budget of
+    c merges nothing.
 
     Args:
         choices: (B, n, s) one-hot supertoken of the first n tokens to merge, in order; n must be
@@ -75,9 +75,9 @@ def fill_budget(choices: Tensor, tokens: int, budget: int) -> Tensor:
 
 
 def selection(probability: Tensor, merged: Tensor) -> Tensor:
-    """(B, c) ones at the tokens to merge, with a gradient to the gate (straight-through).
+    """(B, c) ones at the `merged` (B,) most probable tokens of each cloud, zeros elsewhere.
 
-    Ones are the `merged` (B,) largest of probability (B, c).
+    The gradient passes to the probabilities (B, c) unchanged (straight-through).
     """
     rank = by_probability(probability).argsort(dim=1)
     hard = (rank < merged[:, None]).to(probability.dtype)
@@ -85,10 +85,10 @@ def selection(probability: Tensor, merged: Tensor) -> Tensor:
 
 
 def relative(probability: Tensor) -> Tensor:
-    """Probabilities (B, c) about the mean logit of their cloud, for numbers drawn by rank.
+    """Probabilities (B, c) relative to the mean logit of their cloud, for drawn numbers of merges.
 
-    Merging costs accuracy, so the distillation loss would push every probability to 0 where their
-    level does not decide how many are merged; relative to the cloud only their order can change.
+    Merging costs accuracy. Where the number of merged tokens is given, the distillation loss would
+    push every probability to 0; relative probabilities can only change their order.
     """
     logits = probability.clamp(1e-6, 1 - 1e-6).logit()
     return (logits - logits.mean(dim=1, keepdim=True)).sigmoid()

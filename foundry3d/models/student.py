@@ -1,84 +1,41 @@
-"""The student: a backbone whose encoder sees supertokens, and as many tokens as a budget allows.
+"""The student: its encoder sees supertokens, and as many tokens as a budget allows.
 
-Shapes: B clouds, N points, c tokens, s supertokens, d width, n tokens encoded.
+Shapes: B clouds, N points, c tokens, s supertokens, d width, n rows encoded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foundry3d import config as configs
-from foundry3d.config import BackboneConfig, StudentConfig
-from foundry3d.errors import InputError
+from foundry3d.config import StudentConfig
 from foundry3d.geometry import Groups
-from foundry3d.models.backbone import Backbone, Grouped, Tokens
+from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.budget import Budget, candidates, choose, profile
-from foundry3d.models.entry import Entry, by_length, enter_dense, enter_planned, plan_merging
+from foundry3d.models.entry import Compression
 from foundry3d.models.gate import Gate
-from foundry3d.models.supertokens import CAU, DSO, key_bias
-from foundry3d.models.vit import initialise
+from foundry3d.models.inherit import copy_weights
+from foundry3d.models.inherit import student_config as student_config
+from foundry3d.models.supertokens import CAU, DSO
+from foundry3d.models.tokenizer import PointModel
+from foundry3d.models.vit import encoder_of, initialise
 
 
-def student_config(
-    teacher: BackboneConfig,
-    *,
-    supertokens: int = 16,
-    dim: int | None = None,
-    depth: int | None = None,
-    heads: int | None = None,
-    point_widths: tuple[int, ...] | None = None,
-    group_size: int | None = None,
-    **options: object,
-) -> StudentConfig:
-    """Sizes of a student of a teacher, without dropout; see `Student.from_teacher`."""
-    if group_size is not None and group_size > teacher.group_size:
-        raise InputError(
-            f"a student reads groups of at most the teacher's {teacher.group_size} points, got "
-            f"group_size {group_size}"
-        )
-    widths = tuple(point_widths or teacher.point_widths)
-    width = teacher.token_dim or teacher.dim
-    dim = dim or teacher.dim
-    shape = replace(
-        teacher,
-        dim=dim,
-        depth=depth or teacher.depth,
-        heads=heads or max(1, dim * teacher.heads // teacher.dim),
-        token_dim=None if width == dim else width,
-        point_widths=widths,
-        tokenizer_dim=teacher.tokenizer_dim if len(widths) == 3 else None,
-        group_size=group_size or teacher.group_size,
-        class_token=False,
-        dropout=0.0,
-        attention_dropout=0.0,
-        drop_path=0.0,
-    )
-    values: dict[str, object] = {
-        "backbone": shape,
-        "supertokens": supertokens,
-        "output_dim": None if dim == teacher.dim else teacher.dim,
-    }
-    return configs.from_dict(StudentConfig, values | options)
-
-
-class Student(Grouped):
+class Student(PointModel):
     """A backbone whose encoder sees s supertokens instead of c tokens (the paper's Figure 1).
 
     Args:
         config: sizes; see `StudentConfig`.
-        generator: of the initial weights; None = torch's default one.
+        generator: source of the initial weights; None = torch's default one.
     """
 
     def __init__(self, config: StudentConfig, *, generator: torch.Generator | None = None) -> None:
-        super().__init__()
+        super().__init__(config.backbone)
         self.config = config
-        self._build(config.backbone)
+        self.encoder = encoder_of(config.backbone)
         dim = config.backbone.dim
         self.dso = DSO(
             dim,
@@ -96,6 +53,105 @@ class Student(Grouped):
         initialise(self, generator=generator)
         nn.init.trunc_normal_(self.dso.supertokens, generator=generator)
 
+    def forward(
+        self,
+        points: Tensor | Groups,
+        *,
+        tokens: Tensor | None = None,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
+        """The teacher's features, reconstructed from few encoded supertokens (sections 3.1-3.4).
+
+        Args:
+            points: (B, N, 3) floating point, N at least groups and group_size, taken as they are;
+                or groups of them.
+            tokens: (B, c, token width), the tokenizer's output for groups where it exists already.
+            budget: how much is computed, e.g. `Budget(token_budget=32)`; None = as the student was
+                made. No budget needs training again.
+            generator: source of the draws in training mode; None = torch's default one.
+
+        Raises:
+            InputError: `geometry.check_points` refuses the points, or the student cannot keep the
+                budget.
+        """
+        compression = self.compression
+        # 3.1  Group the points; tokenize each group into T, without its position.
+        groups = points if isinstance(points, Groups) else self.group(points, generator=generator)
+        tokens, positions = self.embed_groups(groups, tokens)
+        # 3.2  Assign each token to a supertoken: the CAM (equations 2 and 3).
+        # 3.4  With a gate, only tokens of fusion probability > r, or as many as the budget asks.
+        plan = compression.plan(tokens, budget, generator)
+        # 3.2  Compress: means of values and positions (equation 4). Other tokens stay beside them.
+        entered = compression.enter(tokens, positions, plan)
+        # 3.1  Encode.
+        encoded = entered.encode(self.encoder, generator)
+        # 3.3  Reconstruct: MLP(T + CAM S) (equation 5), at the teacher's width.
+        features = self.output(compression.restore(tokens, plan, entered, encoded))
+        return Tokens(
+            features=features,
+            centers=groups.centers,
+            assignment=plan.assignment,
+            tokens_used=entered.used,
+            probability=plan.probability,
+        )
+
+    def encode(
+        self,
+        groups: Groups,
+        *,
+        tokens: Tensor | None = None,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
+        """`forward` for points that are grouped already."""
+        return self.forward(groups, tokens=tokens, budget=budget, generator=generator)
+
+    def block_features(
+        self,
+        groups: Groups,
+        layers: Sequence[int],
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Tensor]:
+        """Features (B, c, output_dim) after each of these blocks, reconstructed by the CAU.
+
+        Args:
+            groups: of B clouds.
+            layers: indices of blocks, from 0; their output is taken before the final LayerNorm.
+            budget: see `forward`.
+            generator: source of the draws in training mode.
+
+        Raises:
+            InputError: the student cannot keep the budget.
+        """
+        compression = self.compression
+        tokens, positions = self.embed_groups(groups)
+        plan = compression.plan(tokens, budget, generator)
+        entered = compression.enter(tokens, positions, plan)
+        states = self.encoder.states(
+            entered.tokens, entered.positions, bias=entered.bias, generator=generator
+        )
+        restored = [compression.restore(tokens, plan, entered, states[layer]) for layer in layers]
+        return [self.output(features) for features in restored]
+
+    @property
+    def compression(self) -> Compression:
+        """DSO, CAU and gate as one: which tokens are merged, into the encoder and back."""
+        return Compression(
+            dso=self.dso,
+            cau=self.cau,
+            gate=self.gate,
+            ratio=self.config.gate_ratio,
+            through=self.config.gate_through,
+        )
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the returned features: the teacher's."""
+        return self.config.output_dim or self.config.backbone.dim
+
     @classmethod
     def from_teacher(
         cls,
@@ -110,29 +166,26 @@ class Student(Grouped):
         generator: torch.Generator | None = None,
         **options: object,
     ) -> Student:
-        """A student that starts from the teacher's weights.
+        """A student that starts from the teacher's weights, in evaluation mode, on its device.
 
-        Tokenizer and position are copied; the encoder too when its sizes match. `dim=192` makes
-        the paper's ViT-T student: tokens stay at the teacher's width, are brought to 192 for
-        DSO, encoder and CAU, and back at the end. A tokenizer of other widths starts from
+        Tokenizer and position are copied, the encoder too if its sizes match. `dim=192` makes the
+        paper's ViT-T student: tokens keep the teacher's width, a Linear leads to 192 for DSO,
+        encoder and CAU, and another back at the end. A tokenizer of other widths starts from
         scratch and has to learn the teacher's tokens (`LightTokenizerConfig`).
 
         Args:
-            teacher: where weights and widths come from; not changed.
+            teacher: not changed.
             supertokens: s, 1 to c.
             dim: encoder width; None = the teacher's.
             depth: encoder blocks; None = the teacher's.
-            heads: attention heads; None = the teacher's head width kept.
+            heads: attention heads; None = as many as keep the teacher's head width.
             point_widths: hidden widths of the tokenizer, three or two; None = the teacher's.
             group_size: k, at most the teacher's; None = the teacher's.
-            generator: of the new weights; None = torch's default one.
+            generator: source of the new weights; None = torch's default one.
             options: further fields of `StudentConfig`.
 
-        Returns:
-            The student, in evaluation mode, on the teacher's device.
-
         Raises:
-            InputError: sizes that `StudentConfig` refuses.
+            InputError: `StudentConfig` refuses the sizes.
         """
         sizes = student_config(
             teacher.config,
@@ -145,87 +198,25 @@ class Student(Grouped):
             **options,
         )
         student = cls(sizes, generator=generator)
-        own, shape = teacher.config, sizes.backbone
-        parts = ["position"]
-        if shape.point_widths == own.point_widths:
-            parts.append("tokenizer")
-        if (shape.dim, shape.depth, shape.heads) == (own.dim, own.depth, own.heads):
-            parts += ["encoder", "token_bridge", "position_bridge"]
-        for part in parts:
-            getattr(student, part).load_state_dict(getattr(teacher, part).state_dict())
+        copy_weights(teacher, teacher.config, student, sizes.backbone)
         return student.to(next(teacher.parameters()).device).eval()
-
-    @property
-    def output_dim(self) -> int:
-        """Width of the returned features: the teacher's."""
-        return self.config.output_dim or self.config.backbone.dim
-
-    def encode_tokens(
-        self,
-        tokens: Tensor,
-        centers: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        **budget: Any,
-    ) -> Tokens:
-        """Features of the tokenizer's tokens (B, c, d) at centers: compress, encode, reconstruct.
-
-        Args:
-            tokens: (B, c, d).
-            centers: (B, c, 3).
-            generator: of the draws in training mode.
-            budget: fields of `models.Budget`.
-
-        Raises:
-            InputError: a budget that this student cannot keep.
-        """
-        entry = self._enter(*self.entering(tokens, centers), Budget(**budget), generator)
-        if entry.packed:
-            encoded = self._encoded(entry, generator)[-1]
-        else:
-            encoded = self.encoder(
-                entry.tokens, entry.positions, bias=entry.bias, generator=generator
-            )
-        return Tokens(
-            features=self.output(entry.restore(encoded)),
-            centers=centers,
-            assignment=entry.assignment,
-            tokens_used=entry.used,
-            probability=entry.probability,
-        )
-
-    def block_features(
-        self,
-        groups: Groups,
-        layers: Sequence[int],
-        *,
-        generator: torch.Generator | None = None,
-        **budget: Any,
-    ) -> list[Tensor]:
-        """Features (B, c, output_dim) after each of these blocks, through assignment and CAU."""
-        entry = self._enter(*self.tokens(groups), Budget(**budget), generator)
-        encoded = self._encoded(entry, generator)
-        return [self.output(entry.restore(encoded[layer])) for layer in layers]
 
     def budget_for(
         self, *, milliseconds: float, batch: int = 1, points: int = 1024, repeats: int = 9
-    ) -> dict[str, int]:
-        """The largest budget that this machine keeps: `student(x, **student.budget_for(...))`.
+    ) -> Budget:
+        """The largest budget that keeps a time on this machine, measured now.
 
-        Every candidate is measured now, as the machine is now, on clouds of random points;
-        a threshold cannot promise a time, so the answer is a token budget (with a gate) and s'.
+        Every candidate is run on clouds of random points. A threshold cannot promise a time, so
+        the answer is a number of supertokens and, with a gate, a token budget.
 
         Args:
-            milliseconds: limit of a call, median of the repetitions.
-            batch: B, clouds of a call.
+            milliseconds: limit for a call; the median of the repetitions counts.
+            batch: B, clouds per call.
             points: N of each cloud.
-            repeats: calls at every candidate.
-
-        Returns:
-            `supertokens`, and with a gate `token_budget`.
+            repeats: calls of every candidate.
 
         Raises:
-            InputError: a limit that no budget keeps.
+            InputError: every budget takes longer.
         """
         device = next(self.parameters()).device
         clouds = torch.randn(batch, points, 3, generator=torch.Generator().manual_seed(0))
@@ -235,84 +226,23 @@ class Student(Grouped):
             timings = profile(partial(self, clouds), wanted, repeats=repeats)
         return choose(timings, milliseconds).budget
 
-    def _encoded(self, entry: Entry, generator: torch.Generator | None) -> list[Tensor]:
-        """Output of every block and, last, of the final LayerNorm, each (B, n, d)."""
-        x, positions, bias = entry.tokens, entry.positions, entry.bias
-        if not entry.packed:
-            states = self.encoder.states(x, positions, bias=bias, generator=generator)
-            return [*states, self.encoder.norm(states[-1])]
-        outputs = [torch.zeros_like(x) for _ in range(len(self.encoder.blocks) + 1)]
-        for clouds in by_length(entry.used):
-            rows = int(entry.used[clouds[0]])
-            states = self.encoder.states(x[clouds, :rows], positions[clouds, :rows])
-            for output, state in zip(
-                outputs, [*states, self.encoder.norm(states[-1])], strict=True
-            ):
-                output[clouds, :rows] = state
-        return outputs
-
-    def _enter(
-        self, tokens: Tensor, positions: Tensor, budget: Budget, generator: torch.Generator | None
-    ) -> Entry:
-        budget.check(
-            gated=self.gate is not None,
-            tokens=tokens.shape[1],
-            supertokens=self.config.supertokens,
-        )
-        if self.gate is None:
-            normed, cam = self.dso.choose(tokens, generator, budget.supertokens)
-            packed = self.dso.merge(normed, positions, cam)
-            return Entry(
-                packed.supertokens,
-                packed.positions,
-                key_bias(packed.used, tokens.dtype),
-                partial(self.cau, tokens, cam),
-                packed.assignment,
-                packed.used.sum(dim=1),
-            )
-        probability = self.gate(tokens)
-        ratio = self.config.gate_ratio
-        if self.training:
-            return enter_dense(
-                self.dso,
-                self.cau,
-                tokens,
-                positions,
-                probability,
-                budget,
-                ratio=ratio,
-                through=self.config.gate_through,
-                generator=generator,
-            )
-        count = self.config.supertokens if budget.supertokens is None else budget.supertokens
-        plan, normed, cam = plan_merging(
-            self.dso, tokens, probability, budget, ratio=ratio, count=count
-        )
-        return enter_planned(
-            self.dso, self.cau, tokens, positions, probability, plan, normed, cam, budget.packed
-        )
-
 
 class Budgeted(nn.Module):
-    """A student that keeps one budget: points in, `Tokens` out, for whatever takes a model.
+    """A student that always keeps the same budget: points in, `Tokens` out.
 
     Args:
-        student: used as it is.
-        budget: fields of `models.Budget`.
+        student: weights are shared.
+        budget: of every call.
 
     Raises:
-        InputError: a budget that the student cannot keep.
+        InputError: the student cannot keep the budget.
     """
 
-    def __init__(self, student: Student, **budget: Any) -> None:
+    def __init__(self, student: Student, budget: Budget) -> None:
         super().__init__()
-        Budget(**budget).check(
-            gated=student.gate is not None,
-            tokens=student.shape.groups,
-            supertokens=student.config.supertokens,
-        )
+        student.compression.checked(budget, student.shape.groups)
         self.student, self.budget, self.shape = student, budget, student.shape
 
     def forward(self, points: Tensor) -> Tokens:
         """Features of points (B, N, 3) within the budget."""
-        return self.student(points, **self.budget)
+        return self.student(points, budget=self.budget)

@@ -1,7 +1,7 @@
 """Supertokens: compress c tokens into s (DSO, equations 2-4), reconstruct all c (CAU, equation 5).
 
 Shapes: B clouds, c tokens, s supertokens, d width, h assignment heads. An assignment map (CAM) is
-(B, c, s), or (B, h, c, s) where each of several heads assigns its own slice of the width.
+(B, c, s). With several heads it is (B, h, c, s), and each head assigns its own slice of the width.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from foundry3d.models.vit import Encoder
 
 
 class Compressed(NamedTuple):
-    """What the DSO hands to the encoder and the CAU.
+    """The DSO's output.
 
     Attributes:
-        supertokens: (B, s, d) updated supertokens; zero where nobody chose one.
+        supertokens: (B, s, d) updated supertokens; one that no token chose is to be hidden.
         positions: (B, s, d) mean position of the tokens of each.
         cam: (B, c, s) assignment map, one-hot unless the assignment is soft; (B, h, c, s) with
             several heads.
@@ -33,9 +33,13 @@ class Compressed(NamedTuple):
 
     @property
     def assignment(self) -> Tensor:
-        """(B, c) int64: the supertoken of each token; with several heads that of the first."""
-        cam = self.cam if self.cam.ndim == 3 else self.cam[:, 0]
-        return cam.argmax(dim=-1)
+        """(B, c) int64: the supertoken of each token; with several heads, of the first."""
+        return first_choice(self.cam)
+
+
+def first_choice(cam: Tensor) -> Tensor:
+    """(B, c) int64: the supertoken that a map assigns to each token; of the first head."""
+    return (cam if cam.ndim == 3 else cam[:, 0]).argmax(dim=-1)
 
 
 def key_bias(used: Tensor, dtype: torch.dtype) -> Tensor:
@@ -46,13 +50,13 @@ def key_bias(used: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def gumbel(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard Gumbel noise of the shape of logits, in float32."""
+    """Standard Gumbel noise in the shape of logits, in float32."""
     noise = torch.empty(logits.shape, device=logits.device).exponential_(generator=generator)
     return -noise.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def sliced(x: Tensor, heads: int) -> Tensor:
-    """The slice of every head (..., h, n, d/h) of x (..., n, d); x itself for one head."""
+    """x (..., n, d) cut into a slice for every head (..., h, n, d/h); x itself for one head."""
     return x if heads == 1 else x.unflatten(-1, (heads, -1)).transpose(-3, -2)
 
 
@@ -64,16 +68,16 @@ def joined(x: Tensor, heads: int) -> Tensor:
 class DSO(nn.Module):
     """Dynamic Supertoken Optimization: every token chooses one of s learned supertokens.
 
-    With several heads it chooses one in each: by the head's slice of keys and queries, and only
-    that slice of its value goes there. The position of a supertoken is the mean position of its
-    tokens, each counted as often as it has heads there (the mean of the heads' maps).
+    With several heads, every head chooses by its own slice of keys and queries, and only that
+    slice of the token's value goes to the supertoken. The position of a supertoken is the mean
+    position of its tokens, each counted once for every head that chose it.
 
     Args:
         dim: d.
         supertokens: s.
-        soft: softmax over supertokens instead of one choice (ablation).
+        soft: softmax over supertokens instead of a single choice (ablation).
         bias: bias on W_Q, W_K, W_V (ablation).
-        learned_positions: learned positions instead of zero added to the merged ones (ablation).
+        learned_positions: learned positions are added to the mean positions (ablation).
         temperature: of the Gumbel-Softmax in training.
         heads: h, assignment heads; the paper's equation 3 has one map for the whole width.
     """
@@ -104,17 +108,21 @@ class DSO(nn.Module):
         )
 
     def logits(self, normed: Tensor, count: int | None = None) -> Tensor:
-        """Similarity (B, c, s) of layer-normed tokens (B, c, d) with the first `count` supertokens.
+        """Similarity (B, c, s) of layer-normed tokens (B, c, d) to the supertokens (equation 2).
 
-        Nested training makes the first s' of s a set of their own; None = all of them. With
-        several heads (B, h, c, s).
+        Args:
+            normed: (B, c, d).
+            count: only the first s' supertokens; None = all.
+
+        Returns:
+            (B, c, s), or (B, h, c, s) with several heads.
         """
         queries = sliced(self.query(self.supertokens[:count]), self.heads)
         keys = sliced(self.key(normed), self.heads)
         return keys @ queries.mT * keys.shape[-1] ** -0.5
 
     def assign(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Assignment map of logits: argmax, or straight-through Gumbel-Softmax in training."""
+        """Assignment map of logits (equation 3); straight-through Gumbel-Softmax in training."""
         logits = logits.float()
         if self.soft:
             return (logits / self.temperature).softmax(dim=-1)
@@ -128,14 +136,14 @@ class DSO(nn.Module):
     def choose(
         self, tokens: Tensor, generator: torch.Generator | None = None, count: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Layer-normed tokens (B, c, d) and the map of tokens without position."""
+        """Tokens (B, c, d) layer-normed, and their assignment map; see `logits` and `assign`."""
         normed = self.norm(tokens)
         return normed, self.assign(self.logits(normed, count), generator).to(normed.dtype)
 
     def merge(self, normed: Tensor, positions: Tensor, cam: Tensor) -> Compressed:
-        """Supertokens of layer-normed tokens and positions (B, c, d) by their map.
+        """Supertokens of layer-normed tokens and positions (B, c, d) by a map (equation 4).
 
-        Rows of the map that are zero leave their token out.
+        A token whose row of the map is zero is left out.
         """
         share, used = self.shares(cam)
         merged = joined(share.mT @ sliced(self.value(normed), self.heads), self.heads)
@@ -147,7 +155,7 @@ class DSO(nn.Module):
         return Compressed(self.out(merged), placed, cam, used)
 
     def shares(self, cam: Tensor) -> tuple[Tensor, Tensor]:
-        """A map (..., c, s) whose used columns sum to one, and which are used (..., s)."""
+        """A map (..., c, s) with every used column scaled to sum 1; which are used (..., s)."""
         # Straight-through maps hold ones up to rounding; a soft map uses every supertoken.
         total = cam.sum(dim=-2)
         used = total.detach() > (0 if self.soft else 0.5)
@@ -156,18 +164,18 @@ class DSO(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, generator: torch.Generator | None = None
     ) -> Compressed:
-        """Compresses tokens (B, c, d), which carry no position, and their positions (B, c, d)."""
+        """Compresses tokens (B, c, d), without position, and their positions (B, c, d)."""
         normed, cam = self.choose(tokens, generator)
         return self.merge(normed, positions, cam)
 
 
 class CAU(nn.Module):
-    """Cross-Attention Upsampling: all c features back from s encoded supertokens.
+    """Cross-Attention Upsampling (equation 5): c features from s encoded supertokens.
 
     Args:
         dim: d.
         norm: LayerNorm on the output (ablation).
-        heads: h; with several, each slice of a token comes from the supertoken of its head.
+        heads: h; with several, each slice of a feature comes from the supertoken of its head.
     """
 
     def __init__(self, dim: int, *, norm: bool = False, heads: int = 1) -> None:
@@ -179,7 +187,7 @@ class CAU(nn.Module):
         self.norm = nn.LayerNorm(dim) if norm else None
 
     def forward(self, tokens: Tensor, cam: Tensor, encoded: Tensor) -> Tensor:
-        """Features (B, c, d) of tokens (B, c, d), their map and supertokens (B, s, d)."""
+        """Features (B, c, d) of tokens (B, c, d), their map, and encoded supertokens (B, s, d)."""
         found = joined(cam @ sliced(encoded, self.heads), self.heads)
         x = self.fc2(self.activation(self.fc1(tokens + found)))
         return x if self.norm is None else self.norm(x)
@@ -189,7 +197,7 @@ class SupertokenEncoder(nn.Module):
     """DSO, encoder and CAU as one encoder, for pre-training with supertokens (Table 9).
 
     Args:
-        dso, encoder, cau: used as they are, one assignment head.
+        dso, encoder, cau: weights are shared; one assignment head.
     """
 
     def __init__(self, dso: DSO, encoder: Encoder, cau: CAU) -> None:
@@ -209,9 +217,9 @@ class SupertokenEncoder(nn.Module):
         Args:
             tokens: without position.
             positions: of the tokens.
-            bias: (B, n) as of `Encoder`: -inf keeps a token out of every supertoken, log(size)
-                weighs it by its size; None = all count once.
-            generator: of the draws in training mode.
+            bias: (B, n) as in `Encoder`: -inf keeps a token out of every supertoken, log(size)
+                weights it by its size; None = all count once.
+            generator: source of the draws in training mode.
         """
         normed, cam = self.dso.choose(tokens, generator)
         merged = cam if bias is None else cam * bias.exp().unsqueeze(-1)

@@ -1,29 +1,98 @@
-"""Point groups to tokens (mini-PointNet) and centers to positions.
+"""From points to tokens and positions: grouping, mini-PointNet, position MLP (section 3.1).
 
-Shapes: B clouds, c tokens, k points a group, d token width.
+Shapes: B clouds, N points, c tokens, k points per group, d token width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foundry3d.config import BackboneConfig
+from foundry3d.geometry import Groups, check_points, draw_start, group_points
+
+
+class PointModel(nn.Module):
+    """The front of teacher and student: points to groups, groups to tokens and positions.
+
+    Args:
+        shape: sizes.
+    """
+
+    def __init__(self, shape: BackboneConfig) -> None:
+        super().__init__()
+        width = shape.token_dim or shape.dim
+        self.shape = shape
+        self.tokenizer = tokenizer_of(
+            width, shape.point_widths, bias=shape.point_bias, inner_dim=shape.tokenizer_dim
+        )
+        self.position = Position(width, shape.position_dim)
+        bridged = width != shape.dim
+        self.token_bridge = nn.Linear(width, shape.dim) if bridged else nn.Identity()
+        self.position_bridge = nn.Linear(width, shape.dim) if bridged else nn.Identity()
+
+    def group(
+        self,
+        points: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        group_size: int | None = None,
+        drawn: bool = True,
+    ) -> Groups:
+        """Groups of points (B, N, 3): c centers by farthest point sampling, k nearest points each.
+
+        Sampling starts at index 0; in training mode at a random point of each cloud.
+
+        Args:
+            points: (B, N, 3).
+            generator: source of the starts in training mode; None = torch's default one.
+            group_size: k; None = the model's own.
+            drawn: False = sampling starts at index 0 in training mode too.
+
+        Raises:
+            InputError: `geometry.check_points` refuses the points.
+        """
+        start = None
+        if self.training and drawn:
+            check_points(points)
+            start = draw_start(*points.shape[:2], device=points.device, generator=generator)
+        shape = self.shape
+        size = shape.group_size if group_size is None else group_size
+        return group_points(points, shape.groups, size, start=start, radius=shape.radius)
+
+    def embed_groups(self, groups: Groups, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens and positions (B, c, d) of groups, at the encoder's width.
+
+        Args:
+            groups: of B clouds.
+            tokens: (B, c, token width), the tokenizer's output where it exists already.
+        """
+        if tokens is None:
+            tokens = self.tokenizer(groups.neighborhoods)
+        return self.token_bridge(tokens), self.embed_centers(groups.centers)
+
+    def embed_centers(self, centers: Tensor) -> Tensor:
+        """Positions (B, c, d) of centers (B, c, 3), at the encoder's width."""
+        positions: Tensor = self.position_bridge(self.position(centers))
+        return positions
+
 
 class PointConv(nn.Linear):
-    """A 1x1 convolution over points of any precision, channels last: (..., in) to (..., out)."""
+    """A 1x1 convolution over points, channels last: (..., in) to (..., out)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., out) of x (..., in), in the precision of the weights."""
+        """(..., out) of x (..., in) of any precision, in the precision of the weights."""
         return super().forward(x.to(self.weight.dtype))
 
 
 class GroupConv(PointConv):
     """A 1x1 convolution over each point with its group's maximum concatenated in front.
 
-    The half of the weights that meets the maximum is applied once a group instead of once a
-    point; the function is that of the plain form.
+    The weights for the maximum are applied once per group instead of once per point; the result
+    is the same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,7 +103,7 @@ class GroupConv(PointConv):
 
 
 class Tokenizer(nn.Module):
-    """Mini-PointNet of Point-BERT and Point-JEPA (method.md, first row of its table).
+    """Mini-PointNet of Point-BERT and Point-JEPA.
 
     Per point 3 -> w1, BatchNorm, ReLU, w1 -> w2; the group's maximum concatenated in front;
     2*w2 -> w3, BatchNorm, ReLU, w3 -> dim; maximum over the group.
@@ -43,8 +112,8 @@ class Tokenizer(nn.Module):
         dim: d, width of the tokens.
         widths: (w1, w2, w3).
         bias: biases on the convolutions that BatchNorm follows.
-        inner_dim: width after the maximum, brought to dim by a Linear (Point-BERT); None = dim
-            itself and no such Linear.
+        inner_dim: width after the maximum, from which a Linear leads to dim (Point-BERT); None =
+            dim, without that Linear.
     """
 
     def __init__(
@@ -68,7 +137,7 @@ class Tokenizer(nn.Module):
         self.bridge = nn.Linear(inner_dim, dim) if inner_dim else nn.Identity()
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
-        """Tokens (B, c, d) of neighborhoods (B, c, k, 3) of any precision, in the weights' own."""
+        """Tokens (B, c, d) of neighborhoods (B, c, k, 3), in the precision of the weights."""
         batch, tokens, size, _ = neighborhoods.shape
         x = neighborhoods.reshape(-1, 3)
         x = self.widen(self.lift_relu(self.lift_norm(self.lift(x))))
@@ -78,9 +147,9 @@ class Tokenizer(nn.Module):
 
 
 class SingleStage(nn.Module):
-    """A lighter mini-PointNet: its points meet once, in one maximum over the group.
+    """A lighter mini-PointNet with a single maximum over the group.
 
-    Per point 3 -> w1, BatchNorm, ReLU, w1 -> w2; maximum over the group; once a token w2 -> dim.
+    Per point 3 -> w1, BatchNorm, ReLU, w1 -> w2; maximum over the group; per token w2 -> dim.
 
     Args:
         dim: d, width of the tokens.
@@ -107,7 +176,7 @@ class SingleStage(nn.Module):
 def tokenizer_of(
     dim: int, widths: Sequence[int], *, bias: bool = False, inner_dim: int | None = None
 ) -> Tokenizer | SingleStage:
-    """The `Tokenizer` of three widths or the `SingleStage` of two, which has no inner_dim."""
+    """A `Tokenizer` for three widths, a `SingleStage` (without inner_dim) for two."""
     if len(widths) == 2:
         return SingleStage(dim, (widths[0], widths[1]), bias=bias)
     first, second, third = widths
@@ -121,5 +190,5 @@ class Position(nn.Sequential):
         super().__init__(nn.Linear(3, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, centers: Tensor) -> Tensor:
-        """Embeddings (B, c, d) of centers (B, c, 3) of any precision, in that of the weights."""
+        """Embeddings (B, c, d) of centers (B, c, 3), in the precision of the weights."""
         return super().forward(centers.to(next(self.parameters()).dtype))

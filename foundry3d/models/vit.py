@@ -13,16 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foundry3d.config import BackboneConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What flows between blocks.
+    """The input and output of a block.
 
     Attributes:
         tokens: (B, n, d) without position.
         positions: (B, n, d), added before every block.
         bias: (B, n) added to the attention logits of each key: -inf hides a token, log(size)
-            is proportional attention. None = nothing.
+            makes attention proportional to size. None = no bias.
     """
 
     tokens: Tensor
@@ -34,12 +36,12 @@ class Reduce(Protocol):
     """Changes the tokens between attention and MLP of a block (token reducers)."""
 
     def __call__(self, layer: int, state: State, keys: Tensor) -> State:
-        """The state to go on with; keys (B, n, d/h) are the attention keys averaged over heads."""
+        """The state to continue with; keys (B, n, d/h) are attention keys averaged over heads."""
         ...
 
 
 def drop(x: Tensor, p: float, generator: torch.Generator | None, *, per_cloud: bool) -> Tensor:
-    """Zeroes elements (or whole clouds) of x (B, ...) with probability p and rescales the rest."""
+    """Zeros elements (or whole clouds) of x (B, ...) with probability p and rescales the rest."""
     if p == 0.0:
         return x
     shape = (x.shape[0], *([1] * (x.ndim - 1))) if per_cloud else x.shape
@@ -175,7 +177,7 @@ class Encoder(nn.Module):
         reduce: Reduce | None = None,
         generator: torch.Generator | None = None,
     ) -> list[Tensor]:
-        """Output of every block, each (B, n, d), before the final LayerNorm."""
+        """The output of every block, each (B, n, d), before the final LayerNorm."""
         state = State(tokens=tokens, positions=positions, bias=bias)
         return [then.tokens for then in self._run(state, reduce, generator)]
 
@@ -197,18 +199,32 @@ class Encoder(nn.Module):
     def _run(
         self, state: State, reduce: Reduce | None, generator: torch.Generator | None
     ) -> Iterator[State]:
-        """The state after every block; none is kept here."""
+        """Yields the state after every block."""
         for layer, block in enumerate(self.blocks):
             state = block(layer, state, reduce, generator)
             yield state
 
 
-def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -> None:
-    """Draws every weight of a module anew, from one generator.
+def encoder_of(shape: BackboneConfig) -> Encoder:
+    """An untrained encoder of these sizes."""
+    return Encoder(
+        shape.dim,
+        shape.depth,
+        shape.heads,
+        mlp_ratio=shape.mlp_ratio,
+        qkv_bias=shape.qkv_bias,
+        dropout=shape.dropout,
+        attention_dropout=shape.attention_dropout,
+        drop_path=shape.drop_path,
+    )
 
-    Linear layers of encoders: truncated normal of std 0.02, zero biases, and `attn.proj` and
-    `fc2` of an encoder of L blocks divided by sqrt(2 L) (GPT-2, the paper's teacher). All other
-    linear layers: uniform within 1 / sqrt(inputs), torch's default.
+
+def initialise(module: nn.Module, *, generator: torch.Generator | None = None) -> None:
+    """Initialises all linear layers of a module from one generator.
+
+    Inside encoders: truncated normal with standard deviation 0.02 and zero biases; `attn.proj` and
+    `fc2` of an encoder with L blocks are divided by sqrt(2 L) (GPT-2, the paper's teacher).
+    Elsewhere: uniform within 1 / sqrt(inputs), torch's default.
     """
     inside = {
         id(part): len(encoder.blocks)

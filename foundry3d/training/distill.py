@@ -169,7 +169,7 @@ class DistillTask(Task):
         if self.tokenizer_alone():
             return self.token_loss(tokens, goal) + self.untouched()
         budget = draw_budget(self.config.budgets, student, len(tokens), generator)
-        output = student.encode_tokens(tokens, groups.centers, generator=generator, **budget)
+        output = student.encode(groups, tokens=tokens, budget=budget, generator=generator)
         loss, light = self.feature_loss(output, goal), self.config.student_tokenizer
         if light.matches_tokens:
             apart = self.token_loss(tokens if light.weight else tokens.detach(), goal)

@@ -78,7 +78,7 @@ def goal_of(
         found = teacher.tokenizer(read.neighborhoods)
         encoded = None
         if features:
-            encoded = teacher.encode_tokens(found, groups.centers).features.float()
+            encoded = teacher.encode(read, tokens=found).features.float()
     return Goal(own, encoded, found.float() if tokens else None)
 
 

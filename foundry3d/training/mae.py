@@ -86,7 +86,7 @@ class MaskedReconstruction(nn.Module):
             groups: of training clouds.
             generator: of masks and dropout; None = torch's default one.
         """
-        tokens, positions = self.backbone.tokens(groups)
+        tokens, positions = self.backbone.embed_groups(groups)
         batch, count, width = tokens.shape
         visible, hidden = random_mask(
             batch, count, self.masked, device=tokens.device, generator=generator

@@ -19,7 +19,7 @@ from foundry3d.data.ahead import pinned
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone
-from foundry3d.models.budget import draw_merged, draw_supertokens
+from foundry3d.models.budget import Budget, draw_merged, draw_supertokens
 from foundry3d.models.student import Student
 from foundry3d.transforms import augment, subsample
 
@@ -132,25 +132,26 @@ class Task(L.LightningModule):
 
 def draw_budget(
     draws: BudgetDraws, model: Backbone | Student, batch: int, generator: torch.Generator
-) -> dict[str, Any]:
+) -> Budget | None:
     """The budget of a step: numbers of merged tokens and of supertokens, where they are drawn.
 
     Raises:
         InputError: draws for a model without supertokens.
     """
-    budget: dict[str, Any] = {}
-    if draws.random_ratio or draws.nested:
-        if not isinstance(model, Student):
-            raise InputError("budgets are drawn for students; a teacher encodes all of its tokens")
-        if draws.random_ratio:
-            budget["merged"] = draw_merged(
-                batch, model.shape.groups, all_merged=draws.all_merged, generator=generator
-            )
-        if draws.nested:
-            budget["supertokens"] = draw_supertokens(
-                model.config.supertokens, whole=draws.whole, generator=generator
-            )
-    return budget
+    if not (draws.random_ratio or draws.nested):
+        return None
+    if not isinstance(model, Student):
+        raise InputError("budgets are drawn for students; a teacher encodes all of its tokens")
+    merged = supertokens = None
+    if draws.random_ratio:
+        merged = draw_merged(
+            batch, model.shape.groups, all_merged=draws.all_merged, generator=generator
+        )
+    if draws.nested:
+        supertokens = draw_supertokens(
+            model.config.supertokens, whole=draws.whole, generator=generator
+        )
+    return Budget(merged=merged, supertokens=supertokens)
 
 
 def freeze(module: nn.Module, frozen: bool) -> None:
