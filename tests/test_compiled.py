@@ -1,7 +1,11 @@
 """The inference form gives what the model gives, for every kind of model and kind of cloud."""
 
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count as counting
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -153,7 +157,7 @@ def test_kernels_agree(kernel: str, activation: kernels.Activation) -> None:
         pytest.skip("not on this machine")
     linear = nn.Linear(20, 12)
     x = torch.randn(3, 5, 20)
-    fast = kernels.FastLinear.of(linear, activation=activation, kernel=kernel)
+    fast = kernels.FastLinear(linear.weight, linear.bias, activation=activation, kernel=kernel)
     wanted = {"none": lambda y: y, "relu": torch.relu, "gelu": nn.functional.gelu}[activation]
     with torch.no_grad():
         torch.testing.assert_close(fast(x), wanted(linear(x)), rtol=1e-5, atol=1e-5)
@@ -173,6 +177,62 @@ def test_a_kernel_that_fails_or_errs_is_not_taken(monkeypatch: pytest.MonkeyPatc
     assert kernels.fastest(torch.float32)[0] == "plain"
     kernels._fastest.cache_clear()
     assert kernels.seconds("wrong", torch.float32) == float("inf")
+
+
+def test_threads_agree_on_kernels_that_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    order, ready = counting(), Barrier(8)
+
+    def measured(name: str, dtype: torch.dtype) -> float:
+        number = next(order)
+        time.sleep(0.02)  # without a lock, all threads measure at the same time
+        return float(number % 3)
+
+    def chosen(_: int) -> tuple[object, ...]:
+        ready.wait()
+        return kernels.fastest(torch.float32), kernels.fastest(torch.bfloat16)
+
+    monkeypatch.setattr(kernels, "seconds", measured)
+    kernels._fastest.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(chosen, range(8)))
+    kernels._fastest.cache_clear()
+    assert len(found) == 1
+    assert next(order) == 2 * len(kernels.KERNELS)
+
+
+class Doubled(nn.Linear):
+    """A subclass of a linear layer that computes something else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_part_of_another_type_keeps_its_function(teacher: Backbone, points: Tensor) -> None:
+    first = teacher.encoder.blocks[0]
+    changed = Doubled(24, 24)
+    changed.load_state_dict(first.attn.proj.state_dict())
+    with torch.no_grad():
+        plain = teacher(points).features
+        first.attn.proj = changed
+        wanted, found = teacher(points).features, foundry3d.compile(teacher)(points).features
+    assert relative(plain, wanted) > 1e-3
+    assert relative(found, wanted) < 1e-5
+
+
+def test_a_gate_in_bf16_answers_in_float32(
+    teacher: Backbone, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half-precision logits would tie many of a cloud's tokens."""
+    monkeypatch.setattr(compiled, "fastest", lambda dtype: ("plain", 1.0))
+    student = Student.from_teacher(teacher, supertokens=4, gate=True, generator=generator)
+    tokens = torch.randn(1, 256, 24, generator=generator)
+    fast = foundry3d.compile(student, "bf16")
+    with torch.no_grad():
+        wanted, found = student.gate(tokens), fast.gate(tokens)
+    assert found.shape == wanted.shape
+    assert found.unique().numel() > 250
+    assert found.to(torch.bfloat16).unique().numel() < 250
+    assert (found - wanted).abs().max() < 2**-6
 
 
 class Largest(TorchDispatchMode):

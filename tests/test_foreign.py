@@ -12,8 +12,10 @@ import types
 import zipfile
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ import torch
 
 from foundry3d.baselines import RandomSampling
 from foundry3d.checkpoints import folder as checkpoint
+from foundry3d.checkpoints import torch_files
 from foundry3d.checkpoints.foreign import load_foreign
 from foundry3d.checkpoints.torch_files import Inert, read_torch
 from foundry3d.config import BackboneConfig
@@ -518,6 +521,49 @@ def test_objects_of_other_projects_are_set_aside(tmp_path: Path) -> None:
     held = read_torch(path)
     assert type(held["callbacks"]["gone"]) is Inert
     assert held["callbacks"]["gone"].state == {"best": {"score": 1.0}}
+
+
+def test_a_file_loads_while_another_thread_ends_its_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second thread lists unknown classes while those of the first count as safe."""
+
+    def wrap(whole: Saved, _: Saved) -> None:
+        whole["hyper_parameters"] = argparse.Namespace(**whole["hyper_parameters"])
+
+    path = written(tmp_path, JEPA, wrap)
+    list_unknown, load = torch_files.get_unsafe_globals_in_checkpoint, torch.load
+    loading, listed, loaded = Event(), Event(), Event()
+
+    def listing(*args: Any) -> list[str]:
+        names = list_unknown(*args)
+        if loading.is_set():
+            listed.set()
+        return names
+
+    def loads(*args: Any, **options: Any) -> Any:
+        if loading.is_set():
+            loaded.wait(10)
+            return load(*args, **options)
+        loading.set()
+        listed.wait(0.5)  # times out if the second thread has to wait for this one
+        return load(*args, **options)
+
+    def first() -> Backbone:
+        model, _ = load_foreign(path)
+        loaded.set()
+        return model
+
+    def second() -> Backbone:
+        loading.wait(10)
+        return load_foreign(path)[0]
+
+    monkeypatch.setattr(torch_files, "get_unsafe_globals_in_checkpoint", listing)
+    monkeypatch.setattr(torch, "load", loads)
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(first), pool.submit(second)]
+        models = [future.result() for future in running]
+    assert all(same(model, backbone(SIZES)) for model in models)
 
 
 def test_sizes_are_read_from_a_namespace(tmp_path: Path) -> None:

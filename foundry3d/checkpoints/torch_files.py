@@ -10,6 +10,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ HOSTILE = (  # a file that names one of these was made to run something, not to 
     *("builtins.eval", "builtins.exec", "builtins.compile", "builtins.__import__"),
     *("builtins.open", "io.open", "_io.open"),
 )
+_SAFE_CLASSES = Lock()
+"""Held while our stand-ins are in torch's list of safe classes, which the whole process shares."""
 CONTAINERS = ("state_dict", "base_model", "model_state_dict")
 
 
@@ -77,14 +80,15 @@ def read_torch(path: str | Path) -> Any:
     path = Path(path)
     _check_archive(path)
     try:
-        unknown = get_unsafe_globals_in_checkpoint(path)
-        hostile = sorted(name for name in unknown if name.startswith(HOSTILE))
-        stand_ins: list[Callable | tuple[Callable, str]] = [
-            (InertMapping if name.lower().endswith("dict") else Inert, name) for name in unknown
-        ]
-        if not hostile:
-            with safe_globals(stand_ins):
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with _SAFE_CLASSES:
+            unknown = get_unsafe_globals_in_checkpoint(path)
+            hostile = sorted(name for name in unknown if name.startswith(HOSTILE))
+            stand_ins: list[Callable | tuple[Callable, str]] = [
+                (InertMapping if name.lower().endswith("dict") else Inert, name) for name in unknown
+            ]
+            if not hostile:
+                with safe_globals(stand_ins):
+                    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # damaged bytes fail in every way there is
         reason = str(error).split("Unpickler error: ")[-1].strip().split("\n")[0][:200]
         raise InputError(

@@ -1,4 +1,4 @@
-"""Linear layers for inference: the fastest kernel of this machine, chosen by measuring, guarded.
+"""Linear layers for inference, run by the CPU kernel that is measured to be fastest.
 
 Shapes: R rows, i inputs, o outputs.
 """
@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import cache
+from threading import Lock
 from typing import Literal
 
 import torch
@@ -22,6 +23,8 @@ log = logging.getLogger("foundry3d")
 Activation = Literal["none", "relu", "gelu"]
 PROBE = (1024, 384, 384)
 """R, i, o of the product that kernels are timed on: the sizes of ViT-S."""
+_MEASURING = Lock()
+"""Held while kernels are timed, so that threads do not disturb each other's measurements."""
 
 
 def _plain(x: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
@@ -48,14 +51,14 @@ KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]] = {
     "plain": (lambda weight: weight, _plain),
     "onednn": (_reordered, _onednn),
 }
-"""How a kernel lays out a weight (o, i), and what it does with it. All give the same function."""
+"""For each kernel, how it stores a weight (o, i) and how it applies it. All compute the same."""
 
 
 def seconds(name: str, dtype: torch.dtype, *, repeats: int = 7) -> float:
-    """Least time of a kernel's product on the CPU; infinite where it fails or is wrong.
+    """Shortest time of a kernel's product on the CPU; infinite if the kernel fails or is wrong.
 
-    The oneDNN operators are private to torch: whatever one raises, or a result unlike the plain
-    product's, rules it out.
+    The oneDNN operators are private to torch, so a kernel that raises an error, or whose result
+    differs from the plain product, is ruled out instead of trusted.
     """
     rows, inputs, outputs = PROBE
     generator = torch.Generator().manual_seed(0)
@@ -89,21 +92,23 @@ def _fastest(dtype: torch.dtype, threads: int) -> tuple[str, float]:
 
 
 def fastest(dtype: torch.dtype) -> tuple[str, float]:
-    """The quickest kernel of `KERNELS` on this CPU for float32 or bfloat16, and its seconds.
+    """The fastest kernel of `KERNELS` on this CPU for float32 or bfloat16, and its seconds.
 
-    Measured once a process and number of threads.
+    Measured once per process and number of torch threads: every later call, from any thread, gets
+    the same answer.
     """
-    return _fastest(dtype, torch.get_num_threads())
+    with _MEASURING:
+        return _fastest(dtype, torch.get_num_threads())
 
 
 class FastLinear(nn.Module):
-    """A linear layer, with what follows it, for inference: weights laid out once, no gradients.
+    """A linear layer for inference, fused with its activation; it has no gradients.
 
     Args:
-        weight: (o, i).
+        weight: (o, i), copied once into the memory layout of the kernel.
         bias: (o,) or None.
-        activation: applied to the result in the same kernel.
-        kernel: of `KERNELS`.
+        activation: applied to the result by the same kernel.
+        kernel: a name in `KERNELS`.
     """
 
     weight: Tensor
@@ -127,38 +132,32 @@ class FastLinear(nn.Module):
         self.register_buffer("bias", bias, persistent=False)
         self.eval()
 
-    @classmethod
-    def of(
-        cls, linear: nn.Linear, *, activation: Activation = "none", kernel: str = "plain"
-    ) -> FastLinear:
-        """The layer of a `Linear`."""
-        return cls(linear.weight, linear.bias, activation=activation, kernel=kernel)
-
     def train(self, mode: bool = True) -> FastLinear:
-        """Refuses training mode.
+        """Switches to evaluation mode, the only one there is.
 
         Raises:
-            InputError: `mode` is on.
+            InputError: training mode is asked for.
         """
         if mode:
             raise InputError("a compiled model is for inference; train the one it was made of")
         return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., o) of x (..., i); computed in the layer's precision."""
+        """Maps x (..., i) to (..., o), in the precision of the weights."""
         x = x.to(self.bias.dtype)
         return self._apply_kernel(x, self.weight, self.bias, self.activation)
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether a model is the inference form of another, which is neither trained nor saved."""
+    """Whether a model was made by `compile`; such a model can be neither trained nor saved."""
     return any(isinstance(part, FastLinear) for part in model.modules())
 
 
 def folded(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Weight (o, i) and bias (o,) of a linear layer with the BatchNorm behind it, evaluation mode.
+    """One layer for a linear layer followed by BatchNorm in evaluation mode.
 
-    Computed in float64.
+    Returns:
+        Weight (o, i) and bias (o,), computed in float64 and rounded to the layer's precision.
     """
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
