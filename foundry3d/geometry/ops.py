@@ -98,9 +98,9 @@ def build_trees(points: Tensor, *, backend: Backend = "auto") -> Trees | None:
     Results are the same with trees and without; they save time from some thousand points on.
     None where the compiled form does not apply (other devices and types, the torch form).
     """
-    if traced(points) or not backends.on_cpu(points, backend):
-        return None
-    return cpu.build_trees(points.detach())
+    exact = _exact(points)
+    taken = not traced(exact) and backends.on_cpu(exact, backend)
+    return cpu.build_trees(exact) if taken else None
 
 
 def farthest_point_sample(
@@ -240,8 +240,8 @@ def group_at(
         raise InputError(f"radius must be positive, got {radius}")
     index = nearest_neighbors(centers, points, group_size, trees=trees, backend=backend)
     learns = torch.is_grad_enabled() and (points.requires_grad or centers.requires_grad)
-    direct = backends.on_cpu(points, backend) and centers.dtype == points.dtype
-    if direct and not learns and not traced(points):
+    single = points.dtype == centers.dtype == torch.float32
+    if single and not learns and not traced(points) and backends.on_cpu(points, backend):
         neighborhoods = cpu.offsets(points.detach(), centers.detach(), index)
     else:
         neighborhoods = gather(points, index) - centers[:, :, None]
