@@ -1,8 +1,12 @@
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
 from foundry3d import geometry
 from foundry3d.errors import InputError
+from foundry3d.geometry import ops
 
 
 def clouds(kind: str) -> torch.Tensor:
@@ -112,16 +116,65 @@ def test_gradients_reach_the_points() -> None:
 
 
 def test_greedy_order_equals_the_reference(shared) -> None:
-    import numpy as np
-
     found = np.load(shared / "parity" / "sequencer.npz")
     order = geometry.greedy_order(torch.from_numpy(found["centers"]))
     assert (order.numpy() == found["greedy_min_start_order"]).all()
 
 
+@pytest.mark.parametrize("backend", ["torch", "compiled"])
+@pytest.mark.parametrize("size", [1e19, 1e30, float("nan")])
+def test_orders_are_permutations_where_distances_overflow(backend, size: float) -> None:
+    x = clouds("random")[:, :50] * size
+    x[1, ::2] = 0.5  # some distances are finite, others not
+    order = geometry.greedy_order(x, backend=backend)
+    assert torch.equal(order.sort(dim=1).values, torch.arange(50).expand(5, 50))
+    assert torch.equal(order, geometry.greedy_order(x, backend="torch"))
+
+
+@pytest.mark.parametrize("backend", ["torch", "compiled"])
+def test_indices_differ_where_distances_overflow(backend) -> None:
+    x = clouds("random") * 1e30
+    chosen = geometry.farthest_point_sample(x, 40, backend=backend)
+    near = geometry.nearest_neighbors(x[:, :9], x, 40, backend=backend)
+    for index in (chosen, near):
+        assert ((index >= 0) & (index < 300)).all()
+        assert (index.sort(dim=-1).values.diff(dim=-1) > 0).all()
+    assert torch.equal(chosen, geometry.farthest_point_sample(x, 40, backend="torch"))
+    assert torch.equal(near, geometry.nearest_neighbors(x[:, :9], x, 40, backend="torch"))
+
+
+def test_the_largest_coordinates_that_are_let_in_have_finite_distances() -> None:
+    corners = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])[None] * ops.FARTHEST
+    geometry.check_points(corners)
+    assert geometry.squared_distances(corners, corners).isfinite().all()
+    with pytest.raises(InputError, match="scale the clouds"):
+        geometry.check_points(corners * 1.001)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_is_sampled_as_the_same_points_in_float32(kind: torch.dtype) -> None:
+    x = (clouds("random") * 100).to(kind)  # squares overflow in float16
+    for backend in ("torch", "compiled"):
+        half = geometry.group_points(x, 20, 8, backend=backend)
+        full = geometry.group_points(x.float(), 20, 8)
+        assert torch.equal(half.centers, full.centers.to(kind))
+        index = geometry.nearest_neighbors(half.centers, x, 8, backend=backend)
+        assert torch.equal(index, geometry.nearest_neighbors(full.centers, x.float(), 8))
+
+
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
+        (np.zeros((1, 50, 3), np.float32), "got a ndarray; convert it"),
+        ([[[0.0, 0.0, 0.0]] * 50], "got a list; convert it"),
+        (torch.zeros(1, 50, 3).to_sparse(), "sparse or nested"),
+        (
+            torch.nested.nested_tensor(
+                [torch.zeros(50, 3), torch.zeros(9, 3)], layout=torch.jagged
+            ),
+            "sparse or nested",
+        ),
+        (torch.zeros(1, 50, 3, dtype=torch.complex64), "floating"),
         (torch.zeros(4, 3), "shape"),
         (torch.zeros(1, 50, 4), "shape"),
         (torch.zeros(1, 50, 3, dtype=torch.int64), "floating"),
@@ -131,7 +184,7 @@ def test_greedy_order_equals_the_reference(shared) -> None:
         (torch.full((1, 50, 3), float("inf")), "NaN"),
     ],
 )
-def test_bad_points_are_one_sentence(bad: torch.Tensor, says: str) -> None:
+def test_bad_points_are_one_sentence(bad: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
         geometry.group_points(bad, 20, 8)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from foundry3d import geometry
 from foundry3d.errors import InputError
-from foundry3d.geometry import ops
+from foundry3d.geometry import backends
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs Triton: pip install triton"
@@ -166,18 +166,18 @@ def cuda_points(size: int = 100, dtype: torch.dtype = torch.float32) -> Any:
 
 def test_triton_is_taken_where_it_applies(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = ModuleType("kernels")
-    monkeypatch.setattr(ops, "_triton", lambda device: kernels)
+    monkeypatch.setattr(backends, "_triton", lambda device: kernels)
     for backend in ("auto", "triton"):
-        assert ops._twin(cuda_points(), backend, triton=True) is kernels
-    assert ops._twin(cuda_points(), "torch", triton=True) is None
-    assert ops._twin(cuda_points(), "auto", triton=False) is None
-    assert ops._twin(cuda_points(dtype=torch.float64), "auto", triton=True) is None
-    assert ops._twin(torch.zeros(1, 4, 3, device="meta"), "auto", triton=True) is None
+        assert backends.twin(cuda_points(), backend, triton=True) is kernels
+    assert backends.twin(cuda_points(), "torch", triton=True) is None
+    assert backends.twin(cuda_points(), "auto", triton=False) is None
+    assert backends.twin(cuda_points(dtype=torch.float64), "auto", triton=True) is None
+    assert backends.twin(torch.zeros(1, 4, 3, device="meta"), "auto", triton=True) is None
     for points, fits in ((cuda_points(), False), (cuda_points(dtype=torch.float64), True)):
         with pytest.raises(InputError, match=r"takes float32 points on CUDA.*use backend='torch'"):
-            ops._twin(points, "triton", triton=fits)
+            backends.twin(points, "triton", triton=fits)
     with pytest.raises(InputError, match="on the CPU"):
-        ops._twin(cuda_points(), "compiled", triton=True)
+        backends.twin(cuda_points(), "compiled", triton=True)
 
 
 def test_triton_is_refused_elsewhere() -> None:
@@ -197,7 +197,7 @@ def test_kernels_that_fail_or_err_are_not_taken(
     kernels: Any = ModuleType("foundry3d.geometry.cuda")
     monkeypatch.setitem(sys.modules, "foundry3d.geometry.cuda", kernels)
     monkeypatch.setattr("foundry3d.geometry.cuda", kernels, raising=False)
-    choose = ops._triton.__wrapped__
+    choose = backends._triton.__wrapped__
 
     def fails(device: torch.device) -> bool:
         raise RuntimeError("no C compiler")

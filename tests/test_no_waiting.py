@@ -14,7 +14,7 @@ from torch import Tensor
 import foundry3d
 from foundry3d.baselines.merged import Merged
 from foundry3d.config import ReductionConfig
-from foundry3d.geometry import ops
+from foundry3d.geometry import backends, ops
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.models.upsample import FeatureUpsampling
@@ -68,7 +68,7 @@ def test_a_cloud_without_numbers_spoils_itself_alone(
 ) -> None:
     """What the torch form, and so an accelerator, does with points that the CPU refuses."""
     monkeypatch.setattr(ops, "check_points", lambda points, at_least=1: None)
-    monkeypatch.setattr(ops, "_twin", lambda points, backend, triton: None)
+    monkeypatch.setattr(backends, "twin", lambda points, backend, triton: None)
     student = Student.from_teacher(teacher, supertokens=4)
     for row, column, value in ((0, 0, "nan"), (50, 1, "nan"), (50, 2, "inf"), (0, 2, "-inf")):
         bad = points.clone()

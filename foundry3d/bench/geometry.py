@@ -25,7 +25,7 @@ from foundry3d.geometry import (
     group_points,
     nearest_neighbors,
 )
-from foundry3d.geometry.ops import Backend
+from foundry3d.geometry.backends import Backend
 from foundry3d.report.rows import code_version
 from foundry3d.training.engine import retain_memory
 

@@ -126,6 +126,7 @@ def _greedy(centers, start, order, size, BLOCK: tl.constexpr):
     y = tl.load(centers + size + lane, mask=free, other=0.0)
     z = tl.load(centers + 2 * size + lane, mask=free, other=0.0)
     last = tl.load(start + cloud).to(tl.int32)
+    MOST: tl.constexpr = 3.4028234663852886e38
     for m in range(size):
         tl.store(order + m, last.to(tl.int64))
         free = free & (lane != last)
@@ -133,6 +134,7 @@ def _greedy(centers, start, order, size, BLOCK: tl.constexpr):
         dy = tl.load(centers + size + last) - y
         dz = tl.load(centers + 2 * size + last) - z
         squared = dx * dx + dy * dy + dz * dz
+        squared = tl.where(squared < MOST, squared, MOST)  # below the infinity of taken centers
         last = tl.argmin(tl.where(free, squared, float("inf")), axis=0)
 
 

@@ -1,36 +1,32 @@
 """Sampling, neighbours, grouping and ordering of points: pure functions, one obvious form each.
 
-The torch form runs on any device and is the definition; in float32 the compiled twins of
-`cpu` are taken instead on the CPU, the Triton twins of `cuda` on CUDA where
-Triton is installed, and give the same indices, ties included. Distances are direct differences,
-never the matrix product, which returns wrong neighbours far from the origin. On an accelerator
-nothing here waits for a result.
+Checks what is asked for and hands it on: `reference` is the definition, `backends` picks the
+fastest form that gives the same indices, `opaque` keeps compilers out of it. Distances are direct
+differences, never the matrix product, which returns wrong neighbours far from the origin. On an
+accelerator nothing here waits for a result.
 
-Shapes: B clouds, N points, M queries, c tokens (centers), k points a group.
+Coordinates beyond `FARTHEST` have squared distances that float32 cannot hold. `check_points`
+refuses them; in the other functions such distances count as equal, so ties go to the lowest index
+and the indices are valid but need not be those of the farthest or nearest points.
+
+Shapes: B clouds, N points, M queries, c tokens (centers), k points per group.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from functools import cache
-from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from foundry3d.errors import InputError
-from foundry3d.geometry import cpu, reference
+from foundry3d.geometry import backends, cpu, opaque
+from foundry3d.geometry.backends import Backend, Trees
+from foundry3d.geometry.opaque import traced
 from foundry3d.geometry.reference import gather
-from foundry3d.geometry.tree import Tree
 
-log = logging.getLogger("foundry3d")
-
-Backend = Literal["auto", "torch", "compiled", "triton"]
-MOST_SAMPLED, MOST_NEIGHBORS, MOST_ORDERED = 2**20, 64, 8192
-"""What the Triton twins take: points of a sampled cloud, k, and centers to order."""
-Trees = Sequence[Tree]
+FARTHEST = 5e18
+"""Squared distances of coordinates up to this size are finite in float32."""
 
 
 class Groups(NamedTuple):
@@ -48,7 +44,12 @@ class Groups(NamedTuple):
 
 def _looked_at(values: Tensor) -> bool:
     """Whether values are checked: an accelerator would have to be waited for."""
-    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+    return values.device.type == "cpu" and not traced(values)
+
+
+def _exact(points: Tensor) -> Tensor:
+    """Points as distances are computed from them: without gradient, at least float32."""
+    return points.detach().to(torch.promote_types(points.dtype, torch.float32))
 
 
 def check_points(points: Tensor, *, at_least: int = 1) -> None:
@@ -59,9 +60,17 @@ def check_points(points: Tensor, *, at_least: int = 1) -> None:
     batch theirs. Files, data sets and `embed` check theirs before they move.
 
     Raises:
-        InputError: not (B, N, 3), not floating point, empty, fewer than `at_least` points a cloud,
-            or, on the CPU, NaN or infinite coordinates.
+        InputError: not a dense tensor (B, N, 3) of real floating-point numbers, empty, fewer than
+            `at_least` points in a cloud, or, on the CPU, coordinates that are NaN, infinite or
+            beyond `FARTHEST`.
     """
+    if not isinstance(points, Tensor):
+        raise InputError(
+            f"expected a floating-point tensor of shape (B, N, 3), got a {type(points).__name__}; "
+            "convert it, e.g. torch.as_tensor(points, dtype=torch.float32)"
+        )
+    if points.layout is not torch.strided or points.is_nested:
+        raise InputError("expected a dense tensor of shape (B, N, 3), got a sparse or nested one")
     if points.ndim != 3 or points.shape[-1] != 3 or not points.is_floating_point():
         raise InputError(
             f"expected floating-point points of shape (B, N, 3), got {points.dtype} of shape "
@@ -72,55 +81,15 @@ def check_points(points: Tensor, *, at_least: int = 1) -> None:
             f"expected at least one cloud of at least {max(at_least, 1)} points, got "
             f"{points.shape[0]} of {points.shape[1]}; add points or lower groups and group_size"
         )
-    if _looked_at(points) and not bool(torch.isfinite(points).all()):
-        raise InputError("the points have NaN or infinite coordinates; remove those points first")
-
-
-@cache
-def _triton(device: torch.device) -> ModuleType | None:
-    """The Triton twins, if they exist and are right on this device."""
-    try:
-        from foundry3d.geometry import cuda
-    except ImportError:
-        return None
-    try:
-        right = cuda.agrees(device)
-    except Exception as error:  # no compiler, too old a device: whatever Triton raises
-        log.warning("Triton does not run on %s (%s); geometry takes the torch form", device, error)
-        return None
-    if not right:
-        log.warning("Triton gives other indices on %s; geometry takes the torch form", device)
-    return cuda if right else None
-
-
-def _twin(points: Tensor, backend: Backend, *, triton: bool) -> ModuleType | None:
-    """The module whose twins take these points, None = the torch form; `triton`: sizes fit it."""
-    known = ("auto", "torch", "compiled", "triton")
-    if backend not in known:
-        raise InputError(f"backend is one of {', '.join(known)}; got {backend!r}")
-    if backend == "torch" or torch.compiler.is_compiling():
-        return None
-    kind = points.device.type if points.dtype == torch.float32 else ""
-    if kind == "cpu" and backend != "triton":
-        return cpu
-    twin = _triton(points.device) if kind == "cuda" and backend != "compiled" and triton else None
-    if twin is None and backend != "auto":
-        takes = {
-            "compiled": "float32 points on the CPU",
-            "triton": f"float32 points on CUDA, up to {MOST_SAMPLED} to sample, up to "
-            f"{MOST_NEIGHBORS} neighbours and {MOST_ORDERED} centers, where Triton is installed",
-        }
-        raise InputError(
-            f"the {backend} backend takes {takes[backend]}, got {points.dtype} of shape "
-            f"{tuple(points.shape)} on {points.device}; use backend='torch'"
-        )
-    return twin
-
-
-def _on_cpu(points: Tensor, backend: Backend) -> bool:
-    """Whether the compiled twins take these points."""
-    asked = backend in ("auto", "compiled")
-    return asked and _twin(points, backend, triton=False) is cpu
+    if _looked_at(points):
+        low, high = (float(bound) for bound in points.detach().aminmax())
+        if not (low > -float("inf") and high < float("inf")):
+            raise InputError("the points have NaN or infinite coordinates; remove those points")
+        if not (low >= -FARTHEST and high <= FARTHEST):
+            raise InputError(
+                f"expected coordinates within {FARTHEST:g}, whose distances can be squared in "
+                f"float32, got {low:g} to {high:g}; scale the clouds"
+            )
 
 
 def build_trees(points: Tensor, *, backend: Backend = "auto") -> Trees | None:
@@ -129,7 +98,9 @@ def build_trees(points: Tensor, *, backend: Backend = "auto") -> Trees | None:
     Results are the same with trees and without; they save time from some thousand points on.
     None where the compiled form does not apply (other devices and types, the torch form).
     """
-    return cpu.build_trees(points.detach()) if _on_cpu(points, backend) else None
+    exact = _exact(points)
+    taken = not traced(exact) and backends.on_cpu(exact, backend)
+    return cpu.build_trees(exact) if taken else None
 
 
 def farthest_point_sample(
@@ -167,11 +138,7 @@ def farthest_point_sample(
                 f"expected {batch} int64 starts in 0..{size - 1}, got {start.dtype} of shape "
                 f"{tuple(start.shape)} with values {start.flatten()[:4].tolist()}"
             )
-    twin = _twin(points, backend, triton=size <= MOST_SAMPLED)
-    if twin is not None:
-        more = (trees,) if twin is cpu else ()
-        return twin.farthest_point_sample(points.detach(), count, start, *more)
-    return reference.farthest_point_sample(points.detach(), count, start)
+    return opaque.farthest_point_sample(_exact(points), count, start, backend, trees)
 
 
 def nearest_neighbors(
@@ -200,11 +167,7 @@ def nearest_neighbors(
     size = points.shape[1]
     if not 1 <= k <= size:
         raise InputError(f"cannot take the {k} nearest of {size} points; ask for 1 to {size}")
-    twin = _twin(points, backend, triton=k <= MOST_NEIGHBORS)
-    if twin is not None and queries.dtype == torch.float32:
-        more = (trees,) if twin is cpu else ()
-        return twin.nearest_neighbors(queries.detach(), points.detach(), k, *more)
-    return reference.nearest_neighbors(queries.detach(), points.detach(), k)
+    return opaque.nearest_neighbors(_exact(queries), _exact(points), k, backend, trees)
 
 
 def draw_start(
@@ -228,7 +191,7 @@ def group_points(
     Args:
         points: (B, N, 3).
         groups: c, number of centers.
-        group_size: k, points a group; a center is its own nearest point.
+        group_size: k, points per group; a center is its own nearest point.
         start: (B,) FPS start indices; None = 0.
         radius: divides the relative coordinates when given (radius scaling).
         backend: as in `farthest_point_sample`.
@@ -262,7 +225,7 @@ def group_at(
     Args:
         points: (B, N, 3).
         centers: (B, c, 3), points of the clouds or not.
-        group_size: k, points a group.
+        group_size: k, points per group.
         radius: divides the relative coordinates when given (radius scaling).
         trees: of the points, as in `farthest_point_sample`.
         backend: as in `farthest_point_sample`.
@@ -277,7 +240,8 @@ def group_at(
         raise InputError(f"radius must be positive, got {radius}")
     index = nearest_neighbors(centers, points, group_size, trees=trees, backend=backend)
     learns = torch.is_grad_enabled() and (points.requires_grad or centers.requires_grad)
-    if _on_cpu(points, backend) and centers.dtype == points.dtype and not learns:
+    single = points.dtype == centers.dtype == torch.float32
+    if single and not learns and not traced(points) and backends.on_cpu(points, backend):
         neighborhoods = cpu.offsets(points.detach(), centers.detach(), index)
     else:
         neighborhoods = gather(points, index) - centers[:, :, None]
@@ -308,12 +272,6 @@ def greedy_order(centers: Tensor, *, backend: Backend = "auto") -> Tensor:
         backend: as in `farthest_point_sample`.
 
     Returns:
-        (B, c) int64 permutation.
+        (B, c) int64 permutation, whatever the coordinates.
     """
-    count = centers.shape[1]
-    x, y, z = centers.unbind(-1)
-    first = (x + y + z).argmin(dim=1)
-    twin = _twin(centers, backend, triton=count <= MOST_ORDERED)
-    if twin is not None:
-        return twin.greedy_order(centers.detach(), first)
-    return reference.greedy_order(centers.detach(), first)
+    return opaque.greedy_order(_exact(centers), backend)

@@ -58,7 +58,8 @@ def nearest_neighbors(queries: Tensor, points: Tensor, k: int) -> Tensor:
 def greedy_order(centers: Tensor, first: Tensor) -> Tensor:
     """(B, c) int64 chain through centers (B, c, 3) from first (B,), each time to the nearest."""
     batch, count, _ = centers.shape
-    distance = squared_distances(centers, centers)
+    most = torch.finfo(centers.dtype).max  # below the infinity that marks centers in the chain
+    distance = squared_distances(centers, centers).nan_to_num_(nan=most, posinf=most)
     rows = torch.arange(batch, device=centers.device)
     order = torch.empty(batch, count, dtype=torch.int64, device=centers.device)
     last = first

@@ -9,13 +9,16 @@ pairs of such bits and an index; ties go to the lowest index.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from foundry3d.geometry.jit import compiled
 
 Axes = tuple[np.ndarray, np.ndarray, np.ndarray]
 Whole = int | np.integer
+MOST = np.finfo(np.float32).max
+"""What a distance that overflows, or is no number, counts as in a chain."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def limits(values: np.ndarray) -> tuple[Whole, Whole]:
     """The least and the largest of int32 values."""
     low, high = values[0], values[0]
@@ -25,7 +28,7 @@ def limits(values: np.ndarray) -> tuple[Whole, Whole]:
     return low, high
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def distances(axes: Axes, x: float, y: float, z: float, out: np.ndarray) -> None:
     """Squared distances from one point to those of the axes."""
     xs, ys, zs = axes
@@ -34,7 +37,7 @@ def distances(axes: Axes, x: float, y: float, z: float, out: np.ndarray) -> None
         out[i] = dx * dx + dy * dy + dz * dz
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def lower(
     axes: Axes, x: float, y: float, z: float, nearest: np.ndarray, bits: np.ndarray
 ) -> tuple[Whole, Whole]:
@@ -54,7 +57,7 @@ def lower(
     return top, at
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def kth_bound(bits: np.ndarray, k: Whole) -> Whole:
     """A value with at least k of the values at or below it, and few more where no ties forbid."""
     least, most = limits(bits)
@@ -75,7 +78,7 @@ def kth_bound(bits: np.ndarray, k: Whole) -> Whole:
     return np.int32(high)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _keep(bits: np.ndarray, index: np.ndarray, bound: Whole, last: Whole) -> Whole:
     """Moves candidates below the bound, or at it and not after last, to the front: how many."""
     kept = np.uint64(0)
@@ -86,7 +89,7 @@ def _keep(bits: np.ndarray, index: np.ndarray, bound: Whole, last: Whole) -> Who
     return np.int64(kept)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def shrink(bits: np.ndarray, index: np.ndarray, size: Whole, k: int) -> tuple[Whole, Whole, Whole]:
     """Drops candidates that k others precede.
 
@@ -109,7 +112,7 @@ def shrink(bits: np.ndarray, index: np.ndarray, size: Whole, k: int) -> tuple[Wh
     return size, bound, last
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def ranked(bits: np.ndarray, index: np.ndarray, size: Whole, found: np.ndarray) -> None:
     """The found.shape[0] lowest of size candidates, in order; 16 more places must be readable."""
     k = found.shape[0]
@@ -132,13 +135,13 @@ def ranked(bits: np.ndarray, index: np.ndarray, size: Whole, found: np.ndarray) 
             found[ranks[i]] = index[i]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _axes(points: np.ndarray) -> Axes:
     xyz = np.ascontiguousarray(points.T)
     return xyz[0], xyz[1], xyz[2]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def sample(points: np.ndarray, start: np.ndarray, chosen: np.ndarray) -> None:
     """Farthest points of each cloud (B, N, 3) from its start on, into chosen (B, count)."""
     nearest = np.empty(points.shape[1], np.float32)
@@ -153,7 +156,7 @@ def sample(points: np.ndarray, start: np.ndarray, chosen: np.ndarray) -> None:
             last = np.int64(lower(axes, x, y, z, nearest, bits)[1])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def neighbors(queries: np.ndarray, points: np.ndarray, found: np.ndarray) -> None:
     """Nearest points (B, N, 3) of each query (B, M, 3), into found (B, M, k).
 
@@ -198,7 +201,7 @@ def neighbors(queries: np.ndarray, points: np.ndarray, found: np.ndarray) -> Non
             ranked(kept, names, total, found[b, m])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def greedy(centers: np.ndarray, first: np.ndarray, order: np.ndarray) -> None:
     """Chains of nearest free centers (B, c, 3) from the first on, into order (B, c)."""
     size = centers.shape[1]
@@ -215,12 +218,13 @@ def greedy(centers: np.ndarray, first: np.ndarray, order: np.ndarray) -> None:
                 dy = centers[b, last, 1] - centers[b, i, 1]
                 dz = centers[b, last, 2] - centers[b, i, 2]
                 d = dx * dx + dy * dy + dz * dz
+                d = d if d < MOST else MOST
                 if free[i] and d < closest:
                     best, closest = i, d
             last = best
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def offsets(points: np.ndarray, centers: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
     """Points (B, N, 3) at index (B, c, k) less their center (B, c, 3), into out (B, c, k, 3)."""
     for b in range(index.shape[0]):

@@ -10,8 +10,8 @@ Shapes: N points, L buckets in blocks of F, M queries, k neighbours.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from foundry3d.geometry.jit import compiled
 from foundry3d.geometry.scan import Whole, distances, kth_bound, limits, lower, ranked, shrink
 from foundry3d.geometry.threads import spread
 from foundry3d.geometry.tree import Tree
@@ -20,7 +20,7 @@ BLOCK = 2048
 """Queries a thread takes at a time."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _box_distances(boxes: np.ndarray, x: float, y: float, z: float, reach: np.ndarray) -> None:
     """Squared distances from a point to boxes (6, n), rounded as those to points."""
     lx, ly, lz, hx, hy, hz = boxes[0], boxes[1], boxes[2], boxes[3], boxes[4], boxes[5]
@@ -35,7 +35,7 @@ def _box_distances(boxes: np.ndarray, x: float, y: float, z: float, reach: np.nd
         reach[j] = dx * dx + dy * dy + dz * dz
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _sample(
     points: np.ndarray,
     xyz: np.ndarray,
@@ -86,7 +86,7 @@ def _sample(
         last = 0x7FFFFFFF - (_largest(block_keys) & 0xFFFFFFFF)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _largest(keys: np.ndarray) -> Whole:
     best = np.int64(0)
     for i in range(keys.shape[0]):
@@ -94,7 +94,7 @@ def _largest(keys: np.ndarray) -> Whole:
     return best
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _first_least(bits: np.ndarray) -> Whole:
     least, _ = limits(bits)
     at = np.int32(bits.shape[0])
@@ -103,7 +103,7 @@ def _first_least(bits: np.ndarray) -> Whole:
     return at
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _append(
     bits: np.ndarray, index: np.ndarray, kept: np.ndarray, names: np.ndarray, bound: Whole
 ) -> Whole:
@@ -122,7 +122,7 @@ def _append(
     return np.int64(count)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _queue(
     boxes: np.ndarray,
     block_bits: np.ndarray,
@@ -150,7 +150,7 @@ def _queue(
     return count
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _neighbors(
     queries: np.ndarray,
     found: np.ndarray,

@@ -12,8 +12,8 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from foundry3d.geometry.jit import compiled
 from foundry3d.geometry.scan import Whole, limits
 from foundry3d.geometry.threads import spread
 
@@ -41,14 +41,14 @@ class Tree(NamedTuple):
     blocks: np.ndarray
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _ordered(values: np.ndarray) -> None:
     """In place: bits of floats to int32 that sort like them; its own inverse."""
     for i in range(values.shape[0]):
         values[i] ^= (values[i] >> 31) & np.int32(0x7FFFFFFF)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _float(value: Whole) -> np.float32:
     cell = np.empty(1, np.int32)
     cell[0] = value
@@ -56,7 +56,7 @@ def _float(value: Whole) -> np.float32:
     return cell.view(np.float32)[0]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _pivot(values: np.ndarray, left: int, low: Whole, high: Whole) -> tuple[Whole, Whole]:
     """A value with `left` of the values at or below it, so many of them equal to it."""
     while low < high:
@@ -78,7 +78,7 @@ def _pivot(values: np.ndarray, left: int, low: Whole, high: Whole) -> tuple[Whol
     return bound, left - below
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _halve(source: np.ndarray, target: np.ndarray, start: int, middle: int, end: int) -> None:
     """Columns start:end of source (4, N) to target, the lower along the widest axis first."""
     axis = 0
@@ -103,7 +103,7 @@ def _halve(source: np.ndarray, target: np.ndarray, start: int, middle: int, end:
         tx[to], ty[to], tz[to], tindex[to] = x[i], y[i], z[i], index[i]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _split(a: np.ndarray, b: np.ndarray, edges: np.ndarray, levels: int, nodes: np.ndarray) -> None:
     """Splits nodes (n, 2), first and last bucket, so many levels down; from a to b and back."""
     for node in range(nodes.shape[0]):
@@ -119,7 +119,7 @@ def _split(a: np.ndarray, b: np.ndarray, edges: np.ndarray, levels: int, nodes: 
             width //= 2
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _close(keys: np.ndarray, edges: np.ndarray, boxes: np.ndarray) -> None:
     """Coordinates back to float bits, and the boxes of the buckets."""
     for j in range(edges.shape[0] - 1):

@@ -1,0 +1,85 @@
+"""Kernels compiled by numba, kept in its cache on disk where there is a usable one.
+
+An installation that cannot be written, a full disk and damaged cache files cost the time of
+compiling again, and never a call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+from numba import njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
+from numba.core.serialize import dumps
+
+log = logging.getLogger("foundry3d")
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+@cache
+def _notice_once() -> None:
+    log.warning(
+        "compiled kernels cannot be kept on disk, so every process compiles them again; set "
+        "NUMBA_CACHE_DIR to a folder that can be written"
+    )
+
+
+class _Entry(CompileResultCacheImpl):
+    """A compiled kernel with a checksum: damaged machine code would end the process."""
+
+    def reduce(self, cres: Any) -> tuple[str, bytes]:
+        data = dumps(super().reduce(cres))
+        return hashlib.sha256(data).hexdigest(), data
+
+    def rebuild(self, target_context: Any, payload: tuple[str, bytes]) -> Any:
+        checksum, data = payload
+        if hashlib.sha256(data).hexdigest() != checksum:
+            raise ValueError("the compiled code differs from what was written")
+        return super().rebuild(target_context, pickle.loads(data))
+
+
+class _Cache(FunctionCache):
+    """A cache on disk whose damaged entries are replaced."""
+
+    _impl_class = _Entry
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # damaged files fail in every way there is
+            log.debug("%s: a cached kernel is not readable (%s)", self._name, error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            try:
+                super().save_overload(sig, data)
+            except Exception:  # as above: the index is damaged, so it is begun anew
+                self.flush()
+                super().save_overload(sig, data)
+        except Exception as error:
+            log.debug("%s: the kernel is not cached (%s)", self._name, error)
+            _notice_once()
+
+
+class _NoCache(NullCache):
+    """Stands where no folder can be written; the first compilation gives notice."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> None:
+        _notice_once()
+
+
+def compiled(kernel: Kernel) -> Kernel:
+    """Compiles a kernel at its first call, without the interpreter lock and without fast-math."""
+    dispatcher = njit(nogil=True)(kernel)
+    try:
+        dispatcher._cache = _Cache(kernel)
+    except (RuntimeError, OSError):  # numba found no folder that can be written
+        dispatcher._cache = _NoCache()
+    return dispatcher
