@@ -1,10 +1,10 @@
 """The inference form of a model: the same function, its linear algebra merged, packed and chunked.
 
-Exact algebra (method.md, last section): BatchNorm is folded into the layer before it; the half of
-the tokenizer's third layer that meets the group's maximum is applied once a group, and the other
-half is merged with the second layer, between which nothing is that is not linear. Groups go
-through the tokenizer, and clouds through the encoder, in pieces whose temporaries stay within
-`MOST_BYTES`, so that they stay in the processor's cache.
+Exact algebra (`docs/method.md`, "Merged algebra at inference"): BatchNorm is folded into the layer
+before it; the half of the tokenizer's third layer that meets the group's maximum is applied once
+per group, and the other half is merged with the second layer, because nothing between them is
+nonlinear. Groups go through the tokenizer, and clouds through the encoder, in pieces whose
+temporaries stay within `MOST_BYTES`, so that they stay in the processor's cache.
 
 Shapes: B clouds, N points, c tokens, k points a group, n tokens encoded, d width, R groups.
 """
