@@ -79,7 +79,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 
 def test_head_is_the_published_one(generator: torch.Generator) -> None:
-    """Against the layers of field.md E2 written out, in both modes but for dropout."""
+    """Against the published layers written out, in both modes but for dropout."""
     head = ClassHead(12, 5, HeadConfig(dropout=0.0), generator=generator)
     twin = torch.nn.Sequential(
         torch.nn.Linear(12, 256, bias=False), torch.nn.BatchNorm1d(256), torch.nn.ReLU(),
@@ -357,7 +357,7 @@ def test_every_protocol_is_a_run_that_does_not_deviate_from_itself(name: str) ->
 
 
 def test_protocols_hold_the_published_values() -> None:
-    """field.md E2 and E3: epochs, thawing, rate, label smoothing, groups."""
+    """Published values: epochs, thawing, rate, label smoothing, groups."""
     found = {
         name: (
             s["train"]["epochs"], s.get("unfreeze_encoder", 0), s["train"]["lr"],

@@ -3,8 +3,9 @@
 For every linear layer of a forward pass the product of just that shape is measured with all linear
 kernels at hand (torch's own, which is MKL or oneDNN, and oneDNN's with packed weights), in one
 piece and in pieces that fit the cache, and the least time is taken. The tokenizer counts with its
-merged algebra (method.md), which is what an inference form has to compute. Attention products,
-norms, activations, sampling and grouping are no part of the floor: a share of 1 cannot be reached.
+merged algebra (`docs/method.md`, "Merged algebra at inference"), which is what an inference form
+has to compute. Attention products, norms, activations, sampling and grouping are no part of the
+floor: a share of 1 cannot be reached.
 
 Shapes: R rows, i inputs, o outputs.
 """

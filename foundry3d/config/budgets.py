@@ -11,7 +11,7 @@ from foundry3d.config.training import DataConfig
 
 EXPONENTS = (*range(-15, 2), -11.75, -11.5, -11.25, -10.75, -10.5, -10.25)
 LAMBDAS = (0.0, *sorted([*(10.0**i for i in EXPONENTS), 2.0]))
-"""The values of Table 15 and method.md."""
+"""The values of Table 15, and 2."""
 
 
 @dataclass(frozen=True, kw_only=True)

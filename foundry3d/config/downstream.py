@@ -150,8 +150,8 @@ class ZeroshotConfig:
 class SegmentConfig(FinetuneConfig):
     """`foundry3d segment`: part segmentation; held-out clouds choose the epoch.
 
-    Defaults are those of Point-JEPA on ShapeNetPart (field.md E3). Points are always drawn at
-    random, in training with their parts.
+    Defaults are those of Point-JEPA on ShapeNetPart (`docs/method.md`, "Part segmentation"). Points
+    are always drawn at random, in training with their parts.
 
     Attributes:
         head: the part head.

@@ -40,7 +40,7 @@ def encoded(config: InnerConfig) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """The classification head on pooled features (field.md E2).
+    """The classification head on pooled features (`docs/method.md`, "Classification").
 
     Attributes:
         hidden: widths of the hidden layers, each a Linear without bias, BatchNorm, ReLU and
@@ -105,7 +105,7 @@ class ClassifierConfig(HeadedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PartHeadConfig:
-    """What turns token features into a part for every point (field.md E3; widths of ViT-S).
+    """Token features to a part for every point (`docs/method.md`, "Part segmentation").
 
     Attributes:
         blocks: encoder blocks whose features are averaged, counted from 0; null = the ends of

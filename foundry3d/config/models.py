@@ -10,7 +10,7 @@ from foundry3d.config.records import fraction, from_dict, positive, require
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """A point-cloud transformer: tokenizer, position, encoder (method.md: ViT-S by default).
+    """A point-cloud transformer: tokenizer, position, encoder (ViT-S by default).
 
     Attributes:
         groups: c, tokens of a cloud.

@@ -31,7 +31,7 @@ class MaskedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class JepaConfig:
-    """Point-JEPA: context, targets, predictor and EMA (field.md E1).
+    """Point-JEPA: context, targets, predictor and EMA (`docs/method.md`, "Point-JEPA").
 
     Attributes:
         target_blocks: target blocks of a cloud.

@@ -1,9 +1,9 @@
 """Few-shot classification over folds: a linear SVM on frozen features, or fine-tuning.
 
-`finetune` is the published protocol (field.md B4), except that nothing is selected on the
-queries: an episode has no clouds to hold out, so the last epoch counts, and the best one on the
-queries is a column of its own. `probe` standardises pooled features on the fold's training clouds
-and fits a linear SVM with C = 1; nothing is chosen.
+`finetune` is the published protocol (`docs/method.md`, "Published protocols"), except that nothing
+is selected on the queries: an episode has no clouds to hold out, so the last epoch counts, and the
+best one on the queries is a separate column. `probe` standardises pooled features on the fold's
+training clouds and fits a linear SVM with C = 1; nothing is chosen.
 
 Every fold is a line of `<out>/folds.jsonl` as soon as it is done, so a run that is resumed goes
 on with the next one.

@@ -3,7 +3,7 @@
 After every `eval_every` epochs the held-out and the test clouds are scored. The held-out ones
 choose the epoch whose weights are kept; test scores are only recorded. Every report names three
 epochs: the selected one, the last one, and, as a column to compare with publications that select
-on test (field.md B4), the best one on test.
+on test (`docs/method.md`, "Published protocols"), the best one on test.
 
 Shapes: B clouds, N points.
 """

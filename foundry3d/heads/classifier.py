@@ -35,7 +35,7 @@ Inner = Backbone | Student | Merged | FPSStudent | KMeansStudent
 class ClassHead(nn.Module):
     """Pooled features to logits: hidden layers with BatchNorm, ReLU and dropout, then a Linear.
 
-    The head of Point-JEPA and point2vec by default (field.md E2).
+    The head of Point-JEPA and point2vec by default (`docs/method.md`, "Classification").
 
     Args:
         width: of the pooled features, 2d.

@@ -31,7 +31,7 @@ def spread_blocks(depth: int) -> tuple[int, ...]:
 
 
 class PartHead(nn.Module):
-    """Token features to part logits of every point (field.md E3).
+    """Token features to part logits of every point (`docs/method.md`, "Part segmentation").
 
     Per point: features interpolated from the tokens, through `FeatureUpsampling`. Per cloud:
     maximum and mean over the tokens, and an embedding of the category. Both together go through

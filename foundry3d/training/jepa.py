@@ -1,7 +1,8 @@
 """Point-JEPA: predict the features of hidden blocks of tokens from a visible context block.
 
 Tokens are put in a greedy spatial order, so that a contiguous run is a region. Ratios and places
-of all blocks are drawn per cloud; runs of unequal length are padded and hidden (field.md E1).
+of all blocks are drawn per cloud; runs of unequal length are padded and hidden
+(`docs/method.md`, "Point-JEPA").
 
 Shapes: B clouds, c tokens, M target blocks, t tokens of the longest block, d width.
 """
