@@ -128,13 +128,8 @@ def specialist_of(
         InputError: there is no backbone under the head, or sizes that `StudentConfig` refuses.
     """
     generator = torch.Generator().manual_seed(config.train.seed)
-    student = Student.from_teacher(
-        require_teacher(teacher.backbone),
-        supertokens=config.supertokens,
-        generator=generator,
-        assignment_heads=config.assignment_heads,
-        gate=config.gate,
-    )
+    backbone = require_teacher(teacher.backbone)
+    student = Student.from_teacher(backbone, config.student, generator=generator)
     made: Classifier | Segmenter
     if isinstance(teacher, Classifier):
         made = Classifier.from_model(student, teacher.config.classes, head=teacher.config.head)
@@ -194,7 +189,7 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
             or data, sizes or a run folder that cannot be used.
     """
     began = time.monotonic()
-    teacher = load(config.model)
+    teacher = load(config.teacher)
     task: Imitation
     if isinstance(teacher, Classifier):
         task, row = _class_row(config, teacher)
@@ -204,9 +199,10 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
         shown = segment.show(row)
     else:
         raise InputError(
-            f"{config.model}: a specialist imitates a fine-tuned classifier or segmenter, got a "
+            f"{config.teacher}: a specialist imitates a fine-tuned classifier or segmenter, got a "
             f"{type(teacher).__name__}; fine-tune one with classify or segment"
         )
+    row = {"model": config.teacher} | row
     row["task"] += ", specialist of its teacher's outputs"
     row["seconds"] = round(time.monotonic() - began, 1)
     deliver(task, row, made_by="specialize", shown=shown)

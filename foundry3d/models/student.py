@@ -6,15 +6,21 @@ Shapes: B clouds, N points, c tokens, s supertokens, d width, n tokens encoded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foundry3d import config as configs
-from foundry3d.config import BackboneConfig, StudentConfig
+from foundry3d.config import (
+    BackboneConfig,
+    StudentConfig,
+    StudentOptions,
+    SupertokenOptions,
+    from_dict,
+    to_dict,
+)
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone, Grouped, Tokens
@@ -26,45 +32,47 @@ from foundry3d.models.vit import initialise
 
 
 def student_config(
-    teacher: BackboneConfig,
-    *,
-    supertokens: int = 16,
-    dim: int | None = None,
-    depth: int | None = None,
-    heads: int | None = None,
-    point_widths: tuple[int, ...] | None = None,
-    group_size: int | None = None,
-    **options: object,
+    teacher: BackboneConfig, options: SupertokenOptions | None = None, **changes: Any
 ) -> StudentConfig:
-    """Sizes of a student of a teacher, without dropout; see `Student.from_teacher`."""
-    if group_size is not None and group_size > teacher.group_size:
+    """Sizes of a student of a teacher, without dropout.
+
+    Args:
+        teacher: sizes of the teacher.
+        options: how the student differs from it; None = the defaults of `StudentOptions`.
+        changes: fields of `StudentOptions` that replace those of `options`.
+
+    Raises:
+        InputError: options that do not fit the teacher, or of a student without supertokens.
+    """
+    chosen = from_dict(StudentOptions, to_dict(options or StudentOptions()) | changes)
+    if chosen.kind != "supertokens":
+        raise InputError(f"expected a student of kind supertokens, got kind {chosen.kind}")
+    if chosen.group_size is not None and chosen.group_size > teacher.group_size:
         raise InputError(
             f"a student reads groups of at most the teacher's {teacher.group_size} points, got "
-            f"group_size {group_size}"
+            f"group_size {chosen.group_size}"
         )
-    widths = tuple(point_widths or teacher.point_widths)
+    widths = chosen.point_widths or teacher.point_widths
     width = teacher.token_dim or teacher.dim
-    dim = dim or teacher.dim
+    dim = chosen.dim or teacher.dim
     shape = replace(
         teacher,
         dim=dim,
-        depth=depth or teacher.depth,
-        heads=heads or max(1, dim * teacher.heads // teacher.dim),
+        depth=chosen.depth or teacher.depth,
+        heads=chosen.heads or max(1, dim * teacher.heads // teacher.dim),
         token_dim=None if width == dim else width,
         point_widths=widths,
         tokenizer_dim=teacher.tokenizer_dim if len(widths) == 3 else None,
-        group_size=group_size or teacher.group_size,
+        group_size=chosen.group_size or teacher.group_size,
         class_token=False,
         dropout=0.0,
         attention_dropout=0.0,
         drop_path=0.0,
     )
-    values: dict[str, object] = {
-        "backbone": shape,
-        "supertokens": supertokens,
-        "output_dim": None if dim == teacher.dim else teacher.dim,
-    }
-    return configs.from_dict(StudentConfig, values | options)
+    shared = {f.name: getattr(chosen, f.name) for f in fields(SupertokenOptions)}
+    return StudentConfig(
+        backbone=shape, output_dim=None if dim == teacher.dim else teacher.dim, **shared
+    )
 
 
 class Student(Grouped):
@@ -100,50 +108,32 @@ class Student(Grouped):
     def from_teacher(
         cls,
         teacher: Backbone,
+        options: SupertokenOptions | None = None,
         *,
-        supertokens: int = 16,
-        dim: int | None = None,
-        depth: int | None = None,
-        heads: int | None = None,
-        point_widths: tuple[int, ...] | None = None,
-        group_size: int | None = None,
         generator: torch.Generator | None = None,
-        **options: object,
+        **changes: Any,
     ) -> Student:
         """A student that starts from the teacher's weights.
 
         Tokenizer and position are copied; the encoder too when its sizes match. `dim=192` makes
         the paper's ViT-T student: tokens stay at the teacher's width, are brought to 192 for
         DSO, encoder and CAU, and back at the end. A tokenizer of other widths starts from
-        scratch and has to learn the teacher's tokens (`LightTokenizerConfig`).
+        scratch and has to learn the teacher's tokens (`TokenLossConfig`).
 
         Args:
-            teacher: where weights and widths come from; not changed.
-            supertokens: s, 1 to c.
-            dim: encoder width; None = the teacher's.
-            depth: encoder blocks; None = the teacher's.
-            heads: attention heads; None = the teacher's head width kept.
-            point_widths: hidden widths of the tokenizer, three or two; None = the teacher's.
-            group_size: k, at most the teacher's; None = the teacher's.
+            teacher: where weights and sizes come from; not changed.
+            options: how the student differs from it; None = the defaults of `StudentOptions`.
             generator: of the new weights; None = torch's default one.
-            options: further fields of `StudentConfig`.
+            changes: fields of `StudentOptions` that replace those of `options`, e.g.
+                `supertokens=4, gate=True`.
 
         Returns:
             The student, in evaluation mode, on the teacher's device.
 
         Raises:
-            InputError: sizes that `StudentConfig` refuses.
+            InputError: an unknown option, or one that does not fit the teacher.
         """
-        sizes = student_config(
-            teacher.config,
-            supertokens=supertokens,
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            point_widths=point_widths,
-            group_size=group_size,
-            **options,
-        )
+        sizes = student_config(teacher.config, options, **changes)
         student = cls(sizes, generator=generator)
         own, shape = teacher.config, sizes.backbone
         parts = ["position"]
