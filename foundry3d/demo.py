@@ -34,10 +34,10 @@ NEXT = """
 {minutes:.1f} minutes. Accuracies in percent: linear probes on clouds nobody trained on.
 picture  {picture}
 rows     {out}/results.jsonl
-next     foundry3d cost --model {out}/s4/model --clouds 1
+next     foundry3d cost --model {out}/s4/model --batch_size 1
          foundry3d pretrain --config cpu/pretrain --data.train YOUR.npz --out runs/teacher
          foundry3d distill --config cpu/distill --teacher runs/teacher/model \\
-             --data.train YOUR.npz --supertokens 4 --out runs/s4"""
+             --data.train YOUR.npz --student.supertokens 4 --out runs/s4"""
 
 
 def plan(config: DemoConfig) -> tuple[PretrainConfig, list[DistillConfig]]:
@@ -52,7 +52,7 @@ def plan(config: DemoConfig) -> tuple[PretrainConfig, list[DistillConfig]]:
                 student,
                 teacher=str(out / "teacher" / "model"),
                 out=str(out / f"s{s}"),
-                supertokens=s,
+                student=replace(student.student, supertokens=s),
                 train=replace(student.train, seed=config.seed),
             )
             for s in SUPERTOKENS
@@ -109,7 +109,7 @@ def demo(config: DemoConfig) -> list[dict[str, Any]]:
     teacher = require_teacher(pretrain(first))
     students = {}
     for settings in others:
-        s = settings.supertokens
+        s = settings.student.supertokens
         log.info(
             "2/4  distilling a student with %d supertokens of %d tokens", s, teacher.shape.groups
         )

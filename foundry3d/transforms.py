@@ -83,7 +83,7 @@ def augment(
         sign = torch.ones_like(points[:, :1])
         sign[..., axis] = torch.where(mirrored, -1.0, 1.0)
         points = points * sign
-    if config.center:
+    if config.normalise:
         points = normalise(points)
     if config.translate:
         shift = config.translate

@@ -78,7 +78,7 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
     """
     retain_memory()
     sizes, shape = config.sizes, model_of(Subject(name="", model=config.model)).shape
-    clouds = cloud_points(sizes.clouds, sizes.points, config.seed, config.device)
+    clouds = cloud_points(sizes.batch_size, sizes.points, config.seed, config.device)
     scene = scene_points(sizes.scene_points, config.seed, config.device)
     warm = scene_points(2**15, config.seed, config.device)
     group_points(warm, 2**11, shape.group_size)  # compiles the kernels

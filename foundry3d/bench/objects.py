@@ -62,7 +62,7 @@ def forms(subject: Subject, config: BenchConfig) -> list[Subject]:
 
 def teachers(config: BenchConfig) -> list[Subject]:
     """The teacher in its published form at several batch sizes, then as here."""
-    clouds, points = config.sizes.clouds, config.sizes.points
+    clouds, points = config.sizes.batch_size, config.sizes.points
     first = Subject(
         name="teacher",
         model=config.model,
@@ -83,7 +83,7 @@ def teachers(config: BenchConfig) -> list[Subject]:
 def listed(config: BenchConfig) -> list[Subject]:
     """All subjects of a run, the published forms of the teacher first."""
     found = teachers(config)
-    teacher = replace(found[0], name="teacher", form="training", batch=config.sizes.clouds)
+    teacher = replace(found[0], name="teacher", form="training", batch=config.sizes.batch_size)
     students = [replace(teacher, name=f"s={s}", supertokens=s) for s in config.supertokens]
     students += [replace(teacher, name=path, student=path) for path in config.students]
     if config.paper:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -12,8 +11,7 @@ from foundry3d.bench.paper import CPU, GPU, beside
 from foundry3d.bench.subjects import forget
 from foundry3d.bench.targets import target_rows
 from foundry3d.config import BenchConfig
-from foundry3d.report.rows import code_version, table
-from foundry3d.writing import replacing
+from foundry3d.report.rows import append, code_version, table
 
 COLUMNS = {
     "name": "name",
@@ -102,9 +100,8 @@ def bench(config: BenchConfig) -> list[dict[str, Any]]:
         found = measure(config)
         forget()
         rows += found
-        if config.json is not None:  # after each part: what is measured is kept
-            with replacing(config.json) as partial:
-                partial.write_text(json.dumps(rows, indent=1) + "\n")
+        if config.results is not None:  # after each part, so that what is measured is kept
+            append(config.results, found)
         print(shown(found, getattr(module, "COLUMNS", COLUMNS)))
         print("".join(f"\n{note}" for note in notes(found)))
         if name in ("objects", "scene"):

@@ -230,7 +230,7 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
         rows += [row | facts for row in _rows_of(sweep, config)]
         subjects.forget()
     found = fits(rows)
-    if config.pictures is not None:
-        for path in draw(rows, found, config.pictures):
+    if config.out is not None:
+        for path in draw(rows, found, config.out):
             print(f"picture  {path}")
     return rows + [row | facts for row in found]

@@ -119,7 +119,7 @@ def listed(config: BenchConfig) -> list[Subject]:
         name="pretrain (masked)",
         form="pretrain",
         model=config.model,
-        clouds=config.sizes.clouds,
+        clouds=config.sizes.batch_size,
         points=config.sizes.points,
         seed=config.seed,
         device=config.device,

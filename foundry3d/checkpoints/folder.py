@@ -118,13 +118,24 @@ def save(
     return folder
 
 
+def model_folder(path: str | Path) -> Path:
+    """The checkpoint folder that a path names: itself, or the `model/` that a run left in it."""
+    path = Path(path)
+    inner = path / "model"
+    named = (path / "config.json").is_file() or not (inner / "config.json").is_file()
+    return path if named else inner
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The content of a checkpoint's config.json, its header checked.
+
+    Args:
+        folder: a checkpoint, or a run folder that holds one as `model/`.
 
     Raises:
         InputError: not a folder of this format, or of a newer version.
     """
-    folder = Path(folder)
+    folder = model_folder(folder)
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{folder}: expected a checkpoint folder with config.json and model.safetensors"
@@ -147,7 +158,8 @@ def load(path: str | Path, **options: Any) -> Any:
     """The model of a checkpoint, of the class in `KINDS`, in evaluation mode, on the CPU.
 
     Args:
-        path: a folder that `save` wrote, or a file of another project (see `load_foreign`).
+        path: a folder that `save` wrote, a run folder that holds one as `model/`, or a file of
+            another project (see `load_foreign`).
         options: of `load_foreign`, for files alone. Its notices become warnings here.
 
     Raises:
@@ -163,7 +175,7 @@ def load(path: str | Path, **options: Any) -> Any:
     content = read_config(path)
     kind = KINDS[content["kind"]]
     model = kind.model(from_dict(kind.config, content["config"]))
-    weights = Path(path) / "model.safetensors"
+    weights = model_folder(path) / "model.safetensors"
     try:
         tensors = load_file(weights)
     except (SafetensorError, OSError) as error:

@@ -154,7 +154,7 @@ def convert(config: ConvertConfig) -> Path:
     Raises:
         InputError: a checkpoint that cannot be read, or an output folder that exists.
     """
-    source, out = Path(config.path), Path(config.out)
+    source, out = Path(config.model), Path(config.out)
     if out.exists():
         raise InputError(f"{out} exists; choose another --out")
     model: Backbone | Student

@@ -1,7 +1,7 @@
-"""Every hyper-parameter of the package: frozen, keyword-only, each default in exactly one place.
+"""Every hyper-parameter of the package: frozen, keyword-only records, each default standing once.
 
-Unknown keys and unusable values are errors where the record is made. No torch here: the command
-line reads this room alone to print its help.
+Unknown keys and unusable values are errors when a record is made. Nothing here imports torch, so
+the command line prints its help without waiting for it.
 """
 
 from foundry3d.config.baselines import (
@@ -11,14 +11,15 @@ from foundry3d.config.baselines import (
     ReductionConfig,
 )
 from foundry3d.config.bench import BenchConfig
-from foundry3d.config.budgets import LAMBDAS, BudgetsConfig, SweepConfig
-from foundry3d.config.commands import ConvertConfig, CostConfig, DemoConfig, DoctorConfig
-from foundry3d.config.datasets import CheckConfig, PackConfig, PrepareConfig
-from foundry3d.config.distillation import BudgetDraws, DistillConfig, LightTokenizerConfig
+from foundry3d.config.budgets import BudgetsConfig
+from foundry3d.config.commands import ConvertConfig, DemoConfig, DoctorConfig
+from foundry3d.config.data import AugmentConfig, CheckConfig, DataConfig, PackConfig, PrepareConfig
+from foundry3d.config.distillation import DistillConfig, TokenLossConfig
 from foundry3d.config.downstream import (
     ClassifyConfig,
     FewshotConfig,
     FinetuneConfig,
+    HeadedRunConfig,
     ProbeConfig,
     SegmentConfig,
     SpecialistConfig,
@@ -32,7 +33,15 @@ from foundry3d.config.heads import (
     PartHeadConfig,
     SegmenterConfig,
 )
-from foundry3d.config.models import PRESETS, BackboneConfig, StudentConfig, preset
+from foundry3d.config.models import (
+    PRESETS,
+    BackboneConfig,
+    StudentConfig,
+    StudentOptions,
+    SupertokenOptions,
+    preset,
+)
+from foundry3d.config.paper import LAMBDAS, CostConfig, SuiteConfig, SweepConfig
 from foundry3d.config.pretraining import JepaConfig, MaskedConfig, PretrainConfig
 from foundry3d.config.records import (
     RECIPES,
@@ -40,8 +49,7 @@ from foundry3d.config.records import (
     read_recipe,
     to_dict,
 )
-from foundry3d.config.suite import SuiteConfig
-from foundry3d.config.training import PRECISIONS, AugmentConfig, DataConfig, TrainConfig
+from foundry3d.config.training import PRECISIONS, BudgetDraws, TrainConfig
 
 __all__ = [
     "LAMBDAS",
@@ -68,9 +76,9 @@ __all__ = [
     "FinetuneConfig",
     "HeadConfig",
     "HeadedConfig",
+    "HeadedRunConfig",
     "JepaConfig",
     "KMeansStudentConfig",
-    "LightTokenizerConfig",
     "MaskedConfig",
     "MergedConfig",
     "PackConfig",
@@ -83,8 +91,11 @@ __all__ = [
     "SegmenterConfig",
     "SpecialistConfig",
     "StudentConfig",
+    "StudentOptions",
     "SuiteConfig",
+    "SupertokenOptions",
     "SweepConfig",
+    "TokenLossConfig",
     "TrainConfig",
     "ZeroshotConfig",
     "from_dict",

@@ -1,4 +1,4 @@
-"""Options of `foundry3d bench`: what is measured, and at which sizes."""
+"""Options of `foundry3d bench`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Sizes(NamedTuple):
     """Sizes of a measurement where none are given.
 
     Attributes:
-        clouds: B.
-        points: N of a cloud.
+        batch_size: B, clouds per call.
+        points: N, points per cloud.
         scene_points: N of a scene, or the largest of a sweep.
         repeats: measured calls of every candidate.
     """
 
-    clouds: int
+    batch_size: int
     points: int
     scene_points: int
     repeats: int
@@ -35,30 +35,32 @@ LARGEST = 10**6
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """`foundry3d bench`: speed and memory on this machine, against the best plain form.
+    """`foundry3d bench`: speed and memory on this machine, compared with the best plain form.
 
     Attributes:
         what: objects, scene, geometry, train, scaling, or all of them.
-        model: the teacher: a preset (vit_t, vit_s, vit_b; random weights) or a saved backbone.
-        students: saved students, measured beside those that `supertokens` makes.
-        supertokens: s of the students that are made of the teacher.
-        precisions: fp32 and bf16, of the inference form.
-        clouds: B; null = 64, or 8 with quick.
-        points: N of a cloud; null = 1024.
-        scene_points: N of a scene, of scaling the largest; null = 2^18 (scaling 10^6), or 2^15
+        model: a saved backbone (folder) or a preset (vit_t, vit_s, vit_b; random weights), from
+            which students are made.
+        students: saved students (folders), measured besides those that `supertokens` makes.
+        supertokens: s of the students that are made from the model.
+        precisions: of the inference form: fp32, bf16 or both.
+        batch_size: B, clouds per call; null = 64, or 8 with quick.
+        points: N, points per cloud; null = 1024.
+        scene_points: N of a scene, for scaling the largest; null = 2^18 (scaling 10^6), or 2^15
             with quick.
         points_per_token: N / c of a scene.
         repeats: measured calls of every candidate; null = 7, or 3 with quick.
-        limit: seconds after which a candidate is called no more; its row says how many calls.
+        limit: seconds after which a candidate is not called again; its row gives the number of
+            calls.
         paper: objects: also the other rows of Tables 6 and 14 (ToMe, ViT-T, gate and budgets).
-        light: objects: also students with lighter tokenizers (time alone, untrained).
-        memory: peak memory of every candidate, each in a process of its own; null = yes, but not
-            with quick.
+        light: objects: also students with lighter tokenizers (untrained, only their time counts).
+        memory: measure the peak memory of every candidate, each in a new process; null = yes, but
+            not with quick.
         quick: smaller sizes and no memory, so that it takes about a minute.
         seed: of points and random weights.
-        device: cpu, or cuda.
-        json: also write the rows to this file.
-        pictures: folder for the pictures of scaling.
+        device: cpu or cuda.
+        results: JSON-lines file that the rows are added to; null = only shown.
+        out: folder for the pictures of scaling; null = none are drawn.
     """
 
     what: Literal["objects", "scene", "geometry", "train", "scaling", "all"] = "objects"
@@ -66,7 +68,7 @@ class BenchConfig:
     students: tuple[str, ...] = ()
     supertokens: tuple[int, ...] = (16, 4, 1)
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
-    clouds: int | None = None
+    batch_size: int | None = None
     points: int | None = None
     scene_points: int | None = None
     points_per_token: int = 16
@@ -78,8 +80,8 @@ class BenchConfig:
     quick: bool = False
     seed: int = 0
     device: str = "cpu"
-    json: str | None = None
-    pictures: str | None = None
+    results: str | None = None
+    out: str | None = None
 
     def __post_init__(self) -> None:
         require(self.what in BENCHES, f"bench takes one of {', '.join(BENCHES)}, got {self.what!r}")
@@ -99,12 +101,12 @@ class BenchConfig:
 
     @property
     def measures_memory(self) -> bool:
-        """Whether processes are started to measure memory."""
+        """Whether memory is measured, in further processes."""
         return not self.quick if self.memory is None else self.memory
 
     @property
     def sizes(self) -> Sizes:
-        """The sizes that are asked for, or those of the setting."""
+        """The sizes that were given; otherwise those of `FULL` or `QUICK`."""
         filled = QUICK if self.quick else FULL
         if self.what == "scaling" and not self.quick:
             filled = filled._replace(scene_points=LARGEST)

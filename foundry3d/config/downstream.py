@@ -1,53 +1,41 @@
-"""What is measured with a pre-trained or distilled model: fine-tuning, few-shot, zero-shot."""
+"""Options of the commands that fine-tune or measure a pre-trained or distilled model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
-from foundry3d.config.distillation import BudgetDraws
+from foundry3d.config.data import AugmentConfig, DataConfig
 from foundry3d.config.heads import HeadConfig, PartHeadConfig
+from foundry3d.config.models import SupertokenOptions
+from foundry3d.config.pretraining import TEACHER_RUN
 from foundry3d.config.records import fraction, positive, require
-from foundry3d.config.training import AugmentConfig, DataConfig, TrainConfig
+from foundry3d.config.training import BudgetDraws, TrainConfig
+
+CLASSIFY_RUN = "runs/classify"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """What every supervised fine-tuning run has.
+class HeadedRunConfig:
+    """What every run that trains a model under a head has.
 
     Attributes:
-        model: a saved backbone or student (folder), or a checkpoint file of another project.
-        out: run folder.
-        protocol: name of a published protocol whose settings become the defaults.
-        results: JSON-lines file the result row is added to; null = only shown.
-        scratch: draw the weights anew: the control that saw no pre-training.
-        groups: tokens of a cloud; null = as the model has.
-        group_size: points of a token; null = as the model has.
+        out: run folder; the model is saved as `<out>/model`.
+        results: JSON-lines file that the result row is added to; null = only shown.
         unfreeze_tokenizer: epoch from which the tokenizer trains; null = never.
         unfreeze_position: the same for the position MLP.
         unfreeze_encoder: the same for the encoder.
-        dropout: in the encoder's blocks.
-        attention_dropout: on its attention weights.
-        drop_path: stochastic depth of its last block, rising linearly from 0.
-        budgets: what is drawn in training to serve any budget from one checkpoint.
+        budgets: what is drawn in training so that one checkpoint serves every budget.
         eval_every: epochs between evaluations on held-out and test clouds; the last epoch is
             always evaluated.
         resume: continue the run in `out`.
     """
 
-    model: str = "runs/teacher/model"
-    out: str = "runs/finetune"
-    protocol: str | None = None
+    out: str
     results: str | None = "results.jsonl"
-    scratch: bool = False
-    groups: int | None = None
-    group_size: int | None = None
     unfreeze_tokenizer: int | None = 0
     unfreeze_position: int | None = 0
     unfreeze_encoder: int | None = 0
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    drop_path: float = 0.0
     budgets: BudgetDraws = field(default_factory=BudgetDraws)
     eval_every: int = 1
     resume: bool = False
@@ -61,11 +49,40 @@ class FinetuneConfig:
         for name in ("unfreeze_tokenizer", "unfreeze_position", "unfreeze_encoder"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"{name} must be >= 0 or null, got {value}")
+        positive(self, "eval_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(HeadedRunConfig):
+    """What every supervised fine-tuning run has.
+
+    Attributes:
+        model: a saved backbone or student (folder), or a checkpoint file of another project.
+        protocol: name of a published protocol, whose settings become the defaults.
+        scratch: start from new random weights: the control without pre-training.
+        groups: tokens per cloud; null = as the model has.
+        group_size: points per token; null = as the model has.
+        dropout: in the encoder's blocks.
+        attention_dropout: on its attention weights.
+        drop_path: stochastic depth of its last block, rising linearly from 0.
+    """
+
+    model: str = TEACHER_RUN
+    out: str = "runs/finetune"
+    protocol: str | None = None
+    scratch: bool = False
+    groups: int | None = None
+    group_size: int | None = None
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("groups", "group_size"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive or null, got {value}")
         fraction(self, "dropout", "attention_dropout", "drop_path")
-        positive(self, "eval_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +91,12 @@ class ClassifyConfig(FinetuneConfig):
 
     Attributes:
         label_smoothing: of the cross entropy.
-        votes: passes of the voted accuracy, each over points, scale and shift of its own; 0 = no
-            voting.
+        votes: passes averaged for the voted accuracy, each with newly drawn points, scale and
+            shift; 0 = no voting.
         head: the classification head.
     """
 
-    out: str = "runs/classify"
+    out: str = CLASSIFY_RUN
     label_smoothing: float = 0.2
     votes: int = 0
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -92,14 +109,14 @@ class ClassifyConfig(FinetuneConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FewshotConfig(ClassifyConfig):
-    """`foundry3d fewshot`: episodes of W classes with S training clouds each.
+    """`foundry3d fewshot`: classification in episodes of W classes with S training clouds each.
 
     Attributes:
-        mode: probe, a linear SVM on frozen features (seconds), or finetune, as published (a
-            training run a fold).
-        way: W, classes of an episode.
-        shot: S, training clouds of each class; 20 others of it are the queries.
-        folds: episodes behind mean and deviation.
+        mode: probe, a linear SVM on frozen features (seconds), or finetune, as published (one
+            training run per fold).
+        way: W, classes per episode.
+        shot: S, training clouds per class; 20 others of the class are the queries.
+        folds: episodes that mean and deviation are taken over.
         published: a folder that holds `ModelNetFewshot`, the published folds; null = episodes
             drawn from data.train. data.test and data.validation are not used.
     """
@@ -122,14 +139,14 @@ class FewshotConfig(ClassifyConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroshotConfig:
-    """`foundry3d zeroshot`: classification with no trained parameter, training clouds as support.
+    """`foundry3d zeroshot`: classification by the training clouds, without trained parameters.
 
     Attributes:
         models: saved models (folders), in the order of the table.
-        texts: an .npz archive of text embeddings, `names` (C,) and `embeddings` (C, D), to
-            compare pooled features of width D with; null = no such column.
+        texts: an .npz archive of text embeddings, `names` (C,) and `embeddings` (C, D), that
+            pooled features of width D are compared with; null = no such column.
         neighbors: k of the nearest neighbours.
-        results: JSON-lines file the rows are added to; null = only shown.
+        results: JSON-lines file that the rows are added to; null = only shown.
         data: labelled clouds with a test part.
         seed: of built-in clouds.
     """
@@ -179,39 +196,25 @@ class SegmentConfig(FinetuneConfig):
         )
 
 
-OF_THE_TEACHER = (
-    "protocol",
-    "scratch",
-    "groups",
-    "group_size",
-    "dropout",
-    "attention_dropout",
-    "drop_path",
-)
-
-
 @dataclass(frozen=True, kw_only=True)
-class SpecialistConfig(FinetuneConfig):
+class SpecialistConfig(HeadedRunConfig):
     """`foundry3d specialize`: a student of a fine-tuned model's outputs, without labels.
 
     The paper's Table 2 and appendix B.2: Kullback-Leibler divergence alone; tokenizer, position
     and encoder frozen, supertokens and head trained. The paper names no other setting.
 
     Attributes:
-        model: the teacher, a saved classifier or segmenter (folder); its sizes are the student's.
-        supertokens: s.
-        assignment_heads: as in `StudentConfig`.
-        gate: the student gets a gate; with budgets.random_ratio it learns which tokens to merge.
+        teacher: a saved classifier or segmenter (folder), from which the student takes its sizes.
+        student: supertokens and gate; with budgets.random_ratio the gate learns which tokens to
+            merge.
         temperature: divides the logits of both before the divergence, which is multiplied by its
             square.
         without: parts left out of the second mean of data-set IoU (segmenters).
     """
 
-    model: str = "runs/classify/model"
+    teacher: str = CLASSIFY_RUN
     out: str = "runs/specialist"
-    supertokens: int = 16
-    assignment_heads: int = 1
-    gate: bool = False
+    student: SupertokenOptions = field(default_factory=SupertokenOptions)
     temperature: float = 1.0
     without: tuple[str, ...] = ()
     unfreeze_tokenizer: int | None = None
@@ -220,15 +223,10 @@ class SpecialistConfig(FinetuneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "supertokens", "assignment_heads", "temperature")
-        defaults = {field.name: field.default for field in fields(FinetuneConfig)}
-        changed = [name for name in OF_THE_TEACHER if getattr(self, name) != defaults[name]]
+        positive(self, "temperature")
         require(
-            not changed, f"a specialist takes {', '.join(changed)} from its teacher; leave them out"
-        )
-        require(
-            self.gate or not self.budgets.random_ratio,
-            "budgets.random_ratio needs the gate; add --gate",
+            self.student.gate or not self.budgets.random_ratio,
+            "budgets.random_ratio needs the gate; add --student.gate",
         )
 
 
@@ -238,15 +236,16 @@ class ProbeConfig:
 
     Attributes:
         models: saved models (folders), in the order of the table.
-        random_tokens: for every teacher among them, also rows that encode this many random tokens.
-        out: JSON-lines file the rows are added to; null = only shown.
+        random_tokens: for every teacher, also rows in which it encodes only this many random
+            tokens.
+        results: JSON-lines file that the rows are added to; null = only shown.
         data: labelled clouds with a test part.
         seed: of the untrained weights and the held-out clouds.
     """
 
     models: tuple[str, ...] = ()
     random_tokens: tuple[int, ...] = ()
-    out: str | None = "results.jsonl"
+    results: str | None = "results.jsonl"
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
 

@@ -17,25 +17,27 @@ class EmbedConfig:
         model: a saved model (folder), or a checkpoint file of another project.
         out: the archive to write; an earlier one is replaced when the new one is complete.
         points: a random subset of each cloud; null = all of its points.
-        samples: points drawn from the surface of a mesh.
+        samples: points drawn from the surface of each mesh.
         seed: of the subsets and of the draws from meshes.
         up: the axis that points up in the files; null = the same as in the model's training.
         normalise: centre each cloud and scale it into the unit sphere; null = as in the model's
-            training, and yes where the model does not say.
-        batch: clouds of equal size that go through the model together.
-        token_budget: exactly as many tokens enter the encoder (students with a gate).
-        ratio: tokens of a higher fusion probability are merged (students with a gate).
-        supertokens: the first so many supertokens are used (students).
-        points_per_token: every cloud is a scene of as many tokens as it has points over this
-            number (16: as 64 of 1024), streamed in chunks; null = the model's number of tokens.
-        windows: a scene's tokens are encoded in windows of at most so many that lie together, each
-            on its own; as many as the model's groups is what it was trained on.
-        zoom: a scene's neighbourhoods are multiplied by this; null = to the size that the model
-            knows where it was trained on clouds in the unit sphere, else 1. Not with windows.
-        precision: fp32 or bf16, of the model's inference form (`foundry3d.compile`), that scenes go
-            through.
-        dense: a .npy to write, one float16 feature for every point of every scene.
-        picture: a .png to draw, the scenes in the main directions of their features.
+            training, and yes where that is not recorded.
+        batch_size: clouds of equal size that go through the model together.
+        token_budget: exactly this many tokens enter the encoder (students with a gate).
+        ratio: tokens whose fusion probability is higher are merged (students with a gate).
+        supertokens: use only this many of the student's supertokens.
+        points_per_token: treat every cloud as a scene, streamed in chunks, with one token per this
+            many points (16 is the ratio of 1024 points and 64 tokens); null = the model's number
+            of tokens.
+        windows: encode a scene in windows of at most this many neighbouring tokens, independently;
+            the model's `groups` is what it was trained on.
+        zoom: multiply the neighbourhoods of a scene by this; null = bring them to the size that
+            the model knows, where it was trained on clouds in the unit sphere, else 1. Not with
+            windows.
+        precision: of the inference form (`foundry3d.compile`) that encodes scenes: fp32 or bf16.
+        dense: a .npy file to write, with one float16 feature per point of every scene.
+        picture: a .png file to draw, with the scenes coloured by the main directions of their
+            features.
     """
 
     files: tuple[str, ...] = ()
@@ -46,7 +48,7 @@ class EmbedConfig:
     seed: int = 0
     up: Literal["x", "y", "z"] | None = None
     normalise: bool | None = None
-    batch: int = 16
+    batch_size: int = 16
     token_budget: int | None = None
     ratio: float | None = None
     supertokens: int | None = None
@@ -60,7 +62,7 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         require(len(self.files) > 0, "name files to embed: foundry3d embed FILES --model MODEL")
         require(bool(self.model), "name a saved model with --model")
-        positive(self, "samples", "batch")
+        positive(self, "samples", "batch_size")
         require(
             self.points is None or self.points > 0,
             f"points must be positive or null, got {self.points}",
@@ -80,14 +82,13 @@ class EmbedConfig:
         for name in ("windows", "zoom", "dense", "picture"):
             require(
                 self.points_per_token is not None or getattr(self, name) is None,
-                f"{name} is for scenes; say how many points a token stands for "
-                "(--points_per_token 16)",
+                f"{name} is for scenes; add --points_per_token, e.g. 16",
             )
         require(
             self.windows is None or self.zoom is None,
-            "give one of windows and zoom: windows are brought to the size that the model knows",
+            "give windows or zoom, not both: windows are brought to the size that the model knows",
         )
         require(
             self.dense is None or self.points is None,
-            "dense features are one for every point of the file; leave --points out",
+            "dense writes one feature per point of the file; leave --points out",
         )

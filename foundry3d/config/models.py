@@ -1,9 +1,9 @@
-"""Sizes of models and of the two pre-training objectives."""
+"""Sizes of backbones and students, and a student's options relative to its teacher."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from foundry3d.config.records import fraction, from_dict, positive, require
 
@@ -89,30 +89,29 @@ def preset(name: str, **changes: Any) -> BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentConfig:
-    """A student: a backbone with supertokens around its encoder (DSO and CAU).
+class SupertokenOptions:
+    """What a student has whatever its teacher: supertokens, DSO, CAU and gate.
 
     Attributes:
-        backbone: tokenizer, position, encoder; `token_dim` is the teacher's width.
         supertokens: s, learned supertokens.
-        output_dim: width of the returned features; None = backbone.dim.
-        soft_assignment: softmax over supertokens instead of one each (ablation).
+        soft_assignment: softmax over the supertokens instead of one supertoken per token
+            (ablation).
         dso_bias: bias on the DSO's W_Q, W_K, W_V (ablation).
         cau_norm: LayerNorm on the CAU output (ablation).
         supertoken_positions: learned positions added to the supertokens (ablation, "use
             supertoken P" of Table 15).
-        assignment_heads: h, a divisor of the encoder width; each head assigns its own slice of it
-            (ablation). Not with a gate.
+        assignment_heads: h, a divisor of the encoder width; each head assigns its own slice of
+            the width (ablation). Not with a gate.
         temperature: of the Gumbel-Softmax in training.
-        gate: a gate decides which tokens are merged, and budgets can be set at inference.
-        gate_ratio: r where a call sets no budget: tokens of a higher fusion probability are merged.
+        gate: add a gate, which decides which tokens are merged, so that a token budget can be set
+            at inference.
+        gate_ratio: r where a call sets no budget: tokens whose fusion probability is higher are
+            merged.
         gate_through: the distillation loss reaches the gate. Without, only the regulariser does, as
             in the paper's Listing 1, whose two uses of the selection cancel.
     """
 
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     supertokens: int = 16
-    output_dim: int | None = None
     soft_assignment: bool = False
     dso_bias: bool = False
     cau_norm: bool = False
@@ -124,24 +123,90 @@ class StudentConfig:
     gate_through: bool = True
 
     def __post_init__(self) -> None:
-        positive(self, "temperature", "assignment_heads")
-        require(
-            self.backbone.dim % self.assignment_heads == 0,
-            f"assignment_heads must divide the encoder width, got {self.assignment_heads} and "
-            f"{self.backbone.dim}",
-        )
+        positive(self, "supertokens", "temperature", "assignment_heads")
         require(
             self.assignment_heads == 1 or not self.gate,
             f"a gate merges whole tokens, so it needs assignment_heads 1, got "
             f"{self.assignment_heads}",
         )
         require(0 <= self.gate_ratio <= 1, f"gate_ratio must lie in [0, 1], got {self.gate_ratio}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig(SupertokenOptions):
+    """A student: a backbone with supertokens around its encoder (DSO and CAU).
+
+    Attributes:
+        backbone: tokenizer, position, encoder; `token_dim` is the teacher's width.
+        output_dim: width of the returned features; None = backbone.dim.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    output_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.backbone.dim % self.assignment_heads == 0,
+            f"assignment_heads must divide the encoder width, got {self.assignment_heads} and "
+            f"{self.backbone.dim}",
+        )
         require(not self.backbone.class_token, "a student has no class token, got class_token")
         require(
-            1 <= self.supertokens <= self.backbone.groups,
+            self.supertokens <= self.backbone.groups,
             f"supertokens must lie in 1..{self.backbone.groups} (the tokens), "
             f"got {self.supertokens}",
         )
+
+
+StudentKind = Literal[
+    "supertokens", "tome", "pitome", "patchmerger", "kmeans", "fps", "random", "fps-student"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentOptions(SupertokenOptions):
+    """A student as it differs from its teacher, from which all other sizes are taken.
+
+    Attributes:
+        kind: supertokens (the paper's), or a baseline that reaches as many tokens: a token reducer
+            inside the encoder (tome, pitome, patchmerger, kmeans, fps, random), or the second,
+            coarser tokenizer of FPS-Student (fps-student). A baseline takes only `supertokens`,
+            the number of tokens that it leaves.
+        dim: encoder width; null = the teacher's. Another width starts from scratch and is never
+            frozen (ViT-T students).
+        depth: encoder blocks; null = the teacher's.
+        heads: attention heads; null = as many as keep the teacher's head width.
+        point_widths: hidden widths of the tokenizer, see `BackboneConfig`; a tokenizer of other
+            widths than the teacher's starts from scratch. null = the teacher's.
+        group_size: points per token that the student reads, the nearest of those that the teacher
+            reads; null = as many.
+    """
+
+    kind: StudentKind = "supertokens"
+    dim: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    point_widths: tuple[int, ...] | None = None
+    group_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = get_args(StudentKind)
+        require(self.kind in known, f"kind is one of {', '.join(known)}; got {self.kind!r}")
+        for name in ("dim", "depth", "heads", "group_size"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        if self.point_widths is not None:
+            check_widths(self.point_widths)
+        if self.kind != "supertokens":
+            taken = ("kind", "supertokens")
+            changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+            changed = [name for name in changed if name not in taken]
+            require(
+                not changed,
+                f"a student of kind {self.kind} takes only supertokens, not {', '.join(changed)}",
+            )
 
 
 def check_widths(widths: tuple[int, ...]) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from foundry3d.config.data import AugmentConfig, DataConfig
 from foundry3d.config.models import BackboneConfig
 from foundry3d.config.records import fraction, positive, require
-from foundry3d.config.training import AugmentConfig, DataConfig, TrainConfig
+from foundry3d.config.training import TrainConfig
+
+TEACHER_RUN = "runs/teacher"
+"""Where `pretrain` leaves a teacher and the other commands look for one unless they are told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +19,8 @@ class MaskedConfig:
     """Masked reconstruction (Point-MAE).
 
     Attributes:
-        mask_ratio: share of the groups that is hidden from the encoder.
-        decoder_depth: blocks of the decoder.
+        mask_ratio: share of the groups that the encoder does not see.
+        decoder_depth: number of decoder blocks.
         decoder_heads: attention heads of the decoder.
     """
 
@@ -34,17 +38,17 @@ class JepaConfig:
     """Point-JEPA: context, targets, predictor and EMA (`docs/method.md`, "Point-JEPA").
 
     Attributes:
-        target_blocks: target blocks of a cloud.
-        target_ratio: share of the tokens in a target block, drawn per cloud from this range.
-        context_ratio: share of the tokens no target covers that the context takes.
+        target_blocks: target blocks per cloud.
+        target_ratio: share of the tokens in a target block, drawn for each cloud from this range.
+        context_ratio: share of the tokens outside all targets that the context takes, likewise.
         predictor_dim: width of the predictor.
-        predictor_depth: its blocks.
-        predictor_heads: its heads.
+        predictor_depth: number of its blocks.
+        predictor_heads: its attention heads.
         predictor_dropout: its dropout.
         predictor_attention_dropout: its attention dropout.
         predictor_drop_path: its stochastic depth, the same in every block.
-        ema_start: decay of the target encoder at the first step.
-        ema_end: decay at the end of training, reached linearly.
+        ema_start: decay of the target encoder's moving average at the first step.
+        ema_end: decay at the last step, reached linearly.
         beta: of the smooth L1 loss.
     """
 
@@ -80,15 +84,15 @@ class PretrainConfig:
     """`foundry3d pretrain`: a teacher by masked reconstruction or Point-JEPA.
 
     Attributes:
-        out: run folder; made, never overwritten unless resumed.
-        objective: masked (small budgets) or jepa (the paper's).
-        init: a saved backbone to start from, e.g. JEPA from reconstruction weights.
-        supertokens: s, pre-trains a student whose encoders see supertokens (jepa only; the
-            paper's Table 9, where it fails); null = a backbone that sees all of its tokens.
+        out: run folder, never overwritten; the model is saved as `<out>/model`.
+        objective: masked (masked reconstruction, for small budgets) or jepa (the paper's).
+        init: a saved backbone to start from, e.g. for jepa one that masked reconstruction trained.
+        supertokens: s; pre-trains a student, whose encoders see supertokens (jepa only; in the
+            paper's Table 9 this fails). null = a backbone that sees all of its tokens.
         resume: continue the run in `out`.
     """
 
-    out: str = "runs/teacher"
+    out: str = TEACHER_RUN
     objective: Literal["masked", "jepa"] = "masked"
     init: str | None = None
     supertokens: int | None = None

@@ -1,4 +1,4 @@
-"""Data, augmentation, optimiser and machine of a run."""
+"""How a run trains: optimiser, schedule and machine; budgets drawn for each step."""
 
 from __future__ import annotations
 
@@ -11,90 +11,28 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where clouds come from and how they are held apart.
-
-    Attributes:
-        train: an .npz archive, a folder of files (`class/file`, or without classes), a folder of
-            shards (`foundry3d data pack`; training only, nothing is held out), or `procedural`.
-        test: the same, or null; classes of a folder are matched by name. Never used to select
-            anything.
-        train_clouds: procedural clouds for training.
-        test_clouds: procedural clouds for testing.
-        validation: share of the training clouds held out, stratified by class.
-        points: points of a cloud that the model reads.
-        subsample: how training takes them from larger clouds: random, fps (the paper, slower), or
-            the first ones of each, always the same.
-        up: the axis that points up.
-    """
-
-    train: str = "procedural"
-    test: str | None = "procedural"
-    train_clouds: int = 4000
-    test_clouds: int = 1000
-    validation: float = 0.1
-    points: int = 1024
-    subsample: Literal["random", "fps", "first"] = "random"
-    up: Literal["x", "y", "z"] = "z"
-
-    def __post_init__(self) -> None:
-        positive(self, "train_clouds", "test_clouds", "points")
-        fraction(self, "validation")
-        require(self.up in ("x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Training augmentation, drawn per cloud (Table 15).
-
-    Attributes:
-        scale: range of a factor drawn for each axis.
-        flip: mirror a random half of the clouds, across a vertical plane.
-        rotate: rotate about the up axis by an angle in [-pi, pi].
-        translate: shift along each axis by at most this.
-        center: move the mean to the origin, then scale into the unit sphere.
-    """
-
-    scale: tuple[float, float] = (0.8, 1.2)
-    flip: bool = False
-    rotate: bool = True
-    translate: float = 0.0
-    center: bool = True
-
-    def __post_init__(self) -> None:
-        low, high = self.scale
-        require(0 < low <= high, f"scale needs 0 < low <= high, got {low}, {high}")
-        require(self.translate >= 0, f"translate must not be negative, got {self.translate}")
-
-    @property
-    def still(self) -> bool:
-        """Whether every cloud comes out the same each time."""
-        return self.scale == (1, 1) and not (self.flip or self.rotate or self.translate)
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The optimiser, its schedule, and the machine (AdamW, warm-up, cosine).
+    """Optimiser and schedule (AdamW, warm-up, cosine), and the machine.
 
     Attributes:
         epochs: passes over the training clouds.
-        batch_size: clouds a step and process; an incomplete last batch is dropped.
+        batch_size: clouds per step in each process; an incomplete last batch is dropped.
         lr: peak learning rate.
-        start_lr: rate at the first warm-up epoch.
-        final_lr: rate at the last step.
-        warmup_epochs: linear warm-up.
+        start_lr: learning rate in the first warm-up epoch.
+        final_lr: learning rate at the last step.
+        warmup_epochs: epochs in which the learning rate rises linearly.
         weight_decay: AdamW decay on all parameters.
-        clip: gradient norm limit; null = none.
-        precision: Lightning's name of the arithmetic, e.g. 32-true, bf16-mixed, 16-mixed.
-        accelerator: auto, cpu, gpu.
+        clip: largest gradient norm; null = no limit.
+        precision: of the arithmetic, by Lightning's name: 32-true, bf16-mixed, 16-mixed, 64-true.
+        accelerator: auto, cpu or gpu.
         devices: number of devices, or auto.
         nodes: number of machines.
         seed: of every random draw of the run.
-        logger: a logger beside CSV and TensorBoard: none, wandb or mlflow.
+        logger: where metrics go besides CSV and TensorBoard: none, wandb or mlflow.
         checkpoint_every: epochs between resumable checkpoints.
-        ahead: batches made ready in the background while a step runs, with the same numbers;
-            0 = none. On the CPU that is sampling, augmentation and grouping, on an accelerator
-            reading and copying, because there the device does the rest faster.
+        ahead: batches prepared in the background while a step runs; the numbers are the same.
+            0 = none. On the CPU they are sampled, augmented and grouped, for an accelerator only
+            read and copied, because the device does the rest faster.
     """
 
     epochs: int = 150
@@ -126,3 +64,24 @@ class TrainConfig:
         require(
             self.clip is None or self.clip > 0, f"clip must be positive or null, got {self.clip}"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetDraws:
+    """Budgets drawn while a student trains, so that one checkpoint serves all of them.
+
+    Attributes:
+        random_ratio: each cloud of a step merges a random number of its tokens; needs a gate.
+        all_merged: with random_ratio: share of the clouds that merge all of their tokens.
+        nested: a step uses the first s' of the s supertokens, with s' drawn among s and the powers
+            of two below it, so that fewer can be used at inference.
+        whole: with nested: probability of s' = s.
+    """
+
+    random_ratio: bool = False
+    all_merged: float = 0.25
+    nested: bool = False
+    whole: float = 0.5
+
+    def __post_init__(self) -> None:
+        fraction(self, "all_merged", "whole")

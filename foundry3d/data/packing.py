@@ -123,7 +123,7 @@ def _shapes(config: PackConfig) -> Iterator[Sample]:
     for number, start in enumerate(range(0, config.clouds, _BLOCK)):
         clouds = procedural.generate(
             min(_BLOCK, config.clouds - start),
-            points=config.points,
+            points=config.samples,
             seed=2 * (config.seed + _STRIDE * number),
         )
         yield from zip(clouds.points, clouds.labels.tolist(), strict=True)
@@ -163,7 +163,7 @@ def _read_files(order: list[Path], labels: dict[Path, int], config: PackConfig) 
 def _clouds(path: Path, config: PackConfig, left_out: list[str]) -> Iterator[np.ndarray]:
     """The clouds of a file; why others cannot be read is added to `left_out`."""
     try:
-        clouds = read_clouds(path, samples=config.points, seed=config.seed)
+        clouds = read_clouds(path, samples=config.samples, seed=config.seed)
     except InputError as error:
         left_out.append(str(error))
         return

@@ -88,7 +88,7 @@ def embed(config: EmbedConfig) -> Path:
     reading = Reading(config, policy, least)
     files = reading.files()
     with appearing(out) as stream:
-        for one, tokens in in_batches(model, reading.clouds(files), config.batch):
+        for one, tokens in in_batches(model, reading.clouds(files), config.batch_size):
             try:
                 archive.add(one, finite(one, tokens))
             except InputError as error:

@@ -66,7 +66,7 @@ class ClassifyTask(FinetuneTask):
 
     def __init__(self, config: ClassifyConfig, model: Classifier, splits: Splits) -> None:
         super().__init__(config, model, splits)
-        center = config.augment.center
+        center = config.augment.normalise
         self.still = {
             name: (still_points(clouds, config.data, center=center), clouds.labels)
             for name, clouds in (("validation", splits.validation), ("test", splits.test))
@@ -149,7 +149,7 @@ def result_row(
     """The scores of a run with everything that led to them."""
     assert splits.test is not None
     selected, last, best = outcome
-    row: dict[str, Any] = {"model": config.model} | describe(model.backbone)
+    row = describe(model.backbone)
     row["encoded"] = encoded(model.backbone.config)
     row |= {key: round(selected.test[key], 2) for key in ("oa", "macc")}
     row |= {
@@ -197,7 +197,7 @@ def classify(config: ClassifyConfig) -> dict[str, Any]:
     )
     task = ClassifyTask(config, model, splits)
     outcome = fit_and_select(task)
-    row = result_row(config, model, splits, outcome)
+    row = {"model": config.model} | result_row(config, model, splits, outcome)
     row |= {"protocol": config.protocol, "deviations": changed}
     if config.votes:
         assert splits.test is not None

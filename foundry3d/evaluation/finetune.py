@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.folder import load_backbone, save
-from foundry3d.config import DataConfig, FinetuneConfig
+from foundry3d.config import DataConfig, FinetuneConfig, HeadedRunConfig
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Labelled, LabelledBatches, Splits, load_tested
 from foundry3d.errors import InputError
@@ -74,7 +74,7 @@ class FinetuneTask(Task):
         splits: with test; `validation` None = the last epoch is the selected one.
     """
 
-    def __init__(self, config: FinetuneConfig, model: Headed, splits: Splits) -> None:
+    def __init__(self, config: HeadedRunConfig, model: Headed, splits: Splits) -> None:
         super().__init__(config.train, config.data, config.augment)
         self.config, self.model, self.splits = config, model, splits
         self.history: list[Evaluation] = []

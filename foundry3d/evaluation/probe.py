@@ -235,7 +235,7 @@ def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
                 )
                 for n in config.random_tokens
             ]
-    rows = probe_rows(subjects, splits, config.data, seed=config.seed, out=config.out)
+    rows = probe_rows(subjects, splits, config.data, seed=config.seed, out=config.results)
     print(table(rows, PROBE_COLUMNS))
     return rows
 

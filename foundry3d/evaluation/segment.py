@@ -87,7 +87,7 @@ class SegmentTask(FinetuneTask):
         self.clouds = {name: clouds for name, clouds in named.items() if clouds is not None}
         self.owned = parts_of_category(*self.clouds.values())
         self.still = {
-            name: still_points(clouds, config.data, center=config.augment.center)
+            name: still_points(clouds, config.data, center=config.augment.normalise)
             for name, clouds in self.clouds.items()
             if name != "train"
         }
@@ -141,7 +141,7 @@ def result_row(
     """The scores of a run with everything that led to them."""
     splits = task.splits
     assert splits.test is not None
-    row: dict[str, Any] = {"model": config.model} | describe(model.backbone)
+    row = describe(model.backbone)
     row["encoded"] = encoded(model.backbone.config)
     row["head_params_m"] = round(sum(p.numel() for p in model.head.parameters()) / 1e6, 3)
     selected, last, best = outcome
@@ -210,7 +210,7 @@ def segment(config: SegmentConfig) -> dict[str, Any]:
         generator=torch.Generator().manual_seed(config.train.seed),
     )
     task = SegmentTask(config, model, splits)
-    row = result_row(config, model, task, fit_and_select(task))
+    row = {"model": config.model} | result_row(config, model, task, fit_and_select(task))
     row |= {"protocol": config.protocol, "deviations": changed}
     row["seconds"] = round(time.monotonic() - began, 1)
     deliver(task, row, made_by="segment", shown=show(row))

@@ -29,6 +29,7 @@ from foundry3d.geometry import Groups
 from foundry3d.heads.classifier import Classifier, Headed
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.models.backbone import require_teacher
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.report.rows import table
 from foundry3d.training.task import draw_budget, freeze
@@ -69,9 +70,7 @@ def answers(
         tokens = model.backbone.encode(groups, budget=budget, generator=generator)
         return model.head(tokens.pooled(), generator=generator)
     assert isinstance(model, Segmenter)
-    states = model.backbone.block_features(
-        groups, model.blocks, budget=budget, generator=generator
-    )
+    states = model.backbone.block_features(groups, model.blocks, budget=budget, generator=generator)
     normed = torch.stack([F.layer_norm(state, state.shape[-1:]) for state in states])
     categories = labels if model.head.categories > 1 else labels * 0
     return model.head(points, groups.centers, normed.mean(dim=0), categories, generator)
@@ -132,13 +131,8 @@ def specialist_of(
         InputError: there is no backbone under the head, or sizes that `StudentConfig` refuses.
     """
     generator = torch.Generator().manual_seed(config.train.seed)
-    student = Student.from_teacher(
-        require_teacher(teacher.backbone),
-        supertokens=config.supertokens,
-        generator=generator,
-        assignment_heads=config.assignment_heads,
-        gate=config.gate,
-    )
+    backbone = require_teacher(teacher.backbone)
+    student = Student.from_teacher(backbone, config.student, generator=generator)
     made: Classifier | Segmenter
     if isinstance(teacher, Classifier):
         made = Classifier.from_model(student, teacher.config.classes, head=teacher.config.head)
@@ -198,7 +192,7 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
             or data, sizes or a run folder that cannot be used.
     """
     began = time.monotonic()
-    teacher = load(config.model)
+    teacher = load(config.teacher)
     task: Imitation
     if isinstance(teacher, Classifier):
         task, row = _class_row(config, teacher)
@@ -208,9 +202,10 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
         shown = segment.show(row)
     else:
         raise InputError(
-            f"{config.model}: a specialist imitates a fine-tuned classifier or segmenter, got a "
+            f"{config.teacher}: a specialist imitates a fine-tuned classifier or segmenter, got a "
             f"{type(teacher).__name__}; fine-tune one with classify or segment"
         )
+    row = {"model": config.teacher} | row
     row["task"] += ", specialist of its teacher's outputs"
     row["seconds"] = round(time.monotonic() - began, 1)
     deliver(task, row, made_by="specialize", shown=shown)

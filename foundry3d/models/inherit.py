@@ -2,69 +2,64 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from torch import nn
 
-from foundry3d import config as configs
-from foundry3d.config import BackboneConfig, StudentConfig
+from foundry3d.config import (
+    BackboneConfig,
+    StudentConfig,
+    StudentOptions,
+    SupertokenOptions,
+    from_dict,
+    to_dict,
+)
 from foundry3d.errors import InputError
 
 
 def student_config(
-    teacher: BackboneConfig,
-    *,
-    supertokens: int = 16,
-    dim: int | None = None,
-    depth: int | None = None,
-    heads: int | None = None,
-    point_widths: tuple[int, ...] | None = None,
-    group_size: int | None = None,
-    **options: object,
+    teacher: BackboneConfig, options: SupertokenOptions | None = None, **changes: Any
 ) -> StudentConfig:
     """Sizes of a student of a teacher, without dropout.
 
     Args:
-        teacher: its sizes.
-        supertokens: s, 1 to c.
-        dim: encoder width; None = the teacher's.
-        depth: encoder blocks; None = the teacher's.
-        heads: attention heads; None = as many as keep the teacher's head width.
-        point_widths: hidden widths of the tokenizer, three or two; None = the teacher's.
-        group_size: k, at most the teacher's; None = the teacher's.
-        options: further fields of `StudentConfig`.
+        teacher: sizes of the teacher.
+        options: how the student differs from it; None = the defaults of `StudentOptions`.
+        changes: fields of `StudentOptions` that replace those of `options`.
 
     Raises:
-        InputError: `StudentConfig` refuses the sizes, or groups are larger than the teacher's.
+        InputError: options that do not fit the teacher, or of a student without supertokens.
     """
-    if group_size is not None and group_size > teacher.group_size:
+    chosen = from_dict(StudentOptions, to_dict(options or StudentOptions()) | changes)
+    if chosen.kind != "supertokens":
+        raise InputError(f"expected a student of kind supertokens, got kind {chosen.kind}")
+    if chosen.group_size is not None and chosen.group_size > teacher.group_size:
         raise InputError(
             f"a student reads groups of at most the teacher's {teacher.group_size} points, got "
-            f"group_size {group_size}"
+            f"group_size {chosen.group_size}"
         )
-    widths = tuple(point_widths or teacher.point_widths)
+    widths = chosen.point_widths or teacher.point_widths
     width = teacher.token_dim or teacher.dim
-    dim = dim or teacher.dim
+    dim = chosen.dim or teacher.dim
     shape = replace(
         teacher,
         dim=dim,
-        depth=depth or teacher.depth,
-        heads=heads or max(1, dim * teacher.heads // teacher.dim),
+        depth=chosen.depth or teacher.depth,
+        heads=chosen.heads or max(1, dim * teacher.heads // teacher.dim),
         token_dim=None if width == dim else width,
         point_widths=widths,
         tokenizer_dim=teacher.tokenizer_dim if len(widths) == 3 else None,
-        group_size=group_size or teacher.group_size,
+        group_size=chosen.group_size or teacher.group_size,
         class_token=False,
         dropout=0.0,
         attention_dropout=0.0,
         drop_path=0.0,
     )
-    values: dict[str, object] = {
-        "backbone": shape,
-        "supertokens": supertokens,
-        "output_dim": None if dim == teacher.dim else teacher.dim,
-    }
-    return configs.from_dict(StudentConfig, values | options)
+    shared = {f.name: getattr(chosen, f.name) for f in fields(SupertokenOptions)}
+    return StudentConfig(
+        backbone=shape, output_dim=None if dim == teacher.dim else teacher.dim, **shared
+    )
 
 
 def copy_weights(

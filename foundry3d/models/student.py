@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foundry3d.config import StudentConfig
+from foundry3d.config import StudentConfig, SupertokenOptions
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.budget import Budget, candidates, choose, profile
@@ -156,47 +157,29 @@ class Student(PointModel):
     def from_teacher(
         cls,
         teacher: Backbone,
+        options: SupertokenOptions | None = None,
         *,
-        supertokens: int = 16,
-        dim: int | None = None,
-        depth: int | None = None,
-        heads: int | None = None,
-        point_widths: tuple[int, ...] | None = None,
-        group_size: int | None = None,
         generator: torch.Generator | None = None,
-        **options: object,
+        **changes: Any,
     ) -> Student:
         """A student that starts from the teacher's weights, in evaluation mode, on its device.
 
         Tokenizer and position are copied, the encoder too if its sizes match. `dim=192` makes the
         paper's ViT-T student: tokens keep the teacher's width, a Linear leads to 192 for DSO,
         encoder and CAU, and another back at the end. A tokenizer of other widths starts from
-        scratch and has to learn the teacher's tokens (`LightTokenizerConfig`).
+        scratch and has to learn the teacher's tokens (`TokenLossConfig`).
 
         Args:
-            teacher: not changed.
-            supertokens: s, 1 to c.
-            dim: encoder width; None = the teacher's.
-            depth: encoder blocks; None = the teacher's.
-            heads: attention heads; None = as many as keep the teacher's head width.
-            point_widths: hidden widths of the tokenizer, three or two; None = the teacher's.
-            group_size: k, at most the teacher's; None = the teacher's.
-            generator: source of the new weights; None = torch's default one.
-            options: further fields of `StudentConfig`.
+            teacher: where weights and sizes come from; not changed.
+            options: how the student differs from it; None = the defaults of `StudentOptions`.
+            generator: of the new weights; None = torch's default one.
+            changes: fields of `StudentOptions` that replace those of `options`, e.g.
+                `supertokens=4, gate=True`.
 
         Raises:
-            InputError: `StudentConfig` refuses the sizes.
+            InputError: an unknown option, or one that does not fit the teacher.
         """
-        sizes = student_config(
-            teacher.config,
-            supertokens=supertokens,
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            point_widths=point_widths,
-            group_size=group_size,
-            **options,
-        )
+        sizes = student_config(teacher.config, options, **changes)
         student = cls(sizes, generator=generator)
         copy_weights(teacher, teacher.config, student, sizes.backbone)
         return student.to(next(teacher.parameters()).device).eval()

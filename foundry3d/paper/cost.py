@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -23,8 +22,7 @@ from foundry3d.inference.cost import Cost, count, encoder_cost
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.student import Student, student_config
 from foundry3d.paper.formula_table import REMARKS, part_rows, whole_rows
-from foundry3d.report.rows import table
-from foundry3d.writing import replacing
+from foundry3d.report.rows import append, table
 
 COST_COLUMNS = {"model": "model", "params_m": "params (M)", "macs_g": "GMACs", "flops_g": "GFLOPs"}
 
@@ -88,10 +86,10 @@ def _model_rows(config: CostConfig) -> list[dict[str, Any]]:
         )
     rows = []
     for name, model in models:
-        cost = count(model, clouds=config.clouds)
+        cost = count(model, clouds=config.batch_size)
         figures = {"params_m": cost.params / 1e6, "macs_g": cost.macs / 1e9}
         rows.append(
-            {"model": name, "clouds": config.clouds} | figures | {"flops_g": cost.flops / 1e9}
+            {"model": name, "clouds": config.batch_size} | figures | {"flops_g": cost.flops / 1e9}
         )
     return rows
 
@@ -139,10 +137,9 @@ def show_cost(config: CostConfig) -> list[dict[str, Any]]:
                 print(f"Table {row['table']}, {row['method']}: {row['note']}.")
     else:
         rows = _model_rows(config)
-        print(table(_digits(rows), COST_COLUMNS | {"macs_g": f"GMACs, {config.clouds} clouds"}))
-    if config.json is not None:
-        with replacing(config.json) as partial:
-            partial.write_text(json.dumps(rows, indent=2) + "\n")
+        print(table(_digits(rows), COST_COLUMNS | {"macs_g": f"GMACs, {config.batch_size} clouds"}))
+    if config.results is not None:
+        append(config.results, rows)
     return rows
 
 

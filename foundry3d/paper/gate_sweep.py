@@ -58,8 +58,8 @@ class Cell(NamedTuple):
 def cells(config: SweepConfig) -> Iterator[Cell]:
     """All runs of a sweep, unfrozen last."""
     for frozen in sorted(set(config.frozen), reverse=True):
-        for decay in sorted(set(config.decay)):
-            for value in sorted(set(config.lambdas)):
+        for decay in sorted(set(config.gate_decay)):
+            for value in sorted(set(config.gate_lambdas)):
                 yield Cell(value, frozen, decay)
 
 
@@ -95,7 +95,7 @@ def run_cell(config: SweepConfig, cell: Cell, teacher: Backbone, splits: Splits)
         out=str(folder),
         gate_lambda=cell.gate_lambda,
         gate_decay=cell.decay,
-        unfreeze_epoch=None if cell.frozen else base.unfreeze_epoch,
+        unfreeze_encoder=None if cell.frozen else base.unfreeze_encoder,
         resume=True,
     )
     complete = (folder / "model" / "config.json").is_file()

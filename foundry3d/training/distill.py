@@ -37,7 +37,7 @@ log = logging.getLogger("foundry3d")
 class DistillTask(Task):
     """One step of FMD; teacher and student read groups of the same centers.
 
-    A lighter tokenizer may learn the teacher's tokens first, alone; see `LightTokenizerConfig`.
+    A lighter tokenizer may first learn the teacher's tokens on its own; see `TokenLossConfig`.
 
     Args:
         config: of the run.
@@ -51,7 +51,7 @@ class DistillTask(Task):
 
     def __init__(self, config: DistillConfig, teacher: Teacher, student: Learner) -> None:
         super().__init__(config.train, config.data, config.augment)
-        if config.student_tokenizer.matches_tokens:
+        if config.token_loss.used:
             check_tokens(teacher, student)
         self.config = config
         self.student = student
@@ -64,17 +64,17 @@ class DistillTask(Task):
         self._remembering: Clouds | None = None
         self.remembered: Goal | None = None
         """Of all training clouds, where they were read once."""
-        if self.can_freeze and config.unfreeze_epoch is None:
+        if self.can_freeze and config.unfreeze_encoder is None:
             freeze(student.encoder, True)
 
     def encoder_frozen(self) -> bool:
         """Whether the encoder is frozen in the current epoch."""
-        limit = self.config.unfreeze_epoch
+        limit = self.config.unfreeze_encoder
         return self.can_freeze and (limit is None or self.current_epoch < limit)
 
     def tokenizer_alone(self) -> bool:
         """Whether nothing but the student's tokenizer trains in the current epoch."""
-        return self.current_epoch < self.config.student_tokenizer.epochs
+        return self.current_epoch < self.config.token_loss.epochs
 
     def on_fit_start(self) -> None:
         """Brings the teacher to the student's device, where it reads what is to be remembered."""
@@ -155,7 +155,7 @@ class DistillTask(Task):
         if not isinstance(teacher, Backbone):
             return own_goal(teacher, student, ready.points)
         assert ready.groups is not None
-        tokens = self.config.student_tokenizer.matches_tokens
+        tokens = self.config.token_loss.used
         return goal_of(teacher, student, ready.groups, features=features, tokens=tokens)
 
     def training_step(self, batch: Tensor | Numbered | Ready, index: int) -> Tensor:
@@ -170,10 +170,9 @@ class DistillTask(Task):
             return self.token_loss(tokens, goal) + self.untouched()
         budget = draw_budget(self.config.budgets, student, len(tokens), generator)
         output = student.encode(groups, tokens=tokens, budget=budget, generator=generator)
-        loss, light = self.feature_loss(output, goal), self.config.student_tokenizer
-        if light.matches_tokens:
-            apart = self.token_loss(tokens if light.weight else tokens.detach(), goal)
-            loss = loss + light.weight * apart
+        loss, weight = self.feature_loss(output, goal), self.config.token_loss.weight
+        if self.config.token_loss.used:
+            loss = loss + weight * self.token_loss(tokens if weight else tokens.detach(), goal)
         return loss
 
     def token_loss(self, tokens: Tensor, goal: Goal) -> Tensor:
@@ -235,31 +234,17 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Learner:
             "backbone=..., output_dim=the teacher's feature width))"
         )
     generator = torch.Generator().manual_seed(config.train.seed)
-    if config.student == "fps-student":
-        return FPSStudent.from_teacher(
-            teacher, supertokens=config.supertokens, points=config.data.points
-        )
-    if config.student != "supertokens":
-        reduction = ReductionConfig(method=config.student, reach=config.supertokens)
-        return Merged.from_teacher(teacher, reduction, generator=generator)
-    return Student.from_teacher(
-        teacher,
-        supertokens=config.supertokens,
-        dim=config.student_dim,
-        depth=config.student_depth,
-        heads=config.student_heads,
-        point_widths=config.student_tokenizer.point_widths,
-        group_size=config.student_tokenizer.group_size,
-        generator=generator,
-        soft_assignment=config.soft_assignment,
-        dso_bias=config.dso_bias,
-        cau_norm=config.cau_norm,
-        supertoken_positions=config.supertoken_positions,
-        assignment_heads=config.assignment_heads,
-        temperature=config.temperature,
-        gate=config.gate,
-        gate_through=config.gate_through,
-    )
+    options = config.student
+    match options.kind:
+        case "supertokens":
+            return Student.from_teacher(teacher, options, generator=generator)
+        case "fps-student":
+            return FPSStudent.from_teacher(
+                teacher, supertokens=options.supertokens, points=config.data.points
+            )
+        case method:
+            reduction = ReductionConfig(method=method, reach=options.supertokens)
+            return Merged.from_teacher(teacher, reduction, generator=generator)
 
 
 def distill(

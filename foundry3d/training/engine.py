@@ -134,7 +134,7 @@ def keep(
         "clouds": len(train),
         "points": task.data_config.points,
         "up": task.data_config.up,
-        "normalise": task.augmentation.center,
+        "normalise": task.augmentation.normalise,
         "epochs": task.train_config.epochs,
         "batch_size": task.train_config.batch_size,
         "seed": task.train_config.seed,

@@ -110,7 +110,7 @@ def check_tokens(teacher: Teacher, student: Learner) -> None:
     """
     if not (isinstance(teacher, Backbone) and isinstance(student, Student)):
         raise InputError(
-            f"student_tokenizer.epochs and weight compare the tokens of a Backbone and a Student, "
+            f"token_loss.epochs and token_loss.weight compare the tokens of a Backbone and a Student, "
             f"got a {type(teacher).__name__} and a {type(student).__name__}; leave both 0"
         )
     theirs, own = (m.shape.token_dim or m.shape.dim for m in (teacher, student))
@@ -133,7 +133,7 @@ def memory_of(
     if not (isinstance(teacher, Backbone) and isinstance(student, Student)):
         return 0.0, "that is for students of supertokens and a Backbone"
     numbers = 3 + 3 * student.shape.group_size + teacher.output_dim
-    if config.student_tokenizer.matches_tokens:
+    if config.token_loss.used:
         numbers += teacher.shape.token_dim or teacher.shape.dim
     size = 4 * len(train) * student.shape.groups * numbers / 1e6
     if size > config.teacher_cache:

@@ -69,8 +69,8 @@ def cells_of(config: SuiteConfig, table: Table, row: Row, column: str) -> list[C
     name, _, episodes = column.partition(".")
     task = episodes or column_tasks(config, table)[name]
     wanted = row.thaws.get(task, ()) if task in ("classify", "segment") else ("",)
-    if len(wanted) > 1 and config.thaws:
-        wanted = tuple(thaw for thaw in wanted if thaw in config.thaws)
+    if len(wanted) > 1 and config.unfreeze:
+        wanted = tuple(thaw for thaw in wanted if thaw in config.unfreeze)
     return [
         Cell(row.model, name, task, seed, thaw, row.at_test)
         for seed in config.seeds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from foundry3d.baselines import KMeansStudent, LargerGroups, Merged, RandomSampling
 from foundry3d.baselines.wrapped import Wrapped
@@ -82,21 +83,20 @@ def distill_settings(
     config: SuiteConfig, model: Model, teacher: Backbone, folder: Path
 ) -> DistillConfig:
     """The distillation of a model: the suite's recipe with what the row changes."""
-    base = config.distill
+    base, sizes = config.distill, teacher.config
     kind = {"merged": model.method, "fps": "fps-student"}.get(model.how, "supertokens")
-    settings = replace(
+    changes: dict[str, Any] = {"kind": kind, "supertokens": model.tokens} | model.student
+    if model.narrow:
+        changes |= {"dim": sizes.dim // 2, "heads": max(1, sizes.heads // 2)}
+    return replace(
         base,
         teacher=str(model_path(config, "teacher")),
         out=str(folder),
-        supertokens=model.tokens,
-        unfreeze_epoch=None if model.frozen else base.unfreeze_epoch,
+        student=replace(base.student, **changes),
+        unfreeze_encoder=None if model.frozen else base.unfreeze_encoder,
+        loss=model.loss or base.loss,
         resume=True,
-        **({"student": kind} | model.options),
     )
-    if not model.narrow:
-        return settings
-    sizes = teacher.config
-    return replace(settings, student_dim=sizes.dim // 2, student_heads=max(1, sizes.heads // 2))
 
 
 def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
@@ -104,7 +104,7 @@ def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
     train = load_splits(replace(config.data, test=None), seed=config.train.seed).train
     batches = map(normalise, in_order(train, config.train.batch_size, config.data.points))
     student = KMeansStudent.from_teacher(
-        teacher, batches, supertokens=config.supertokens, seed=config.train.seed
+        teacher, batches, supertokens=config.student.supertokens, seed=config.train.seed
     )
     origin = {"made_by": "k-means", "teacher": config.teacher, "data": train.name}
     protocol = {"clouds": len(train), "seed": config.train.seed, "code": code_version()}

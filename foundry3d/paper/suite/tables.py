@@ -42,7 +42,8 @@ class Model:
         frozen: the encoder never thaws while it is distilled.
         method: of a token reducer.
         narrow: half of the teacher's width and heads (ViT-T of ViT-S).
-        options: further fields of `DistillConfig`.
+        student: further fields of `StudentOptions`.
+        loss: of the distillation; None = the suite's.
     """
 
     how: Literal["teacher", "student", "merged", "fps", "kmeans", "specialist", "pretrained"]
@@ -50,7 +51,8 @@ class Model:
     frozen: bool = False
     method: str = ""
     narrow: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
+    student: dict[str, Any] = field(default_factory=dict)
+    loss: Literal["smooth_l1", "mse"] | None = None
 
 
 MODELS: dict[str, Model] = {
@@ -58,10 +60,10 @@ MODELS: dict[str, Model] = {
     **{f"s{n}-frozen": Model(how="student", tokens=n, frozen=True) for n in (16, 8, 4, 2, 1)},
     **{f"s{n}": Model(how="student", tokens=n) for n in (16, 8, 4, 2, 1)},
     "s16-vit_t": Model(how="student", narrow=True),
-    "s16-soft": Model(how="student", options={"soft_assignment": True}),
-    "s16-qkv-bias": Model(how="student", options={"dso_bias": True}),
-    "s16-cau-norm": Model(how="student", options={"cau_norm": True}),
-    "s16-frozen-mse": Model(how="student", frozen=True, options={"loss": "mse"}),
+    "s16-soft": Model(how="student", student={"soft_assignment": True}),
+    "s16-qkv-bias": Model(how="student", student={"dso_bias": True}),
+    "s16-cau-norm": Model(how="student", student={"cau_norm": True}),
+    "s16-frozen-mse": Model(how="student", frozen=True, loss="mse"),
     **{
         f"{method}-fmd-{n}": Model(how="merged", method=method, tokens=n)
         for method in ("tome", "pitome", "patchmerger")

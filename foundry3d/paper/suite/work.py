@@ -16,6 +16,7 @@ from foundry3d.config import (
     SegmentConfig,
     SpecialistConfig,
     SuiteConfig,
+    SupertokenOptions,
     from_dict,
     to_dict,
 )
@@ -125,11 +126,11 @@ def finetuned(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     settings = settings_of(config, cell)
     if (before := cell.needs()) is not None:
         own = SpecialistConfig(
-            model=str(cell_folder(config, before) / "model"),
+            teacher=str(cell_folder(config, before) / "model"),
             out=settings.out,
             results=None,
             resume=True,
-            supertokens=MODELS[cell.model].tokens,
+            student=SupertokenOptions(supertokens=MODELS[cell.model].tokens),
             eval_every=settings.eval_every,
             data=settings.data,
             augment=settings.augment,

@@ -1,0 +1,136 @@
+"""Clouds that runs read and how they are augmented; options of the commands `data ...`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from foundry3d.config.records import fraction, positive, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The clouds of a run: training, held out of training, and test.
+
+    Attributes:
+        train: an .npz archive, a folder of files (`class/file`, or without classes), a folder of
+            shards (`foundry3d data pack`; training only, nothing is held out), a published data
+            set as `NAME:FOLDER`, or `procedural` (built-in shapes).
+        test: the same, or null; classes of a folder are matched by name. Nothing is ever selected
+            on it.
+        train_clouds: number of built-in shapes for training.
+        test_clouds: number of built-in shapes for testing.
+        validation: share of the training clouds held out, stratified by class.
+        points: points per cloud that the model reads.
+        subsample: how training takes them from larger clouds: random, fps (the paper, slower), or
+            first, which are always the same.
+        up: the axis that points up.
+    """
+
+    train: str = "procedural"
+    test: str | None = "procedural"
+    train_clouds: int = 4000
+    test_clouds: int = 1000
+    validation: float = 0.1
+    points: int = 1024
+    subsample: Literal["random", "fps", "first"] = "random"
+    up: Literal["x", "y", "z"] = "z"
+
+    def __post_init__(self) -> None:
+        positive(self, "train_clouds", "test_clouds", "points")
+        fraction(self, "validation")
+        require(self.up in ("x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Training augmentation, drawn for each cloud (Table 15).
+
+    Attributes:
+        scale: range of the factor that is drawn for each axis.
+        flip: mirror a random half of the clouds across a vertical plane.
+        rotate: rotate about the up axis by a random angle.
+        translate: largest shift along each axis.
+        normalise: centre each cloud and scale it into the unit sphere.
+    """
+
+    scale: tuple[float, float] = (0.8, 1.2)
+    flip: bool = False
+    rotate: bool = True
+    translate: float = 0.0
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        require(0 < low <= high, f"scale needs 0 < low <= high, got {low}, {high}")
+        require(self.translate >= 0, f"translate must not be negative, got {self.translate}")
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing is drawn, so that a cloud is the same in every epoch."""
+        return self.scale == (1, 1) and not (self.flip or self.rotate or self.translate)
+
+
+def _name_and_folder(dataset: tuple[str, ...], command: str) -> None:
+    require(
+        len(dataset) == 2,
+        f"name the data set and its folder: foundry3d data {command} NAME FOLDER; "
+        f"got {' '.join(dataset) or 'nothing'}",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """`foundry3d data check`: a copy of a published data set against its published figures.
+
+    Attributes:
+        dataset: its name and the folder that holds it, e.g. `modelnet40 data`.
+    """
+
+    dataset: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _name_and_folder(self.dataset, "check")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """`foundry3d data prepare`: a published data set as one safe archive for each split.
+
+    Attributes:
+        dataset: its name and the folder that holds it, e.g. `shapenetpart data`.
+        out: folder for the archives `NAME-SPLIT.npz`; none is ever overwritten.
+        splits: which splits; none named = all that are there.
+    """
+
+    dataset: tuple[str, ...] = ()
+    out: str = "prepared"
+    splits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _name_and_folder(self.dataset, "prepare")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """`foundry3d data pack`: a large collection as tar shards that training streams.
+
+    Attributes:
+        source: an .npz archive, a folder of point-cloud files, or `procedural`.
+        out: folder for the shards and their index; must be empty or missing.
+        shard_clouds: clouds per shard.
+        clouds: number of built-in shapes, where `source` is `procedural`.
+        samples: points drawn from each mesh or built-in shape; files of points keep all of theirs.
+        seed: of built-in shapes, points drawn from meshes, and the order of the clouds.
+    """
+
+    source: str = "procedural"
+    out: str = "shards"
+    shard_clouds: int = 1000
+    clouds: int = 4000
+    samples: int = 8192
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive(self, "shard_clouds", "clouds", "samples")
+        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")

@@ -1,0 +1,201 @@
+"""Options of the commands that reproduce the paper: `suite`, `sweep gate` and `cost`."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from foundry3d.config.distillation import DistillConfig
+from foundry3d.config.downstream import ClassifyConfig, FewshotConfig, SegmentConfig
+from foundry3d.config.models import StudentOptions
+from foundry3d.config.pretraining import PretrainConfig
+from foundry3d.config.records import positive, require
+
+SUITES = (
+    "table2", "table3", "table4", "table5", "table8", "table9", "table10", "figure2", "figure4",
+)  # fmt: skip
+SUITE_TASKS = ("classify", "probe", "segment")
+UNFREEZE = ("start", "late", "never")
+_NAME = re.compile(r"[\w-]+")
+
+
+class Source(NamedTuple):
+    """The clouds of a column, as `data.train` and `data.test` take them."""
+
+    train: str
+    test: str
+
+
+def _pairs(words: tuple[str, ...], option: str) -> dict[str, str]:
+    """`NAME=VALUE` words as a dictionary."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        require(bool(equals and value), f"--{option} takes NAME=VALUE, got {word!r}")
+        require(
+            _NAME.fullmatch(name) is not None,
+            f"names of --{option} are letters, digits, - and _, got {name!r}",
+        )
+        require(name not in found, f"--{option} names {name} twice")
+        found[name] = value
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteConfig:
+    """`foundry3d suite`: all rows and columns of a table of the paper; finished cells are kept.
+
+    Attributes:
+        name: the table or figure: table2, table3, table4, table5, table8, table9, table10, figure2
+            or figure4.
+        teacher: a saved teacher (folder), or `pretrain`, which first trains one by the options of
+            `pretrain`.
+        out: folder for models, runs, `results.jsonl` and the tables; several tables may share it.
+        data: one column per `NAME=TRAIN,TEST`. The paper's columns are mn40, oo3d, sonn-obj-bg,
+            sonn-obj-only, sonn-pb, sn55 and snp; other names are columns without published
+            figures. Published data sets and `procedural` need no `,TEST`.
+        tasks: `NAME=TASK` for columns that are measured in another way than in the paper:
+            classify, probe or segment.
+        models: `MODEL=FOLDER` for models that exist already, e.g. `s16=runs/s16/model`.
+        seeds: of the fine-tuning runs; mean and deviation are taken over them.
+        unfreeze: when the encoders of students start to train in fine-tuning: start, late (after
+            two thirds of the epochs) or never; none named = as in the paper, which averages over
+            all three (segmentation: start and never).
+        only: run only these rows and columns; none named = all.
+        workers: processes that each run one cell at a time on one thread; 1 = run all cells in
+            this process, 0 = one process per processor.
+        render: run nothing, write the tables from the rows that exist.
+        as_published: fine-tune the paper's columns by their published protocols, whose settings
+            replace those of `classify` and `segment`.
+        pretrain: the teacher, where `teacher` is `pretrain`; and Point-JEPA with supertokens.
+        distill: the students, including those made by token reducers.
+        classify: fine-tuned classification; its data gives the points and the held-out share.
+        segment: fine-tuned part segmentation, likewise.
+        fewshot: episodes, likewise.
+    """
+
+    name: str = "table5"
+    teacher: str = ""
+    out: str = "runs/suite"
+    data: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    unfreeze: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    workers: int = 1
+    render: bool = False
+    as_published: bool = False
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    classify: ClassifyConfig = field(default_factory=ClassifyConfig)
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
+    fewshot: FewshotConfig = field(default_factory=lambda: FewshotConfig(mode="finetune"))
+
+    def __post_init__(self) -> None:
+        require(self.name in SUITES, f"no suite {self.name!r}; known are {', '.join(SUITES)}")
+        require(bool(self.teacher), "name a saved teacher with --teacher, or --teacher pretrain")
+        require(
+            bool(self.sources) or self.name == "table8", "name data with --data NAME=TRAIN,TEST"
+        )
+        unknown = sorted(set(self.chosen_tasks) - set(self.sources))
+        require(not unknown, f"--tasks names {', '.join(unknown)}, which --data does not")
+        for task in self.chosen_tasks.values():
+            require(task in SUITE_TASKS, f"a task is one of {', '.join(SUITE_TASKS)}; got {task!r}")
+        require(
+            set(self.unfreeze) <= set(UNFREEZE),
+            f"unfreeze takes {', '.join(UNFREEZE)}; got {', '.join(self.unfreeze)}",
+        )
+        require(
+            len(self.seeds) > 0
+            and min(self.seeds) >= 0
+            and len(set(self.seeds)) == len(self.seeds),
+            f"seeds are one or more different numbers from 0, got {self.seeds}",
+        )
+        require(self.workers >= 0, f"workers must not be negative, got {self.workers}")
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The clouds of each column."""
+        found = {name: text.partition(",") for name, text in _pairs(self.data, "data").items()}
+        return {name: Source(train, test or train) for name, (train, _, test) in found.items()}
+
+    @property
+    def chosen_tasks(self) -> dict[str, str]:
+        """The tasks that were named, by column."""
+        return _pairs(self.tasks, "tasks")
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Folders of the models that exist already, by name."""
+        return _pairs(self.models, "models")
+
+
+EXPONENTS = (*range(-15, 2), -11.75, -11.5, -11.25, -10.75, -10.5, -10.25)
+LAMBDAS = (0.0, *sorted([*(10.0**i for i in EXPONENTS), 2.0]))
+"""The values of Table 15."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """`foundry3d sweep gate`: one gated student per lambda, each probed; finished runs are kept.
+
+    Attributes:
+        out: folder for the runs, `results.jsonl` and the pictures.
+        gate_lambdas: weights of the gate's regulariser.
+        frozen: whether the encoder stays frozen; true and false for the paper's Table 12.
+        gate_decay: whether weight decay acts on the gate; true and false for both.
+        distill: all other options of a run; its data also serves the probe.
+    """
+
+    out: str = "runs/sweep"
+    gate_lambdas: tuple[float, ...] = LAMBDAS
+    frozen: tuple[bool, ...] = (True, False)
+    gate_decay: tuple[bool, ...] = (False,)
+    distill: DistillConfig = field(
+        default_factory=lambda: DistillConfig(student=StudentOptions(gate=True, gate_through=False))
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.gate_lambdas) > 0 and all(0 <= x < math.inf for x in self.gate_lambdas),
+            f"gate_lambdas are finite and not negative, at least one, got {self.gate_lambdas}",
+        )
+        require(self.distill.student.gate, "a sweep of the gate needs distill.student.gate")
+        require(
+            bool(self.frozen and self.gate_decay),
+            "frozen and gate_decay need at least one value each",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostConfig:
+    """`foundry3d cost`: MACs, FLOPs and parameters, counted on the real modules.
+
+    Attributes:
+        paper: compare our counts with every row of the paper's cost tables.
+        formula: compare the counts of one cloud with the closed forms of Table 1 and Appendix C.
+        merged: with formula: tokens per cloud that the gated student merges; null = half.
+        model: a saved model (folder) or a preset (vit_t, vit_s, vit_b; random weights).
+        supertokens: with a preset: also count its students with these numbers of supertokens.
+        batch_size: clouds per forward pass.
+        results: JSON-lines file that the rows are added to; null = only shown.
+    """
+
+    paper: bool = False
+    formula: bool = False
+    merged: int | None = None
+    model: str = "vit_s"
+    supertokens: tuple[int, ...] = (16, 8, 4, 2, 1)
+    batch_size: int = 64
+    results: str | None = None
+
+    def __post_init__(self) -> None:
+        positive(self, "batch_size")
+        require(not (self.paper and self.formula), "choose one of --paper and --formula")
+        require(
+            self.merged is None or (self.formula and self.merged >= 0),
+            f"merged goes with --formula and must not be negative, got {self.merged}",
+        )
