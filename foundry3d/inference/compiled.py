@@ -2,8 +2,9 @@
 
 The algebra is exact (`docs/method.md`, "Merged algebra at inference"): BatchNorm is folded into
 the layer before it, activations are fused into the layers they follow, and the tokenizer's layers
-are merged where nothing nonlinear stands between them. Groups go through the tokenizer, and clouds through the encoder, in pieces whose temporaries
-stay within `MOST_BYTES`, so that they stay in the processor's cache.
+are merged where nothing nonlinear stands between them. Groups go through the tokenizer, and clouds
+through the encoder, in pieces whose temporaries stay within `MOST_BYTES`, so that they stay in the
+processor's cache.
 """
 
 from __future__ import annotations
