@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -161,9 +161,7 @@ def _encode(
     try:
         scene: Scene = group_scene(model, points, points_per_token=config.points_per_token)
         if config.windows is not None:
-            return encode_windows(
-                model, scene, config.windows, fit=fit, budget=budget, walk=walk
-            )
+            return encode_windows(model, scene, config.windows, fit=fit, budget=budget, walk=walk)
         larger = config.zoom or (zoom(scene.centers, model.shape.groups) if fit else 1.0)
         scene = replace(scene, scale=scene.scale * larger)
         return encode_scene(model, scene, budget=budget, walk=walk), larger

@@ -29,6 +29,7 @@ from foundry3d.geometry import Groups
 from foundry3d.heads.classifier import Classifier, Headed
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.models.backbone import require_teacher
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.report.rows import table
 from foundry3d.training.task import draw_budget, freeze
@@ -69,9 +70,7 @@ def answers(
         tokens = model.backbone.encode(groups, budget=budget, generator=generator)
         return model.head(tokens.pooled(), generator=generator)
     assert isinstance(model, Segmenter)
-    states = model.backbone.block_features(
-        groups, model.blocks, budget=budget, generator=generator
-    )
+    states = model.backbone.block_features(groups, model.blocks, budget=budget, generator=generator)
     normed = torch.stack([F.layer_norm(state, state.shape[-1:]) for state in states])
     categories = labels if model.head.categories > 1 else labels * 0
     return model.head(points, groups.centers, normed.mean(dim=0), categories, generator)

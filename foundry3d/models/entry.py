@@ -84,9 +84,7 @@ class Compression:
         entered = side_by_side(compressed, *parts, width=plan.width, hide=plan.rows is None)
         return replace(entered, packed=plan.packed)
 
-    def restore(
-        self, tokens: Tensor, plan: Plan, entered: EncoderInput, encoded: Tensor
-    ) -> Tensor:
+    def restore(self, tokens: Tensor, plan: Plan, entered: EncoderInput, encoded: Tensor) -> Tensor:
         """Features (B, c, d): of merged tokens by the CAU (equation 5), of others their own row.
 
         Args:
@@ -300,7 +298,9 @@ def side_by_side(
     return EncoderInput(
         tokens=x if index is None else gather(x, index),
         positions=placed if index is None else gather(placed, index),
-        bias=key_bias(seen if index is None else seen.gather(1, index), x.dtype) if padded else None,
+        bias=key_bias(seen if index is None else seen.gather(1, index), x.dtype)
+        if padded
+        else None,
         used=used,
         supertokens=compressed.used.shape[1],
         total=seen.shape[1],
