@@ -15,18 +15,18 @@ def main(points: int = 1024) -> None:
     student = foundry3d.Student.from_teacher(teacher, supertokens=16, gate=True)
     with torch.inference_mode():
         for budget in (
-            {"token_budget": 64},  # nothing is merged: the teacher
-            {"token_budget": 32},  # exactly 32 tokens of every cloud enter the encoder
-            {"ratio": 0.5},  # tokens of a fusion probability above 0.5 are merged
-            {"supertokens": 4, "ratio": 0.0},  # all tokens in the first 4 supertokens
+            foundry3d.Budget(token_budget=64),  # nothing is merged: the teacher
+            foundry3d.Budget(token_budget=32),  # exactly 32 tokens of every cloud enter the encoder
+            foundry3d.Budget(ratio=0.5),  # tokens of a fusion probability above 0.5 are merged
+            foundry3d.Budget(supertokens=4, ratio=0.0),  # all tokens in the first 4 supertokens
         ):
-            tokens = student(batch, **budget)
+            tokens = student(batch, budget=budget)
             print(budget, "encoded", tokens.tokens_used.tolist(), tuple(tokens.features.shape))
         budget = student.budget_for(milliseconds=1000, points=points)
         print(
             "within a second, one cloud:",
             budget,
-            tuple(student(batch[:1], **budget).features.shape),
+            tuple(student(batch[:1], budget=budget).features.shape),
         )
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from foundry3d.models.backbone import Backbone as Backbone
     from foundry3d.models.backbone import Teacher as Teacher
     from foundry3d.models.backbone import Tokens as Tokens
+    from foundry3d.models.budget import Budget as Budget
     from foundry3d.models.student import Student as Student
     from foundry3d.training.distill import distill as distill
     from foundry3d.training.pretrain import pretrain as pretrain
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Backbone": "models.backbone",
     "BackboneConfig": "config",
+    "Budget": "models.budget",
     "InputError": "errors",
     "Student": "models.student",
     "StudentConfig": "config",

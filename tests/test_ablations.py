@@ -22,6 +22,7 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
 from foundry3d.evaluation.probe import extract
 from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.models.supertokens import CAU, DSO, SupertokenEncoder
 from foundry3d.paper.gate_sweep import held_out_losses
@@ -108,7 +109,7 @@ def test_new_parameters_learn(
 
 def test_soft_maps_are_softmax_and_learn_without_noise(teacher: Backbone, points: Tensor) -> None:
     student = made(teacher, soft_assignment=True)
-    tokens, positions = student.tokens(student.group(points))
+    tokens, positions = student.embed_groups(student.group(points))
     packed = student.dso(tokens, positions)
     expected = student.dso.logits(student.dso.norm(tokens)).softmax(dim=-1)
     assert torch.equal(packed.cam, expected)
@@ -128,7 +129,7 @@ def test_normed_outputs_are_normed(teacher: Backbone, points: Tensor) -> None:
 
 def test_learned_positions_are_added_to_the_means(teacher: Backbone, points: Tensor) -> None:
     plain, student = made(teacher), made(teacher, supertoken_positions=True)
-    tokens, positions = student.tokens(student.group(points))
+    tokens, positions = student.embed_groups(student.group(points))
     before = plain.dso(tokens, positions).positions
     after = student.dso(tokens, positions).positions
     torch.testing.assert_close(after, before + student.dso.positions)
@@ -207,7 +208,7 @@ def test_heads_choose_apart_and_all_of_them_learn(
 ) -> None:
     student = made(teacher, assignment_heads=4)
     output = student(points)
-    tokens, positions = student.tokens(student.group(points))
+    tokens, positions = student.embed_groups(student.group(points))
     packed = student.dso(tokens, positions)
     choices = packed.cam.argmax(-1)
     assert not torch.equal(choices[:, 0], choices[:, 1])
@@ -232,7 +233,7 @@ def test_students_of_several_heads_keep_the_symmetries(
     torch.testing.assert_close(
         student(points[:, order]).features, output.features, atol=1e-5, rtol=1e-5
     )
-    assert student(points, supertokens=2).assignment.max() < 2
+    assert student(points, budget=Budget(supertokens=2)).assignment.max() < 2
 
 
 def test_heads_that_do_not_fit_are_refused(teacher: Backbone) -> None:
@@ -258,14 +259,14 @@ def test_encoder_with_supertokens_is_the_student(teacher: Backbone, points: Tens
     for heads in (1, 3):
         student = made(teacher, assignment_heads=heads)
         groups = student.group(points)
-        features = parts_of(student)(*student.tokens(groups))
+        features = parts_of(student)(*student.embed_groups(groups))
         torch.testing.assert_close(features, student.encode(groups).features)
 
 
 def test_hidden_tokens_enter_no_supertoken(teacher: Backbone, points: Tensor) -> None:
     """Hiding is leaving out, and a token of weight two is that token twice."""
     student = made(teacher)
-    encoder, (tokens, positions) = parts_of(student), student.tokens(student.group(points))
+    encoder, (tokens, positions) = parts_of(student), student.embed_groups(student.group(points))
     bias = torch.zeros(4, 12)
     bias[:, 8:] = float("-inf")
     alone = encoder(tokens[:, :8], positions[:, :8])
@@ -296,7 +297,7 @@ def test_jepa_with_supertokens(teacher: Backbone, points: Tensor, generator) -> 
         assert float(student.get_parameter(name).grad.abs().max()) > 0
     groups = before.group(points)
     expected = F.layer_norm(before.encode(groups).features, (24,))
-    torch.testing.assert_close(jepa.target_features(*before.tokens(groups)), expected)
+    torch.testing.assert_close(jepa.target_features(*before.embed_groups(groups)), expected)
     names = [name for name, _ in jepa.target_encoder.named_parameters()]
     assert names == [n for n, _ in parts_of(student).named_parameters()]
     with torch.no_grad():

@@ -25,7 +25,7 @@ from foundry3d.heads.classifier import Classifier
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.inference.cost import count
 from foundry3d.models.backbone import Backbone
-from foundry3d.models.budget import Timing, candidates, choose
+from foundry3d.models.budget import Budget, Timing, candidates, choose
 from foundry3d.models.student import Budgeted, Student
 from foundry3d.paper.gate_sweep import correlations, sweep_gate
 from foundry3d.report.rows import read_rows
@@ -54,11 +54,12 @@ def data(tmp_path: Path) -> DataConfig:
 
 def test_budgeted_students_keep_their_budget(teacher: Backbone, points: torch.Tensor) -> None:
     student = Student.from_teacher(teacher, supertokens=4, gate=True)
-    at = Budgeted(student, token_budget=7)
-    assert torch.equal(at(points).features, student(points, token_budget=7).features)
+    at = Budgeted(student, Budget(token_budget=7))
+    expected = student(points, budget=Budget(token_budget=7))
+    assert torch.equal(at(points).features, expected.features)
     assert at(points).tokens_used.tolist() == [7] * 4
     with pytest.raises(InputError, match="token_budget"):
-        Budgeted(student, token_budget=2)
+        Budgeted(student, Budget(token_budget=2))
 
 
 def test_fewer_supertokens_cost_less(teacher: Backbone) -> None:
@@ -101,8 +102,9 @@ def test_distilled_with_drawn_budgets(teacher: Backbone, data: DataConfig, tmp_p
     assert fresh.gate is not None
     assert not torch.equal(student.gate.fc1.weight, fresh.gate.fc1.weight)
     clouds = torch.randn(3, 64, 3, generator=torch.Generator().manual_seed(1))
-    for call in ({"token_budget": 4}, {"token_budget": 12}, {"supertokens": 1, "ratio": 0.0}):
-        assert torch.isfinite(student(clouds, **call).features).all()
+    asked = Budget(token_budget=4), Budget(token_budget=12), Budget(supertokens=1, ratio=0.0)
+    for budget in asked:
+        assert torch.isfinite(student(clouds, budget=budget).features).all()
     loaded = checkpoint.load(tmp_path / "run" / "model")
     assert torch.equal(loaded(clouds).features, student(clouds).features)
 
@@ -163,7 +165,8 @@ def test_fine_tuned_models_are_tested_at_every_budget(
     )
     test = read_archive(str(data.test))
     points = normalise(torch.from_numpy(test.points.astype(np.float32)))
-    right = classes(points, token_budget=8).argmax(dim=1).numpy() == test.labels
+    eight = Budget(token_budget=8)
+    right = classes(points, budget=eight).argmax(dim=1).numpy() == test.labels
     assert row["score"] == pytest.approx(100 * right.mean(), abs=0.01)
     both = replace(data, train=str(tmp_path / "train.npz"), test=str(tmp_path / "test.npz"))
     (row,) = accuracy_over_budgets(
@@ -171,7 +174,7 @@ def test_fine_tuned_models_are_tested_at_every_budget(
             models=(str(tmp_path / "parts"),), out=str(tmp_path / "b"), data=both, **budget
         )
     )
-    found = parts.predict(points, torch.zeros(40, dtype=torch.int64), token_budget=8).numpy()
+    found = parts.predict(points, torch.zeros(40, dtype=torch.int64), budget=eight).numpy()
     truth = (test.points[..., 0] > 0).astype(int)
     ious = [
         np.mean([(p & t).sum() / max((p | t).sum(), 1) for p, t in ((f, y), (1 - f, 1 - y))])
@@ -246,7 +249,7 @@ def test_bad_options_end_with_2(words: list[str], capsys: pytest.CaptureFixture[
 
 def test_limit_picks_the_largest_budget_that_keeps_it() -> None:
     timings = [
-        Timing({"supertokens": s}, s, ms) for s, ms in ((1, 2.0), (2, 2.5), (4, 4.0), (8, 3.5))
+        Timing(Budget(supertokens=s), s, ms) for s, ms in ((1, 2.0), (2, 2.5), (4, 4.0), (8, 3.5))
     ]
     assert choose(timings, 4.0).tokens == 8
     assert choose(timings, 3.0).tokens == 2
@@ -262,9 +265,9 @@ def test_candidates_reach_from_one_supertoken_to_all_tokens(
     found = candidates(12, 4, gated=True)
     assert [t.tokens for t in found] == [1, 2, 4, 5, 7, 8, 9, 11, 12]
     for timing in found:
-        assert int(student(points, **timing.budget).tokens_used.max()) <= timing.tokens
+        assert int(student(points, budget=timing.budget).tokens_used.max()) <= timing.tokens
     assert [t.budget for t in candidates(12, 4, gated=False)] == [
-        {"supertokens": s} for s in (1, 2, 4)
+        Budget(supertokens=s) for s in (1, 2, 4)
     ]
 
 
@@ -272,10 +275,12 @@ def test_budget_for_a_time(teacher: Backbone, points: torch.Tensor) -> None:
     """With all the time in the world nothing is merged; with none there is no answer."""
     student = Student.from_teacher(teacher, supertokens=4, gate=True)
     best = student.budget_for(milliseconds=1e6, points=96, repeats=1)
-    assert best == {"supertokens": 4, "token_budget": 12}
-    assert torch.allclose(student(points, **best).features, teacher(points).features, atol=1e-5)
+    assert best == Budget(supertokens=4, token_budget=12)
+    assert repr(best) == "Budget(token_budget=12, supertokens=4)"
+    whole = student(points, budget=best).features
+    assert torch.allclose(whole, teacher(points).features, atol=1e-5)
     plain = Student.from_teacher(teacher, supertokens=4)
-    assert plain.budget_for(milliseconds=1e6, points=96, repeats=1) == {"supertokens": 4}
+    assert plain.budget_for(milliseconds=1e6, points=96, repeats=1) == Budget(supertokens=4)
     with pytest.raises(ValueError, match="quickest"):
         student.budget_for(milliseconds=1e-6, points=96, repeats=1)
 

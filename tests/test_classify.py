@@ -33,6 +33,7 @@ from foundry3d.evaluation.classify import ClassifyTask, accuracies, classify, vo
 from foundry3d.evaluation.finetune import Evaluation, FinetuneTask, start_model
 from foundry3d.heads.classifier import ClassHead, Classifier, Inner, reshaped
 from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 
 TRAIN = TrainConfig(epochs=2, batch_size=16, warmup_epochs=1, clip=10.0, lr=3e-3, accelerator="cpu")
@@ -141,8 +142,9 @@ def test_budgets_reach_the_student(teacher: Backbone, points: torch.Tensor) -> N
         student.dso.key.weight.mul_(20)
     assert int(student(points).assignment.max()) >= 2
     made = Classifier.from_model(student, NAMES, head=HeadConfig(hidden=()), generator=generator)
-    expected = made.head(student(points, supertokens=2).pooled())
-    torch.testing.assert_close(made(points, supertokens=2), expected)
+    two = Budget(supertokens=2)
+    expected = made.head(student(points, budget=two).pooled())
+    torch.testing.assert_close(made(points, budget=two), expected)
     assert not torch.allclose(made(points), expected)
 
 

@@ -21,6 +21,7 @@ from foundry3d.heads.segmenter import Segmenter
 from foundry3d.inference import compiled, kernels
 from foundry3d.inference.cost import count
 from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 
 
@@ -58,10 +59,10 @@ def test_student_is_the_same_function(
     student = Student.from_teacher(teacher, supertokens=4, gate=gate, generator=generator)
     stirred(student, points, generator)
     cloud = CLOUDS[kind](points)
-    budget = {"token_budget": 8} if gate else {}
+    budget = Budget(token_budget=8) if gate else None
     fast = foundry3d.compile(student)
     with torch.no_grad():
-        wanted, found = student(cloud, **budget), fast(cloud, **budget)
+        wanted, found = student(cloud, budget=budget), fast(cloud, budget=budget)
     assert wanted.assignment is not None
     assert relative(found.features, wanted.features) < 1e-5
     assert torch.equal(found.assignment, wanted.assignment)

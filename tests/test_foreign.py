@@ -281,7 +281,7 @@ def test_outputs_are_those_of_the_reference(name: str, shared: Path) -> None:
     assert provenance["notices"] == []
     with torch.no_grad():
         groups = model.group(torch.from_numpy(arrays["points"]))
-        tokens, positions = model.tokens(groups)
+        tokens, positions = model.embed_groups(groups)
         results = {"tokens": tokens, "output": model.encode(groups).features}
         if "cls_output" in arrays:
             results["cls_output"] = model.encoder(*model.with_class(tokens, positions))[:, 0]
@@ -684,7 +684,7 @@ def test_the_class_token_takes_part_and_is_not_returned(points: torch.Tensor) ->
     assert output.features.shape == (4, 12, 24)
     assert output.tokens_used.tolist() == [13] * 4
     groups = model.group(points)
-    assert not torch.allclose(output.features, model.encoder(*model.tokens(groups)))
+    assert not torch.allclose(output.features, model.encoder(*model.embed_groups(groups)))
 
 
 def test_the_class_token_stays_when_tokens_are_dropped(points: torch.Tensor) -> None:

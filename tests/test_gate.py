@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,6 @@ from conftest import TINY
 
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget, draw_merged, draw_supertokens
-from foundry3d.models.entry import enter_dense
 from foundry3d.models.gate import Gate, by_probability, fill_budget, relative, selection
 from foundry3d.models.student import Student
 
@@ -35,7 +35,7 @@ def test_gate_by_hand(generator: torch.Generator) -> None:
 
 def test_every_budget_is_met_exactly(student: Student, points: torch.Tensor) -> None:
     for budget in range(S, C + 1):
-        output = student(points, token_budget=budget)
+        output = student(points, budget=Budget(token_budget=budget))
         assert output.tokens_used.tolist() == [budget] * len(points)
         merged = (output.assignment >= 0).sum(dim=1)
         used = torch.tensor([len(set(row.tolist()) - {-1}) for row in output.assignment])
@@ -59,10 +59,36 @@ def test_budget_is_the_fewest_merges_that_fit(generator: torch.Generator) -> Non
             assert len(set(row[:found])) + tokens - found == budget
 
 
+def test_fewer_tokens_merge_at_larger_budgets(student: Student, points: torch.Tensor) -> None:
+    """The set of merged tokens only grows as the budget shrinks, and so with the threshold."""
+    before = torch.zeros(len(points), C, dtype=torch.bool)
+    for budget in [Budget(token_budget=b) for b in range(C, S - 1, -1)]:
+        merged = student(points, budget=budget).assignment >= 0
+        assert (merged | ~before).all()
+        before = merged
+    assert before.any()
+    before = torch.zeros_like(before)
+    for budget in [Budget(ratio=r) for r in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)]:
+        merged = student(points, budget=budget).assignment >= 0
+        assert (merged | ~before).all()
+        before = merged
+    assert before.all()
+
+
+def test_a_number_of_merges_is_a_number_for_each_cloud(
+    student: Student, points: torch.Tensor
+) -> None:
+    for count in (0, 5, C):
+        one = student(points, budget=Budget(merged=count))
+        each = student(points, budget=Budget(merged=torch.full((len(points),), count)))
+        assert torch.equal(one.features, each.features)
+        assert ((one.assignment >= 0).sum(dim=1) == count).all()
+
+
 def test_all_tokens_is_the_teacher(
     student: Student, teacher: Backbone, points: torch.Tensor
 ) -> None:
-    output = student(points, token_budget=C)
+    output = student(points, budget=Budget(token_budget=C))
     assert (output.assignment == -1).all()
     assert torch.allclose(output.features, teacher(points).features, atol=1e-5)
 
@@ -71,37 +97,42 @@ def test_nothing_kept_is_the_gateless_student(student: Student, points: torch.Te
     plain = Student.from_teacher(Backbone(TINY), supertokens=S).eval()
     weights = {k: v for k, v in student.state_dict().items() if not k.startswith("gate.")}
     plain.load_state_dict(weights)
-    expected, output = plain(points), student(points, ratio=0)
+    expected, output = plain(points), student(points, budget=Budget(ratio=0))
     assert torch.allclose(output.features, expected.features, atol=1e-5)
     assert torch.equal(output.assignment, expected.assignment)
     assert torch.equal(output.tokens_used, expected.tokens_used)
-    nested = student(points, ratio=0, supertokens=2)
-    assert torch.allclose(nested.features, plain(points, supertokens=2).features, atol=1e-5)
+    nested = student(points, budget=Budget(ratio=0, supertokens=2))
+    expected = plain(points, budget=Budget(supertokens=2))
+    assert torch.allclose(nested.features, expected.features, atol=1e-5)
     assert nested.assignment.max() < 2
 
 
-@pytest.mark.parametrize("budget", [{"ratio": 0.4}, {"ratio": 0.6}, {"token_budget": 7}, {}])
+@pytest.mark.parametrize(
+    "budget",
+    [Budget(ratio=0.4), Budget(ratio=0.6), Budget(token_budget=7), Budget(merged=5), Budget()],
+    ids=str,
+)
 def test_packed_padded_and_one_by_one_agree(
-    student: Student, points: torch.Tensor, budget: dict
+    student: Student, points: torch.Tensor, budget: Budget
 ) -> None:
-    padded, packed = student(points, **budget), student(points, **budget, packed=True)
+    padded, packed = (student(points, budget=replace(budget, packed=p)) for p in (False, True))
     assert torch.allclose(padded.features, packed.features, atol=1e-5)
     for i in range(len(points)):
-        alone = student(points[i : i + 1], **budget)
+        alone = student(points[i : i + 1], budget=budget)
         assert torch.allclose(alone.features[0], padded.features[i], atol=1e-5)
         assert alone.tokens_used[0] == padded.tokens_used[i]
 
 
 def test_ratios_leave_ragged_batches(student: Student, points: torch.Tensor) -> None:
     """The test above is only about raggedness if the clouds really differ."""
-    counts = {student(points, ratio=r).tokens_used.unique().numel() for r in (0.4, 0.5, 0.6)}
-    assert max(counts) > 1
+    used = [student(points, budget=Budget(ratio=r)).tokens_used for r in (0.4, 0.5, 0.6)]
+    assert max(clouds.unique().numel() for clouds in used) > 1
 
 
 def test_threshold_is_strict(student: Student, points: torch.Tensor) -> None:
     probability = student(points).probability
     threshold = float(probability[0].sort().values[5].detach())
-    output = student(points, ratio=threshold)
+    output = student(points, budget=Budget(ratio=threshold))
     assert torch.equal(output.assignment >= 0, probability > threshold)
 
 
@@ -110,34 +141,28 @@ def test_training_form_agrees_with_inference(
     student: Student, points: torch.Tensor, ratio: float
 ) -> None:
     """Without noise the dense form with its straight-through weights is the same function."""
-    groups = student.group(points)
-    tokens, positions = student.tokens(groups)
-    entry = enter_dense(
-        student.dso,
-        student.cau,
-        tokens,
-        positions,
-        student.gate(tokens),
-        Budget(ratio=ratio),
-        ratio=0.5,
-        through=True,
-        generator=None,
-    )
-    dense = student.output(entry.restore(student._encoded(entry, None)[-1]))
-    sparse = student(points, ratio=ratio)
+    tokens, positions = student.embed_groups(student.group(points))
+    compression = student.compression
+    plan = compression.plan_training(tokens, Budget(ratio=ratio), None)
+    entered = compression.enter(tokens, positions, plan)
+    assert entered.tokens.shape[1] == S + C  # nothing is left out
+    encoded = entered.encode(student.encoder)
+    dense = student.output(compression.restore(tokens, plan, entered, encoded))
+    sparse = student(points, budget=Budget(ratio=ratio))
     assert torch.allclose(dense, sparse.features, atol=1e-5)
-    assert torch.equal(entry.used, sparse.tokens_used)
-    assert torch.equal(entry.assignment, sparse.assignment)
+    assert torch.equal(entered.used, sparse.tokens_used)
+    assert torch.equal(plan.assignment, sparse.assignment)
 
 
 def test_blocks_end_where_encode_does(student: Student, points: torch.Tensor) -> None:
     """The CAU of the normed last block is what encode returns; earlier blocks differ."""
     groups = student.group(points)
-    for budget in ({}, {"token_budget": 6}, {"ratio": 0.5}):
-        blocks = student.block_features(groups, range(TINY.depth), **budget)
+    for budget in (None, Budget(token_budget=6), Budget(ratio=0.5)):
+        blocks = student.block_features(groups, range(TINY.depth), budget=budget)
         assert [tuple(b.shape) for b in blocks] == [(4, C, TINY.dim)] * TINY.depth
         student.encoder.norm, norm = torch.nn.Identity(), student.encoder.norm
-        assert torch.allclose(student.encode(groups, **budget).features, blocks[-1], atol=1e-6)
+        encoded = student.encode(groups, budget=budget)
+        assert torch.allclose(encoded.features, blocks[-1], atol=1e-6)
         student.encoder.norm = norm
 
 
@@ -168,7 +193,7 @@ def test_loss_reaches_the_gate_only_if_asked(
     student = Student.from_teacher(teacher, supertokens=S, gate=True, gate_through=through)
     student.train()
     merged = torch.tensor([0, 5, 9, 12])
-    output = student(points, merged=merged, generator=generator)
+    output = student(points, budget=Budget(merged=merged), generator=generator)
     assert torch.equal((output.assignment >= 0).sum(dim=1), merged)
     (output.features**2).mean().backward()
     gradient = student.gate.fc1.weight.grad
@@ -201,30 +226,33 @@ BAD = [
     {"token_budget": True},
     {"supertokens": 0},
     {"supertokens": S + 1},
+    {"merged": -1},
+    {"merged": C + 1},
     {"ratio": 0.5, "token_budget": 6},
+    {"token_budget": 6, "merged": 3},
 ]
 
 
 @pytest.mark.parametrize("budget", BAD, ids=str)
 def test_bad_budgets(student: Student, points: torch.Tensor, budget: dict) -> None:
     with pytest.raises(ValueError, match=r"must|give one") as found:
-        student(points, **budget)
+        student(points, budget=Budget(**budget))
     assert "\n" not in str(found.value)
 
 
 def test_budgets_need_a_gate(teacher: Backbone, points: torch.Tensor) -> None:
     plain = Student.from_teacher(teacher, supertokens=S)
-    for budget in ({"ratio": 0.5}, {"token_budget": 8}):
+    for budget in (Budget(ratio=0.5), Budget(token_budget=8), Budget(merged=3)):
         with pytest.raises(ValueError, match="gate"):
-            plain(points, **budget)
+            plain(points, budget=budget)
         with pytest.raises(ValueError, match="teacher"):
-            teacher(points, **budget)
-    assert plain(points, supertokens=2).assignment.max() < 2
+            teacher(points, budget=budget)
+    assert plain(points, budget=Budget(supertokens=2)).assignment.max() < 2
+    assert torch.equal(teacher(points, budget=Budget()).features, teacher(points).features)
 
 
 def test_order_of_clouds_does_not_matter(student: Student, points: torch.Tensor) -> None:
     for order in itertools.islice(itertools.permutations(range(4)), 1, 6, 2):
-        mixed = student(points[list(order)], ratio=0.5)
-        assert torch.allclose(
-            mixed.features, student(points, ratio=0.5).features[list(order)], atol=1e-5
-        )
+        mixed = student(points[list(order)], budget=Budget(ratio=0.5))
+        expected = student(points, budget=Budget(ratio=0.5)).features[list(order)]
+        assert torch.allclose(mixed.features, expected, atol=1e-5)

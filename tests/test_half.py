@@ -12,6 +12,7 @@ from foundry3d.config import ReductionConfig
 from foundry3d.heads.classifier import Classifier
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import Budget
 from foundry3d.models.gate import Gate, by_probability
 from foundry3d.models.student import Student
 from foundry3d.models.upsample import FeatureUpsampling
@@ -47,33 +48,33 @@ def test_a_teacher_agrees(teacher: Backbone, points: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "budget"),
     [
-        ({}, {}),
-        ({"soft_assignment": True}, {}),
-        ({"assignment_heads": 2}, {}),
-        ({"dim": 12, "heads": 2}, {}),
-        ({"gate": True}, {}),
-        ({"gate": True}, {"ratio": 0.5}),
-        ({"gate": True}, {"ratio": 0.5, "packed": True}),
-        ({"gate": True}, {"token_budget": 8}),
-        ({"gate": True}, {"token_budget": 12}),
+        ({}, Budget()),
+        ({"soft_assignment": True}, Budget()),
+        ({"assignment_heads": 2}, Budget()),
+        ({"dim": 12, "heads": 2}, Budget()),
+        ({"gate": True}, Budget()),
+        ({"gate": True}, Budget(ratio=0.5)),
+        ({"gate": True}, Budget(ratio=0.5, packed=True)),
+        ({"gate": True}, Budget(token_budget=8)),
+        ({"gate": True}, Budget(token_budget=12)),
     ],
     ids=str,
 )
 def test_students_agree(
-    teacher: Backbone, generator: torch.Generator, options: dict[str, Any], budget: dict[str, Any]
+    teacher: Backbone, generator: torch.Generator, options: dict[str, Any], budget: Budget
 ) -> None:
     """Of the clouds whose tokens choose the same supertokens, and those are most."""
     points = torch.randn(24, 96, 3, generator=generator)
     made = Student.from_teacher(teacher, supertokens=4, generator=generator, **options)
     student = spread_out(made, points)
     half = copy.deepcopy(student).to(torch.bfloat16)
-    full, found = student(points, **budget), half(points, **budget)
+    full, found = student(points, budget=budget), half(points, budget=budget)
     assert found.features.dtype == torch.bfloat16
     same = (found.assignment == full.assignment).all(dim=1)
     assert same.float().mean() > 0.75
     assert apart(found.features, full.features)[same].max() < 8 * EPS
-    if budget.get("token_budget"):
-        assert found.tokens_used.tolist() == [budget["token_budget"]] * len(points)
+    if budget.token_budget is not None:
+        assert found.tokens_used.tolist() == [budget.token_budget] * len(points)
     if found.probability is not None and full.probability is not None:
         assert found.probability.dtype == torch.float32
         assert (found.probability - full.probability).abs().max() < 8 * EPS
@@ -117,7 +118,8 @@ def test_training_in_half_reaches_every_weight(
     student = Student.from_teacher(teacher, supertokens=4, gate=True, generator=generator)
     student = spread_out(student, points).to(torch.bfloat16).train()
     merged = torch.tensor([0, 5, 9, 12])
-    student(points, merged=merged, generator=generator).features.float().square().mean().backward()
+    found = student(points, budget=Budget(merged=merged), generator=generator)
+    found.features.float().square().mean().backward()
     for name, weight in student.named_parameters():
         assert weight.grad is not None and bool(weight.grad.isfinite().all()), name
         assert float(weight.grad.abs().max()) > 0, name

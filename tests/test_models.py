@@ -75,7 +75,7 @@ def test_same_seed_same_student(teacher: Backbone) -> None:
 
 def test_masked_equals_dropped_supertokens(teacher: Backbone, points: torch.Tensor) -> None:
     student = Student.from_teacher(teacher, supertokens=9)
-    tokens, positions = student.tokens(student.group(points))
+    tokens, positions = student.embed_groups(student.group(points))
     packed = student.dso(tokens, positions)
     assert not packed.used.all()
     masked = student.encoder(
@@ -110,6 +110,28 @@ def test_dso_means_are_plain_means(generator: torch.Generator) -> None:
                 torch.testing.assert_close(packed.supertokens[b, i], expected)
                 torch.testing.assert_close(packed.positions[b, i], positions[b, mine].mean(0))
     assert torch.equal(packed.cam.sum(-1), torch.ones(3, 10))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_dso_conserves_the_sum_of_all_values(
+    generator: torch.Generator, heads: int, soft: bool
+) -> None:
+    """Means times counts, over all supertokens, are the values and positions of all tokens."""
+    dso = DSO(8, 5, heads=heads, soft=soft).eval()
+    with torch.no_grad():
+        dso.out.weight.copy_(torch.eye(8))
+        dso.out.bias.zero_()
+    tokens, positions = torch.randn(2, 3, 10, 8, generator=generator).unbind(0)
+    packed = dso(tokens, positions)
+    maps = packed.cam if heads > 1 else packed.cam[:, None]
+    counts = maps.sum(dim=2)  # of every head and supertoken
+    torch.testing.assert_close(counts.sum(dim=2), torch.full((3, heads), 10.0))
+    slices = packed.supertokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    total = (counts[..., None] * slices).sum(dim=2).flatten(1)
+    torch.testing.assert_close(total, dso.value(dso.norm(tokens)).sum(dim=1))
+    placed = (counts.sum(dim=1)[..., None] * packed.positions).sum(dim=1)
+    torch.testing.assert_close(placed, heads * positions.sum(dim=1))
 
 
 def test_gumbel_draws_per_cloud_and_carries_gradients(generator: torch.Generator) -> None:
@@ -158,7 +180,7 @@ def test_tokens_ignore_translation_and_assignment_follows(
     student = Student.from_teacher(teacher, supertokens=4)
     here, there = student.group(points), student.group(points + 0.5)
     torch.testing.assert_close(
-        student.tokens(here)[0], student.tokens(there)[0], atol=1e-4, rtol=1e-4
+        student.embed_groups(here)[0], student.embed_groups(there)[0], atol=1e-4, rtol=1e-4
     )
     assert torch.equal(student.encode(here).assignment, student.encode(there).assignment)
     assert not torch.allclose(student.encode(here).features, student.encode(there).features)
@@ -266,7 +288,7 @@ def test_point_jepa_reference(shared) -> None:
     points = torch.from_numpy(found["points"])
     groups = model.group(points)
     assert np.array_equal(groups.centers.numpy(), found["centers"])
-    tokens, positions = model.tokens(groups)
+    tokens, positions = model.embed_groups(groups)
     states = model.encoder.states(tokens, positions)
     for ours, name in ((tokens, "tokens"), (positions, "pos"), (model(points).features, "output")):
         np.testing.assert_allclose(ours.detach().numpy(), found[name], atol=1e-5)

@@ -16,28 +16,29 @@ from foundry3d.baselines.merged import Merged
 from foundry3d.config import ReductionConfig
 from foundry3d.geometry import backends, ops
 from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.models.upsample import FeatureUpsampling
 
 STUDENTS = [
-    ({}, {}),
-    ({}, {"supertokens": 2}),
-    ({"soft_assignment": True}, {}),
-    ({"assignment_heads": 2}, {}),
-    ({"dim": 12, "heads": 2}, {}),
-    ({"gate": True}, {"token_budget": 8}),
-    ({"gate": True}, {"token_budget": 12}),
-    ({"gate": True}, {"token_budget": 4, "supertokens": 3}),
+    ({}, Budget()),
+    ({}, Budget(supertokens=2)),
+    ({"soft_assignment": True}, Budget()),
+    ({"assignment_heads": 2}, Budget()),
+    ({"dim": 12, "heads": 2}, Budget()),
+    ({"gate": True}, Budget(token_budget=8)),
+    ({"gate": True}, Budget(token_budget=12)),
+    ({"gate": True}, Budget(token_budget=4, supertokens=3)),
 ]
 
 
 @pytest.mark.parametrize(("options", "budget"), STUDENTS, ids=str)
 def test_students_need_no_numbers(
-    teacher: Backbone, points: Tensor, options: dict[str, Any], budget: dict[str, Any]
+    teacher: Backbone, points: Tensor, options: dict[str, Any], budget: Budget
 ) -> None:
     student = Student.from_teacher(teacher, supertokens=4, **options).to("meta")
     for model in (student, foundry3d.compile(student), foundry3d.compile(student, "bf16")):
-        tokens = model(points.to("meta"), **budget)
+        tokens = model(points.to("meta"), budget=budget)
         assert tokens.features.is_meta
         assert tokens.features.shape == (4, 12, 24)
         assert tokens.tokens_used.shape == (4,)
@@ -58,7 +59,7 @@ def test_thresholds_do_need_them(teacher: Backbone, points: Tensor) -> None:
     """How many tokens pass a threshold decides shapes; the tests above could otherwise not fail."""
     student = Student.from_teacher(teacher, supertokens=4, gate=True).to("meta")
     with pytest.raises(RuntimeError, match="meta"):
-        student(points.to("meta"), ratio=0.5)
+        student(points.to("meta"), budget=Budget(ratio=0.5))
     with pytest.raises(RuntimeError, match="meta"):
         bool(points.to("meta").isfinite().all())
 
@@ -96,15 +97,17 @@ def test_cuda_is_not_waited_for(
     points: Tensor,
     strict: Callable[[str], None],
     options: dict[str, Any],
-    budget: dict[str, Any],
+    budget: Budget,
     precision: Literal["fp32", "bf16"],
 ) -> None:
     student = Student.from_teacher(teacher, supertokens=4, **options).cuda()
     there, models = points.cuda(), [student, foundry3d.compile(student, precision)]
     with torch.inference_mode():
-        expected = [model(there, **budget).features for model in models]  # compiles the kernels
+        expected = [
+            model(there, budget=budget).features for model in models
+        ]  # compiles the kernels
         strict("error")
-        found = [model(there, **budget).features for model in models]
+        found = [model(there, budget=budget).features for model in models]
         strict("default")
     for own, other in zip(found, expected, strict=True):
         torch.testing.assert_close(own, other)

@@ -74,7 +74,7 @@ def test_jepa_targets_and_gradients(teacher: Backbone, points, generator) -> Non
     assert all(p.grad is None for p in jepa.target_encoder.parameters())
     assert teacher.tokenizer.lift.weight.grad is not None
     assert jepa.predictor.mask_token.grad is not None
-    tokens, positions = teacher.tokens(teacher.group(points))
+    tokens, positions = teacher.embed_groups(teacher.group(points))
     goal = jepa.target_features(tokens, positions)
     torch.testing.assert_close(goal.mean(-1), torch.zeros(4, 12), atol=1e-5, rtol=0)
     torch.testing.assert_close(goal.var(-1, correction=0), torch.ones(4, 12), atol=1e-3, rtol=0)

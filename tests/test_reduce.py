@@ -520,7 +520,7 @@ def test_unused_prototypes_do_not_matter(teacher: Backbone, points: Tensor, clas
 
 
 def test_prototypes_are_near_the_tokens_and_need_enough(teacher: Backbone, points: Tensor) -> None:
-    rows = teacher.tokens(teacher.group(points))[0].detach().flatten(0, 1)
+    rows = teacher.embed_groups(teacher.group(points))[0].detach().flatten(0, 1)
     spread = {}
     for s in (1, 8):
         found = fit_prototypes(teacher, points.split(2), s, seed=1)

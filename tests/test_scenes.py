@@ -24,6 +24,7 @@ from foundry3d.embed.files import embed
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_points
 from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.models.upsample import interpolate
 from foundry3d.report.scene_views import look
@@ -127,25 +128,26 @@ def test_streamed_student_is_the_student(
 @pytest.mark.parametrize("cloud", CLOUDS)
 @pytest.mark.parametrize(
     "budget",
-    [{}, {"ratio": 0.0}, {"ratio": 1.0}, {"token_budget": 43}, {"token_budget": 20},
-     {"token_budget": 6}, {"supertokens": 3, "token_budget": 9}],
+    [Budget(), Budget(ratio=0.0), Budget(ratio=1.0), Budget(token_budget=43),
+     Budget(token_budget=20), Budget(token_budget=6), Budget(supertokens=3, token_budget=9),
+     Budget(merged=17)],
     ids=str,
 )  # fmt: skip
 def test_streamed_gate_is_the_gate(
-    teacher: Backbone, generator: torch.Generator, tight: int, budget: dict, cloud: str
+    teacher: Backbone, generator: torch.Generator, tight: int, budget: Budget, cloud: str
 ) -> None:
     model = student(teacher, generator, gate=True)
     scene = group_scene(model, CLOUDS[cloud])
-    found = encode_scene(model, scene, **budget)
+    found = encode_scene(model, scene, budget=budget)
     # One row more than tokens would be refused by the model, whose own c is smaller than a scene's
     with torch.no_grad():
-        plain = model.encode(whole(scene), **budget)
+        plain = model.encode(whole(scene), budget=budget)
     torch.testing.assert_close(found.features, plain.features, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.probability, plain.probability, rtol=1e-5, atol=1e-6)
     assert torch.equal(found.assignment, plain.assignment)
     assert torch.equal(found.tokens_used, plain.tokens_used)
-    if "token_budget" in budget:
-        assert found.tokens_used.item() == budget["token_budget"]
+    if budget.token_budget is not None:
+        assert found.tokens_used.item() == budget.token_budget
 
 
 def test_light_tokenizers_are_streamed(generator: torch.Generator) -> None:
@@ -164,9 +166,10 @@ def test_the_inference_form_is_read_alike(
 ) -> None:
     for model in (teacher, student(teacher, generator), student(teacher, generator, gate=True)):
         fast = foundry3d.compile(model, precision)
-        budget = {"token_budget": 20} if getattr(model, "gate", None) is not None else {}
+        gated = getattr(model, "gate", None) is not None
+        budget = Budget(token_budget=20) if gated else None
         scene = group_scene(model, plain(700))
-        slow, quick = encode_scene(model, scene, **budget), encode_scene(fast, scene, **budget)
+        slow, quick = (encode_scene(m, scene, budget=budget) for m in (model, fast))
         assert quick.features.dtype == torch.float32
         if precision == "fp32":
             torch.testing.assert_close(quick.features, slow.features, rtol=1e-4, atol=1e-5)
@@ -175,7 +178,8 @@ def test_the_inference_form_is_read_alike(
             error = (quick.features - slow.features).norm() / slow.features.norm()
             assert error < 0.25  # tokens between two supertokens may go to the other one
         assert torch.equal(slow.tokens_used, quick.tokens_used)
-        windows, _ = encode_windows(fast, scene, 12, **(budget and {"token_budget": 9}))
+        budget = Budget(token_budget=9) if gated else None
+        windows, _ = encode_windows(fast, scene, 12, budget=budget)
         assert windows.features.dtype == torch.float32 and bool(windows.features.isfinite().all())
 
 
@@ -217,9 +221,9 @@ def test_attention_is_refused_with_its_size(teacher: Backbone, generator: torch.
     with pytest.raises(InputError, match=r"100 tokens takes 120 kB .* windows \(--windows 12\)"):
         encode_scene(teacher, scene, most_attention=need.weights - 1)
     gated = student(teacher, generator, gate=True)
-    encode_scene(gated, scene, most_attention=need.weights // 9, token_budget=30)
+    encode_scene(gated, scene, most_attention=need.weights // 9, budget=Budget(token_budget=30))
     with pytest.raises(InputError, match="attention over 100 tokens"):
-        encode_scene(gated, scene, most_attention=need.weights // 9, ratio=1.0)
+        encode_scene(gated, scene, most_attention=need.weights // 9, budget=Budget(ratio=1.0))
     encode_scene(student(teacher, generator), scene, most_attention=1000)
     with pytest.raises(InputError, match="attention over 50 tokens"):
         encode_windows(teacher, scene, 50, most_attention=1000)
@@ -298,13 +302,13 @@ def test_each_window_is_a_cloud_of_its_own(
 ) -> None:
     for model in (teacher, student(teacher, generator), student(teacher, generator, gate=True)):
         scene = group_scene(model, plain(700))
-        budget = {"token_budget": 8} if getattr(model, "gate", None) is not None else {}
-        found, window = encode_windows(model, scene, 12, **budget)
+        budget = Budget(token_budget=8) if getattr(model, "gate", None) is not None else None
+        found, window = encode_windows(model, scene, 12, budget=budget)
         used = 0
         for i in range(int(window.max()) + 1):
             rows = (window[0] == i).nonzero()[:, 0][None]
             with torch.no_grad():
-                alone = model.encode(fitted(scene.groups(rows)), **budget)
+                alone = model.encode(fitted(scene.groups(rows)), budget=budget)
             torch.testing.assert_close(
                 found.features[0, rows[0]], alone.features[0], rtol=1e-5, atol=1e-5
             )
@@ -397,11 +401,12 @@ def test_what_is_refused(teacher: Backbone, generator: torch.Generator) -> None:
     with pytest.raises(InputError, match="NaN"):
         group_scene(teacher, plain(90) * torch.inf)
     with pytest.raises(InputError, match="budgets are for students"):
-        encode_scene(teacher, scene, token_budget=8)
+        encode_scene(teacher, scene, budget=Budget(token_budget=8))
     with pytest.raises(InputError, match="needs a student with a gate"):
-        encode_scene(student(teacher, generator), scene, token_budget=8)
+        encode_scene(student(teacher, generator), scene, budget=Budget(token_budget=8))
     with pytest.raises(InputError, match=r"in 6\.\.43"):
-        encode_scene(student(teacher, generator, gate=True), scene, token_budget=44)
+        gated = student(teacher, generator, gate=True)
+        encode_scene(gated, scene, budget=Budget(token_budget=44))
     with pytest.raises(InputError, match="at least 1 token"):
         encode_windows(teacher, scene, 0)
     merged = Merged.around(teacher, MergedConfig(backbone=TINY).reduction)

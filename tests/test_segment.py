@@ -25,6 +25,7 @@ from foundry3d.errors import InputError
 from foundry3d.evaluation.segment import SegmentTask, drawn, segment
 from foundry3d.heads.segmenter import PartHead, Segmenter, spread_blocks
 from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 
 HEAD = PartHeadConfig(upsampling=(12, 16), hidden=(20, 16), dropout=0.3, label_dim=8)
@@ -168,7 +169,7 @@ def test_saved_students_come_back_and_take_budgets(teacher, points, tmp_path) ->
     assert back.config == model.config
     assert torch.equal(back(points, categories), model(points, categories))
     assert torch.equal(back.predict(points, categories), model.predict(points, categories))
-    whole, fewer = (model(points, categories, supertokens=s) for s in (6, 1))
+    whole, fewer = (model(points, categories, budget=Budget(supertokens=s)) for s in (6, 1))
     assert torch.equal(whole, model(points, categories))
     assert not torch.allclose(fewer, whole)
     assert isinstance(load_backbone(tmp_path / "model"), Student)

@@ -6,7 +6,7 @@ Shapes: B clouds, N points, c tokens, s encoded tokens, d width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -23,27 +23,24 @@ from foundry3d.models.supertokens import key_bias
 from foundry3d.models.upsample import interpolate
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayeredGroups:
-    """The c groups of every cloud, and larger groups around the first s of their centers.
+class LayeredGroups(Groups):
+    """The c groups of every cloud, for which features are returned, and s larger ones to encode.
 
-    Attributes:
-        fine: c groups, those that features are returned for.
-        coarse: s groups, those that are encoded.
+    Args:
+        fine: c groups.
+        coarse: s groups around the first of their centers.
     """
 
-    fine: Groups
     coarse: Groups
 
-    @property
-    def centers(self) -> Tensor:
-        """(B, c, 3) of the fine groups."""
-        return self.fine.centers
+    def __new__(cls, fine: Groups, coarse: Groups) -> LayeredGroups:
+        """The fine groups, with the coarse ones as an attribute."""
+        made = super().__new__(cls, *fine)
+        made.coarse = coarse
+        return made
 
-    @property
-    def neighborhoods(self) -> Tensor:
-        """(B, c, k, 3) of the fine groups."""
-        return self.fine.neighborhoods
+    def __getnewargs__(self) -> tuple[Groups, Groups]:
+        return Groups(*self), self.coarse
 
 
 class FPSStudent(Wrapped):
@@ -94,11 +91,11 @@ class FPSStudent(Wrapped):
         fine, shape = self.backbone.group(points, generator=generator, drawn=drawn), self.shape
         shared = fine.centers[:, : shape.groups]
         coarse = group_at(points, shared, shape.group_size, radius=shape.radius)
-        return LayeredGroups(fine=fine, coarse=coarse)
+        return LayeredGroups(fine, coarse)
 
     def encode(
         self,
-        groups: Groups | LayeredGroups,
+        groups: Groups,
         *,
         budget: Budget | None = None,
         generator: torch.Generator | None = None,
@@ -117,7 +114,7 @@ class FPSStudent(Wrapped):
 
     def block_features(
         self,
-        groups: Groups | LayeredGroups,
+        groups: Groups,
         layers: Sequence[int],
         *,
         budget: Budget | None = None,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from foundry3d.errors import InputError
 from foundry3d.geometry import group_points
 from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.models.budget import Budget, refuse_budget
 from foundry3d.models.tokenizer import Tokenizer
 
 BATCHES = (64, 8, 1)
@@ -68,8 +69,9 @@ class PlainTeacher(nn.Module):
         self.tokenizer = PlainTokenizer(backbone.tokenizer).to(next(backbone.parameters()).device)
         self.eval()
 
-    def forward(self, points: Tensor) -> Tokens:
-        """Features of points (B, N, 3)."""
+    def forward(self, points: Tensor, *, budget: Budget | None = None) -> Tokens:
+        """Features of points (B, N, 3); a teacher takes no budget."""
+        refuse_budget(budget)
         own = self.backbone
         groups = group_points(
             points,
@@ -78,9 +80,8 @@ class PlainTeacher(nn.Module):
             radius=own.shape.radius,
             backend="torch",
         )
-        tokens = own.token_bridge(self.tokenizer(groups.neighborhoods))
-        positions = own.position_bridge(own.position(groups.centers))
-        features = own.encoder(*own.with_class(tokens, positions))
+        embedded = own.embed_groups(groups, self.tokenizer(groups.neighborhoods))
+        features = own.encoder(*own.with_class(*embedded))
         used = torch.full(features.shape[:1], features.shape[1], device=features.device)
         features = features[:, -groups.centers.shape[1] :]
         return Tokens(features=features, centers=groups.centers, tokens_used=used)

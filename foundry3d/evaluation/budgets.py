@@ -122,8 +122,10 @@ def one_row(
     """The result row of a model at a budget."""
     kind, value = asked
     inner = model.backbone if isinstance(model, Headed) else model
-    budget = budget_of(inner, kind, value) if isinstance(inner, Student) else None
-    at = inner if budget is None else Budgeted(inner, budget)
+    budget, at = None, inner
+    if isinstance(inner, Student):
+        budget = budget_of(inner, kind, value)
+        at = Budgeted(inner, budget)
     row: dict[str, Any] = {"model": name, "budget": kind, "value": value}
     exact = kind == "token_budget" and isinstance(inner, Student)
     row["encoded"] = value if exact else encoded_tokens(at, splits, data.points)

@@ -11,7 +11,7 @@ Shapes: B clouds, c tokens, k points a group, s supertokens, d width.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.errors import InputError
-from foundry3d.geometry import Groups, gather
+from foundry3d.geometry import Groups
 from foundry3d.inference.kernels import is_compiled
 from foundry3d.models.backbone import Backbone
-from foundry3d.models.entry import Plan, enter_planned
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.models.tokenizer import PointConv
 
@@ -169,7 +169,7 @@ def _counters(
         elif merged is not None or used is not None:
             raise InputError("merged and used are for students with a gate")
         elif isinstance(shapes, Student):
-            shapes.encode(groups, supertokens=supertokens)
+            shapes.encode(groups, budget=Budget(supertokens=supertokens))
         else:
             shapes.encode(groups)
     return counters
@@ -179,19 +179,14 @@ def _run_gated(
     student: Student, groups: Groups, merged: int, used: int | None, supertokens: int | None
 ) -> None:
     """Runs a gated student on shapes: what depends on data is given as numbers."""
+    compression, count = student.compression, groups.centers.shape[1]
     used = min(supertokens or student.config.supertokens, merged) if used is None else used
-    tokens, positions = student.tokens(groups)
-    assert student.gate is not None
-    probability = student.gate(tokens)
-    clouds, count = probability.shape
-    order = torch.empty(clouds, count, dtype=torch.int64, device="meta")
-    plan = Plan(order, order[:, 0], merged, used + count - merged)
-    normed, cam = student.dso.choose(gather(tokens, order[:, :merged]), count=supertokens)
-    entry = enter_planned(
-        student.dso, student.cau, tokens, positions, probability, plan, normed, cam
-    )
-    encoded = student.encoder(entry.tokens, entry.positions)
-    student.output(entry.restore(encoded))
+    tokens, positions = student.embed_groups(groups)
+    plan = compression.plan(tokens, Budget(merged=merged, supertokens=supertokens))
+    plan = replace(plan, width=used + count - merged)
+    entered = compression.enter(tokens, positions, plan)
+    encoded = entered.encode(student.encoder)
+    student.output(compression.restore(tokens, plan, entered, encoded))
 
 
 def encoder_cost(model: Backbone | Student, *, clouds: int, tokens: int) -> Cost:

@@ -56,7 +56,7 @@ def gumbel(logits: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def sliced(x: Tensor, heads: int) -> Tensor:
-    """Cut x (..., n, d) into a slice for every head (..., h, n, d/h); x itself for one head."""
+    """The slices of x (..., n, d) for every head (..., h, n, d/h); x itself for one head."""
     return x if heads == 1 else x.unflatten(-1, (heads, -1)).transpose(-3, -2)
 
 

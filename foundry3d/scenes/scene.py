@@ -1,18 +1,19 @@
-"""One large cloud through a model, in chunks of groups: a bounded memory that is stated beforehand.
+"""One large cloud through a model in chunks of groups, within an amount of memory known beforehand.
 
-A student's supertokens are means over the tokens that chose them, and its maps are linear, so they
-are summed chunk by chunk; its encoder sees the supertokens alone. What stays of a scene is its
-index and one row a token. The numbers are those of `model.encode` on all groups at once.
+A student's supertokens are means over the tokens that chose them, so they are summed chunk by
+chunk, and only they and the tokens that are not merged enter its encoder. The index of the groups
+and one row per token are kept for the whole scene. The result is that of `model.encode` on all
+groups at once.
 
-Shapes: N points, c tokens, k points a group, s supertokens, d width, h assignment heads, n tokens
-encoded, w tokens of a window.
+Shapes: N points, c tokens, k points per group, s supertokens, d width, h assignment heads, m merged
+tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,31 +28,31 @@ from foundry3d.geometry import (
     nearest_neighbors,
 )
 from foundry3d.models.backbone import Backbone, Tokens
-from foundry3d.models.budget import Budget
-from foundry3d.models.gate import by_probability, fill_budget
+from foundry3d.models.budget import Budget, refuse_budget
+from foundry3d.models.entry import Plan, side_by_side
 from foundry3d.models.student import Student
 from foundry3d.models.supertokens import Compressed
 from foundry3d.scenes.memory import MOST_ATTENTION, groups_at_once, require_attention
 
 SceneModel = Backbone | Student
 Walk = Callable[[Sequence[Tensor], str], Iterator[Tensor]]
-"""Walks over chunks of a stage that has a name, e.g. to tell of its progress."""
+"""Iterates over the chunks of a named stage, e.g. to report progress."""
 
 
 def quietly(chunks: Sequence[Tensor], doing: str) -> Iterator[Tensor]:
-    """The walk that tells nothing."""
+    """Iterates without reporting progress."""
     return iter(chunks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The groups of one large cloud, as indices: neighbourhoods are gathered where they are used.
+    """The groups of one large cloud as indices; neighbourhoods are gathered when they are needed.
 
     Attributes:
         points: (1, N, 3).
         centers: (1, c, 3).
         index: (1, c, k) int64, the k nearest points of each center.
-        scale: what neighbourhoods are multiplied by; see `scene_windows.zoom`.
+        scale: factor on the neighbourhoods; see `windows.zoom`.
     """
 
     points: Tensor
@@ -60,23 +61,24 @@ class Scene:
     scale: float = 1.0
 
     def groups(self, rows: Tensor) -> Groups:
-        """The groups of these tokens (B, n), as B clouds of n groups."""
+        """The groups at rows (B, n), as B clouds of n groups."""
         centers = self.centers[0][rows]
         neighborhoods = self.points[0][self.index[0][rows]] - centers[..., None, :]
         return Groups(centers, neighborhoods if self.scale == 1 else neighborhoods * self.scale)
 
 
 def group_scene(model: SceneModel, points: Tensor, *, points_per_token: int = 16) -> Scene:
-    """Centers by farthest point sampling and their neighbours, of a cloud of any size.
+    """Centers of a cloud of any size by farthest point sampling, and their nearest points.
 
     Args:
-        model: whose group size and radius are kept; its number of groups is not.
+        model: its group size and radius apply; its number of groups does not.
         points: (1, N, 3) floating point, N at least the group size and points_per_token.
-        points_per_token: N / c; 16 is 64 tokens of 1024 points, and the paper's 16,384 of 2^18.
+        points_per_token: N / c; 16 gives 64 tokens for 1024 points, and 16,384 for 2^18 as in the
+            paper.
 
     Raises:
-        InputError: points that `geometry.check_points` refuses, more than one cloud, or fewer
-            points than a group or a token needs.
+        InputError: `geometry.check_points` refuses the points, there are fewer than a group or a
+            token needs, or there is more than one cloud.
     """
     shape = model.shape
     if points_per_token < 1:
@@ -96,35 +98,34 @@ def encode_scene(
     model: SceneModel,
     scene: Scene,
     *,
+    budget: Budget | None = None,
     most_attention: int = MOST_ATTENTION,
     walk: Walk = quietly,
-    **budget: Any,
 ) -> Tokens:
     """Features of all c tokens of a scene: `model.encode` on all groups, chunk by chunk.
 
-    A student's encoder sees its supertokens, and the tokens that a gate does not merge; a
-    teacher's sees all c tokens, which takes attention of c x c.
+    A student's encoder sees supertokens and the tokens that its gate does not merge; a teacher's
+    sees all c tokens, with c x c attention.
 
     Args:
         model: in evaluation mode.
         scene: on the model's device.
+        budget: students only; None = as the student was made.
         most_attention: bytes that the attention weights of a block may take.
-        walk: goes through the chunks of every stage.
-        budget: fields of `models.Budget`, students only.
+        walk: iterates over the chunks of every stage.
 
     Returns:
         A batch of one.
 
     Raises:
-        InputError: a model in training mode or of another kind, a budget that it cannot keep, or
-            attention over more tokens than `most_attention` allows (the sentence says how much
-            memory and arithmetic it needs).
+        InputError: the model is in training mode, is neither teacher nor student, or cannot keep
+            the budget; or attention needs more memory than allowed (the message gives its memory
+            and arithmetic).
     """
     require_scene_model(model)
     if isinstance(model, Student):
-        return _student(model, scene, Budget(**budget), most_attention, walk)
-    if budget:
-        raise InputError(f"{', '.join(budget)}: budgets are for students, this is a teacher")
+        return _encode_student(model, scene, budget, most_attention, walk)
+    refuse_budget(budget)
     count = scene.centers.shape[1]
     require_attention(model.shape, count, most_attention)
     tokens, places = model.with_class(*_tokenised(model, scene, walk))
@@ -136,10 +137,10 @@ def encode_scene(
 
 
 def require_scene_model(model: object) -> None:
-    """Refuses what scenes cannot be read by.
+    """Refuses a model that cannot read scenes.
 
     Raises:
-        InputError: neither teacher nor student, or in training mode.
+        InputError: the model is neither teacher nor student, or is in training mode.
     """
     if not isinstance(model, Backbone | Student):
         raise InputError(
@@ -150,7 +151,7 @@ def require_scene_model(model: object) -> None:
 
 
 def in_chunks(model: SceneModel, count: int, device: torch.device) -> list[Tensor]:
-    """Rows (1, n) of `count` tokens, chunk by chunk."""
+    """The rows of `count` tokens in chunks (1, n) that fit into memory."""
     return list(torch.arange(count, device=device)[None].split(groups_at_once(model.shape), dim=1))
 
 
@@ -160,150 +161,133 @@ def _tokenised(model: SceneModel, scene: Scene, walk: Walk) -> tuple[Tensor, Ten
     tokens = _empty(model, count)
     places = torch.empty_like(tokens)
     for rows in walk(in_chunks(model, count, tokens.device), "tokenised"):
-        tokens[:, rows[0]], places[:, rows[0]] = model.tokens(scene.groups(rows))
+        tokens[:, rows[0]], places[:, rows[0]] = model.embed_groups(scene.groups(rows))
     return tokens, places
 
 
 def _empty(model: SceneModel, count: int) -> Tensor:
-    """Room for tokens (1, count, d) in the precision of the model."""
+    """Uninitialised tokens (1, count, d) in the precision of the model."""
     return model.encoder.norm.weight.new_empty(1, count, model.shape.dim)
 
 
-class _Choice(NamedTuple):
-    """What a student's tokens chose.
-
-    Attributes:
-        tokens: (1, c, d).
-        cam: (1, c, s) or (1, h, c, s), zero where a token is not merged.
-        taken: (1, c) bool, which tokens are merged.
-        probability: (1, c) of the gate, None without one.
-    """
-
-    tokens: Tensor
-    cam: Tensor
-    taken: Tensor
-    probability: Tensor | None
-
-
-def _student(model: Student, scene: Scene, budget: Budget, most: int, walk: Walk) -> Tokens:
-    chunks = in_chunks(model, scene.centers.shape[1], scene.centers.device)
-    choice = _choose(model, scene, budget, chunks, walk)
-    packed = _merge(model, scene, choice, chunks, walk)
-    used, kept = packed.used[0].nonzero()[:, 0], (~choice.taken[0]).nonzero()[:, 0]
-    require_attention(model.shape, len(used) + len(kept), most)
-    x = torch.cat([packed.supertokens[:, used], choice.tokens[:, kept]], dim=1)
-    at = torch.cat([packed.positions[:, used], _places(model, scene.centers[:, kept])], dim=1)
-    encoded = model.encoder(x, at)
-    merged = torch.zeros_like(packed.supertokens)
-    merged[:, used] = encoded[:, : len(used)]
-    first = choice.cam if choice.cam.ndim == 3 else choice.cam[:, 0]
-    assignment = first.argmax(dim=-1).masked_fill(~choice.taken, -1)
+def _encode_student(
+    model: Student, scene: Scene, budget: Budget | None, most_attention: int, walk: Walk
+) -> Tokens:
+    """`Student.forward` after grouping, with every step over all c tokens in chunks."""
+    tokens, plan = _planned(model, scene, budget, walk)
+    compressed = _compressed(model, scene, tokens, plan, walk)
+    stays = plan.staying()
+    kept = stays[0].nonzero()[:, 0]
+    require_attention(model.shape, int(compressed.used.sum()) + len(kept), most_attention)
+    places = model.embed_centers(scene.centers[:, kept])
+    entered = side_by_side(compressed, tokens[:, kept], places, stays[:, kept])
+    supertokens, own = entered.split(entered.encode(model.encoder))
     return Tokens(
-        features=_restore(model, choice, merged, encoded[:, len(used) :], chunks, walk),
+        features=_restored(model, tokens, plan, supertokens, own, walk),
         centers=scene.centers,
-        assignment=assignment,
-        tokens_used=torch.tensor([x.shape[1]], device=x.device),
-        probability=choice.probability,
+        assignment=plan.assignment,
+        tokens_used=entered.used,
+        probability=plan.probability,
     )
 
 
-def _choose(
-    model: Student, scene: Scene, budget: Budget, chunks: Sequence[Tensor], walk: Walk
-) -> _Choice:
-    """Tokens, the supertokens that they choose, and which of them the gate merges.
+def _planned(
+    model: Student, scene: Scene, budget: Budget | None, walk: Walk
+) -> tuple[Tensor, Plan]:
+    """All tokens (1, c, d), and which of them are merged into which supertokens.
 
     Raises:
-        InputError: a budget that the student cannot keep, or one for training.
+        InputError: the student cannot keep the budget.
     """
-    count, gate = scene.centers.shape[1], model.gate
-    budget.check(gated=gate is not None, tokens=count, supertokens=model.config.supertokens)
-    if budget.merged is not None:
-        raise InputError("merged is for training; give a scene a ratio or a token_budget")
-    supertokens = budget.supertokens or model.config.supertokens
-    heads = () if model.dso.heads == 1 else (model.dso.heads,)
-    tokens = _empty(model, count)  # all room is taken first: rows kept between would split the heap
+    compression, count, dso = model.compression, scene.centers.shape[1], model.dso
+    budget = compression.checked(budget, count)
+    supertokens = budget.supertokens or len(dso.supertokens)
+    heads = () if dso.heads == 1 else (dso.heads,)
+    # All memory is allocated first: rows that are kept in between would fragment the heap.
+    tokens = _empty(model, count)
     cam = tokens.new_empty(1, *heads, count, supertokens)
     probability = scene.centers.new_ones(1, count)
-    for rows in walk(chunks, "tokenised"):
-        tokens[:, rows[0]] = part = model.tokens(scene.groups(rows))[0]
-        cam[..., rows[0], :] = model.dso.choose(part, count=supertokens)[1]
-        if gate is not None:
-            probability[:, rows[0]] = gate(part).to(probability.dtype)
-    if gate is None:
-        return _Choice(tokens, cam, probability > 0, None)
-    taken = _taken(model, cam, probability, budget)
-    return _Choice(tokens, cam * taken[..., None], taken, probability)
+    for rows in walk(in_chunks(model, count, tokens.device), "tokenised"):
+        tokens[:, rows[0]] = part = model.embed_groups(scene.groups(rows))[0]
+        cam[..., rows[0], :] = dso.choose(part, count=supertokens)[1]
+        if model.gate is not None:
+            probability[:, rows[0]] = model.gate(part).to(probability.dtype)
+    if model.gate is None:
+        return tokens, Plan(cam=cam)
+    return tokens, compression.select(probability, budget, lambda rows: (None, gather(cam, rows)))
 
 
-def _taken(model: Student, cam: Tensor, probability: Tensor, budget: Budget) -> Tensor:
-    """(1, c) bool: the tokens that a gated student merges within a budget."""
-    wanted, count = budget.token_budget, cam.shape[1]
-    if wanted is None:
-        return probability > (model.config.gate_ratio if budget.ratio is None else budget.ratio)
-    order = by_probability(probability)
-    rows = count - wanted + cam.shape[-1] if wanted < count else 0
-    merged = fill_budget(gather(cam, order[:, :rows]), count, wanted)
-    first = torch.arange(count, device=cam.device) < merged[:, None]
-    return torch.zeros_like(first).scatter(1, order, first)
+def _merged_rows(model: Student, plan: Plan, walk: Walk, doing: str) -> Iterator[_Chunk]:
+    """The merged tokens of a plan in chunks."""
+    cam, rows = plan.cam, plan.rows
+    if plan.weight is not None:  # the merged tokens come first
+        cam = cam[:, : int((plan.weight > 0.5).sum())]
+    for here in walk(in_chunks(model, cam.shape[-2], cam.device), doing):
+        yield _Chunk(here[0] if rows is None else rows[0, here[0]], cam[..., here[0], :])
 
 
-def _merge(
-    model: Student, scene: Scene, choice: _Choice, chunks: Sequence[Tensor], walk: Walk
-) -> Compressed:
-    """What `DSO.merge` makes of all tokens: the merge of their means, each with its weight.
+class _Chunk(NamedTuple):
+    """Some merged tokens.
 
-    Sums run over chunks in float64, for every assignment head its own, because a head sees its own
-    slice of the value map's output: the mean of head i and supertoken j is a token that only head
-    i sends, to j alone.
+    Attributes:
+        rows: (n,) int64, their indices.
+        cam: (1, n, s) or (1, h, n, s), their assignment map.
     """
-    width, heads, count = model.shape.dim, model.dso.heads, choice.cam.shape[-1]
-    weight = choice.cam.new_zeros(heads, count, dtype=torch.float64)
-    tokens = weight.new_zeros(heads, count, width)
-    places = torch.zeros_like(tokens)
-    for rows in walk(chunks, "merged"):
-        share = choice.cam[..., rows[0], :].view(heads, -1, count).mT.float()
+
+    rows: Tensor
+    cam: Tensor
+
+
+def _compressed(model: Student, scene: Scene, tokens: Tensor, plan: Plan, walk: Walk) -> Compressed:
+    """The DSO's merge of all tokens: of one mean token per supertoken, weighted by its count.
+
+    The value map is linear, so the mean of its outputs is its output for the mean. Sums run over
+    chunks in float64, separately for every assignment head, because a head reads its own slice of
+    the value map's output: the mean of head i and supertoken j becomes a token that only head i
+    assigns, to j alone.
+    """
+    width, heads, count = model.shape.dim, model.dso.heads, plan.cam.shape[-1]
+    weight = plan.cam.new_zeros(heads, count, dtype=torch.float64)
+    sums = weight.new_zeros(heads, count, width)
+    places = torch.zeros_like(sums)
+    for rows, cam in _merged_rows(model, plan, walk, "merged"):
+        share = cam.view(heads, -1, count).mT.float()
         weight += share.sum(dim=-1)
-        tokens += share @ model.dso.norm(choice.tokens[:, rows[0]]).float()
-        places += share @ _places(model, scene.centers[:, rows[0]]).float()
-    mean, dtype = weight.masked_fill(weight == 0, 1)[..., None], choice.tokens.dtype
+        sums += share @ model.dso.norm(tokens[:, rows]).float()
+        places += share @ model.embed_centers(scene.centers[:, rows]).float()
+    mean, dtype = weight.masked_fill(weight == 0, 1)[..., None], tokens.dtype
     cam = weight.new_zeros(1, heads, heads, count, count)
     for head in range(heads):
         cam[0, head, head] = weight[head].diag()
     cam = cam.view(1, heads, heads * count, count)
     return model.dso.merge(
-        (tokens / mean).view(1, -1, width).to(dtype),
+        (sums / mean).view(1, -1, width).to(dtype),
         (places / mean).view(1, -1, width).to(dtype),
         (cam if heads > 1 else cam[:, 0]).to(dtype),
     )
 
 
-def _restore(
-    model: Student,
-    choice: _Choice,
-    merged: Tensor,
-    kept: Tensor,
-    chunks: Sequence[Tensor],
-    walk: Walk,
+def _restored(
+    model: Student, tokens: Tensor, plan: Plan, supertokens: Tensor, own: Tensor, walk: Walk
 ) -> Tensor:
-    """Features (1, c, output_dim) float32 from encoded supertokens (1, s, d) and kept tokens.
+    """Features (1, c, output_dim) float32, of merged tokens by the CAU, of others their own row.
 
-    They take the place of the tokens where width and precision are the same.
+    They are written over the tokens where width and precision are the same.
+
+    Args:
+        model: the student.
+        tokens: (1, c, d).
+        plan: of the tokens.
+        supertokens: (1, s, d) encoded.
+        own: (1, c - m, d) encoded tokens that are not merged, in their order.
+        walk: iterates over chunks.
     """
-    tokens, taken = choice.tokens, choice.taken[0]
-    count, slot = len(taken), (~taken).cumsum(dim=0) - 1
-    same = model.output_dim == tokens.shape[-1] and tokens.dtype == torch.float32
     features = tokens
-    if not same:
-        features = tokens.new_empty(1, count, model.output_dim, dtype=torch.float32)
-    for rows in walk(chunks, "reconstructed"):
-        found = model.cau(tokens[:, rows[0]], choice.cam[..., rows[0], :], merged)
-        own = ~taken[rows[0]]
-        found[:, own] = kept[:, slot[rows[0]][own]]
-        features[:, rows[0]] = model.output(found).float()
+    if model.output_dim != tokens.shape[-1] or tokens.dtype != torch.float32:
+        features = tokens.new_empty(1, tokens.shape[1], model.output_dim, dtype=torch.float32)
+    for rows, cam in _merged_rows(model, plan, walk, "reconstructed"):
+        features[:, rows] = model.output(model.cau(tokens[:, rows], cam, supertokens)).float()
+    kept = plan.staying()[0].nonzero()[:, 0]
+    for here in in_chunks(model, len(kept), kept.device):
+        features[:, kept[here[0]]] = model.output(own[:, here[0]]).float()
     return features
-
-
-def _places(model: Student, centers: Tensor) -> Tensor:
-    """Positions (1, n, d) of centers (1, n, 3), those of `model.tokens`."""
-    places: Tensor = model.position_bridge(model.position(centers))
-    return places

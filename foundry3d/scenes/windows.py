@@ -1,14 +1,12 @@
-"""Windows of a scene: tokens that lie together, each window a cloud of its own.
+"""Windows of a scene: nearby tokens together, each window encoded as a separate cloud.
 
-A teacher's attention over all tokens of a scene is quadratic, over windows it is linear in c. And
-a model trained on single objects in the unit sphere knows a window that is brought there.
+A teacher's attention is quadratic in the tokens of a scene; with windows it is linear. A window
+scaled into the unit sphere also looks like the single objects that a model was trained on.
 
-Shapes: c tokens, w tokens of a window, k points a group, B windows, d width.
+Shapes: c tokens, w tokens per window, k points per group, B windows, d width.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,24 +14,25 @@ from torch import Tensor
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Tokens
+from foundry3d.models.budget import Budget
 from foundry3d.scenes.memory import MOST_ATTENTION, groups_at_once, require_attention
 from foundry3d.scenes.scene import Scene, SceneModel, Walk, quietly, require_scene_model
 
 
 def split_windows(centers: Tensor, most: int) -> list[Tensor]:
-    """Boxes of centers that lie together, by halving along the longest side.
+    """Splits centers into boxes of nearby centers, by halving along the longest side.
 
-    There are as few as hold `most` centers each, of about equal sizes.
+    There are as few windows as `most` centers per window allow, and their sizes are about equal.
 
     Args:
         centers: (c, 3).
         most: w, 1 or more.
 
     Returns:
-        (w_i,) int64 indices of every window: each center is in one.
+        (w_i,) int64 indices of every window; each center is in exactly one.
 
     Raises:
-        InputError: windows of no token.
+        InputError: most is below 1.
     """
     if most < 1:
         raise InputError(f"windows must hold at least 1 token, got {most}")
@@ -53,28 +52,24 @@ def split_windows(centers: Tensor, most: int) -> list[Tensor]:
 
 
 def _reach(centers: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (B, 1, 3) and radius (B, 1, 1) of centers (B, w, 3); a single place has radius 1."""
+    """Mean (B, 1, 3) and radius (B, 1, 1) of centers (B, w, 3); 1 where they all coincide."""
     mean = centers.mean(dim=1, keepdim=True)
     radius = (centers - mean).norm(dim=-1).amax(dim=1)[:, None, None]
     return mean, torch.where(radius > 0, radius, torch.ones_like(radius))
 
 
 def fitted(groups: Groups) -> Groups:
-    """Groups whose centers (B, w, 3) are centred and scaled into the unit sphere, cloud by cloud.
-
-    Neighbourhoods are scaled with them.
-    """
+    """Groups moved and scaled into the unit sphere, each cloud by its own centers."""
     mean, radius = _reach(groups.centers)
     near = groups.neighborhoods / radius[..., None]
     return Groups((groups.centers - mean) / radius, near)
 
 
 def zoom(centers: Tensor, groups: int) -> float:
-    """How much larger a training cloud's neighbourhoods are than those of a scene in one piece.
+    """The scale that makes a scene's neighbourhoods as large as those of a training cloud.
 
-    A model trained on clouds of `groups` tokens in the unit sphere knows neighbourhoods of that
-    spacing. In a scene of many more tokens they are smaller by the radius of so many tokens that
-    lie together: the median over windows of `groups` tokens.
+    A model was trained on clouds of `groups` tokens in the unit sphere. The same number of nearby
+    tokens of a scene have a smaller radius; the scale is 1 over its median over all windows.
 
     Args:
         centers: (1, c, 3) of the scene.
@@ -92,29 +87,29 @@ def encode_windows(
     size: int,
     *,
     fit: bool = True,
+    budget: Budget | None = None,
     most_attention: int = MOST_ATTENTION,
     walk: Walk = quietly,
-    **budget: Any,
 ) -> tuple[Tokens, Tensor]:
-    """Features of all c tokens of a scene, each window of at most `size` tokens on its own.
+    """Features of all c tokens of a scene, each window of at most `size` tokens encoded separately.
 
-    Groups reach over the borders of windows; attention, supertokens and budgets do not.
+    Groups may cross the borders of windows; attention, supertokens and budgets do not.
 
     Args:
         model: in evaluation mode.
         scene: on the model's device.
-        size: w; the model's own number of groups is what it was trained on.
-        fit: every window is centred and scaled into the unit sphere.
+        size: w; a model was trained on its own number of groups.
+        fit: every window is moved and scaled into the unit sphere.
+        budget: of every window, students only.
         most_attention: bytes that the attention weights of a block may take.
-        walk: goes through the windows.
-        budget: fields of `models.Budget` of every window, students only.
+        walk: iterates over the windows.
 
     Returns:
-        A batch of one, `tokens_used` summed over the windows, and the window of each token (1, c).
+        A batch of one, with `tokens_used` summed over the windows; the window of each token (1, c).
 
     Raises:
-        InputError: a model in training mode or of another kind, a budget that it cannot keep, or
-            windows too large for attention.
+        InputError: the model is in training mode, is neither teacher nor student, or cannot keep
+            the budget; or attention in a window needs more memory than allowed.
     """
     require_scene_model(model)
     count = scene.centers.shape[1]
@@ -129,7 +124,7 @@ def encode_windows(
     found = None
     for batch in walk(_together(windows, groups_at_once(model.shape)), "encoded"):
         groups = scene.groups(batch)
-        found = model.encode(fitted(groups) if fit else groups, **budget)
+        found = model.encode(fitted(groups) if fit else groups, budget=budget)
         features[0, batch] = found.features.float()
         used += int(found.tokens_used.sum())
         if found.assignment is not None:
@@ -148,7 +143,7 @@ def encode_windows(
 
 
 def _together(windows: list[Tensor], most: int) -> list[Tensor]:
-    """Windows of equal size in batches (B, w) of at most `most` tokens, or of one window."""
+    """Windows of equal size in batches (B, w) of at most `most` tokens, at least one window."""
     sizes: dict[int, list[Tensor]] = {}
     for rows in windows:
         sizes.setdefault(len(rows), []).append(rows)
