@@ -143,7 +143,7 @@ def test_categories_matter_only_where_there_are_several(teacher, points) -> None
     assert not [name for name in single.state_dict() if name.startswith("head.label")]
     with pytest.raises(InputError, match=r"0\.\.0"):
         single(points, torch.ones(4, dtype=torch.int64))
-    with pytest.raises(InputError, match="one a cloud"):
+    with pytest.raises(InputError, match="one per cloud"):
         single(points, torch.zeros(3, dtype=torch.int64))
 
 

@@ -1,7 +1,7 @@
-"""Fewer tokens without learned supertokens: the rows a student is compared with.
+"""Baselines: other ways to encode fewer tokens, which a student is compared with.
 
-`matching` decides which tokens become one, `trace` and `merged` do so inside an encoder, `sampling`
-makes fewer groups at inference, `students` are the static students of Table 4.
+`matching` decides which tokens are merged, `trace` and `merged` merge them inside an encoder,
+`sampling` makes fewer groups at inference, `students` holds the static students of Table 4.
 """
 
 from foundry3d.baselines.merged import Merged

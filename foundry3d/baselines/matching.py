@@ -1,7 +1,7 @@
-"""Which tokens become one: pure functions from keys or centers to a target for every token.
+"""Which tokens are merged: pure functions from keys or centers to a target for every token.
 
-A target (B, n) int64 names the row, 0 to m-1, that each of n tokens is merged into. Nothing here
-is differentiable; gradients flow through `merge`, the means.
+A target (B, n) int64 holds the row, 0 to m-1, that each of n tokens is merged into. Targets have
+no gradients; those of the tokens flow through the means that `merge` takes.
 
 Shapes: B clouds, n tokens before and m after, d width.
 """
@@ -18,7 +18,7 @@ from foundry3d.geometry import farthest_point_sample, gather, squared_distances
 def merge(values: Tensor, target: Tensor, left: int, sizes: Tensor) -> Tensor:
     """Means (B, m, d) of values (B, n, d) over the tokens of each row, weighted by sizes (B, n).
 
-    Rows that no token of positive size is merged into are zero.
+    A row is zero if no token of positive size is merged into it.
     """
     weighted = values * sizes.unsqueeze(-1)  # in float32 at least, as sizes are
     rows = target.unsqueeze(-1).expand_as(values)
@@ -29,20 +29,20 @@ def merge(values: Tensor, target: Tensor, left: int, sizes: Tensor) -> Tensor:
 
 
 def merged_sizes(target: Tensor, left: int, sizes: Tensor) -> Tensor:
-    """Sizes (B, m) of the rows that tokens of sizes (B, n) are merged into."""
+    """Sizes (B, m) of the rows: each is the sum of the sizes (B, n) of its tokens."""
     return sizes.new_zeros(len(sizes), left).scatter_add(1, target, sizes)
 
 
 def soft_matching(keys: Tensor, left: int) -> Tensor:
-    """Bipartite soft matching of ToMe (Section 3): the most similar pairs across two halves merge.
+    """Bipartite soft matching of ToMe (Section 3): merges the most similar pairs of two halves.
 
-    Tokens at even places propose to the most similar token at an odd place (cosine of the keys);
-    the n - m best proposals are merged. Unmerged even tokens come first in the result, the best
-    proposal first, then the odd ones in order.
+    Each token at an even index proposes to the most similar token at an odd index (by the cosine
+    of their keys), and the n - m best proposals are accepted. In the result, the even tokens that
+    were not merged come first, best proposal first, followed by the odd tokens in order.
 
     Args:
         keys: (B, n, d).
-        left: m, at least n - n // 2 (a half proposes) and below n.
+        left: m, at least n - n // 2, as only one half is merged into the other, and below n.
 
     Returns:
         (B, n) target.
@@ -61,7 +61,7 @@ def soft_matching(keys: Tensor, left: int) -> Tensor:
 
 
 def energy(keys: Tensor, margin: float) -> Tensor:
-    """Energy score (B, n) of PiToMe (Section 3.2): high for tokens amid many similar ones.
+    """Energy score (B, n) of PiToMe (Section 3.2): high for tokens with many similar ones.
 
     The mean over all tokens of ELU(cosine - margin).
     """
@@ -70,16 +70,16 @@ def energy(keys: Tensor, margin: float) -> Tensor:
 
 
 def energy_matching(keys: Tensor, left: int, margin: float) -> Tensor:
-    """Matching of PiToMe: tokens of high energy merge, those of low energy are protected.
+    """Matching of PiToMe: tokens of high energy are merged, those of low energy are protected.
 
-    The 2 (n - m) tokens of highest energy are split alternately, highest first, into a half that
-    merges and a half it merges into (most similar key). Protected tokens come first in the
-    result, then the second half, both by falling energy.
+    The 2 (n - m) tokens of highest energy are dealt alternately to two halves, highest first. Each
+    token of the first half is merged into the token of the second half with the most similar key.
+    In the result, the protected tokens come first, then the second half, both by falling energy.
 
     Args:
         keys: (B, n, d).
-        left: m, n / 2 to n.
-        margin: similarity above which tokens count as alike; falls from block to block.
+        left: m, from n / 2 to n.
+        margin: cosine above which tokens count as similar; lower in later blocks.
 
     Returns:
         (B, n) target.
@@ -90,7 +90,7 @@ def energy_matching(keys: Tensor, left: int, margin: float) -> Tensor:
     normed = gather(F.normalize(keys, dim=-1), order)
     senders, receivers = normed[:, : 2 * merging : 2], normed[:, 1 : 2 * merging : 2]
     rows = torch.empty(batch, count, dtype=torch.int64, device=keys.device)
-    first = count - 2 * merging  # receivers stand behind the protected tokens
+    first = count - 2 * merging  # receivers follow the protected tokens
     rows[:, 1 : 2 * merging : 2] = first + torch.arange(merging, device=keys.device)
     rows[:, 2 * merging :] = torch.arange(first, device=keys.device)
     if merging:
@@ -99,18 +99,18 @@ def energy_matching(keys: Tensor, left: int, margin: float) -> Tensor:
 
 
 def nearest_seed(centers: Tensor, seeds: Tensor) -> Tensor:
-    """Target (B, n): the nearest of seeds (B, m, 3) for centers (B, n, 3), lowest index on ties."""
+    """Target (B, n): the seed (B, m, 3) nearest to each center (B, n, 3), the first one on ties."""
     return squared_distances(centers, seeds).argmin(dim=-1)
 
 
 def cluster(centers: Tensor, left: int, *, iterations: int, sizes: Tensor) -> Tensor:
-    """K-means of centers (B, n, 3) of sizes (B, n), started at a farthest point sample.
+    """K-means clusters of centers, started from a farthest point sample.
 
     Args:
         centers: (B, n, 3).
-        left: m, clusters; some may end empty.
-        iterations: of Lloyd; 0 = the cells of the farthest point sample.
-        sizes: weight of each center.
+        left: m, the number of clusters; some may end up empty.
+        iterations: Lloyd iterations; 0 = each center joins the nearest one of the sample.
+        sizes: (B, n) weight of each center.
 
     Returns:
         (B, n) target.

@@ -1,4 +1,4 @@
-"""Backbones whose encoder merges tokens on their way and gives a feature for every token back.
+"""Backbones whose encoder merges tokens, with a feature for every original token.
 
 Shapes: B clouds, c tokens of the tokenizer, d width.
 """
@@ -22,14 +22,15 @@ from foundry3d.models.vit import State, initialise
 class Merged(Wrapped):
     """A backbone that merges tokens inside its encoder (ToMe, PiToMe, PatchMerger, clusters).
 
-    At inference any backbone can be wrapped as it is; `from_teacher` makes a student to distil.
-    Merged tokens attend in proportion to their sizes, positions are merged as tokens are, and
-    every token takes the feature of the one it went into. A class token is left alone.
+    `around` wraps a trained backbone for inference; `from_teacher` makes a student to distil.
+    Attention to a merged token is proportional to its size, positions are merged like tokens, and
+    every original token gets the feature of the token it was merged into. A class token is never
+    merged.
 
     Args:
         config: sizes, method and schedule.
-        backbone: of these sizes, weights shared; None = a new one.
-        generator: of the initial weights; None = torch's default one.
+        backbone: a backbone of these sizes, whose weights are shared; None = a new one.
+        generator: source of the initial weights; None = torch's default one.
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class Merged(Wrapped):
 
     @classmethod
     def around(cls, backbone: Backbone, reduction: ReductionConfig) -> Merged:
-        """A backbone with a reducer at inference; weights are shared, nothing is trained.
+        """A trained backbone that merges tokens at inference; its weights are shared.
 
         Raises:
-            InputError: a schedule that does not fit the backbone.
+            InputError: the schedule does not fit the backbone.
         """
         return cls(MergedConfig(backbone=backbone.config, reduction=reduction), backbone)
 
@@ -67,7 +68,7 @@ class Merged(Wrapped):
         """A student with a copy of the teacher's weights, without dropout, in evaluation mode.
 
         Raises:
-            InputError: a schedule that does not fit the teacher.
+            InputError: the schedule does not fit the teacher.
         """
         own = copied(teacher)
         made = cls(MergedConfig(backbone=own.config, reduction=reduction), own, generator=generator)
@@ -76,10 +77,10 @@ class Merged(Wrapped):
     def reductions(
         self, groups: Groups, *, generator: torch.Generator | None = None
     ) -> list[Reduction]:
-        """What each block hands on: its tokens and what became of the c tokens of the groups.
+        """For each block, its output tokens and where the c tokens of the groups are in them.
 
         Raises:
-            InputError: groups that are too few for the schedule.
+            InputError: there are too few groups for the schedule.
         """
         config, backbone = self.config.reduction, self.backbone
         tokens, positions = backbone.embed_groups(groups)

@@ -1,6 +1,6 @@
-"""Fewer tokens because fewer groups are made: random sampling and larger groups (Table 5).
+"""Fewer tokens from fewer groups: random sampling and larger groups (Table 5).
 
-Shapes: B clouds, N points, c tokens, k points a group.
+Shapes: B clouds, N points, c tokens, k points per group.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from foundry3d.models.backbone import Backbone
 def random_choice(
     batch: int, tokens: int, keep: int, *, device: torch.device, generator: torch.Generator
 ) -> Tensor:
-    """(B, keep) distinct random token indices on a device, each cloud its own."""
+    """(B, keep) distinct random token indices on a device, drawn for each cloud separately."""
     draws = torch.rand(batch, tokens, device=generator.device, generator=generator)
     return draws.to(device).argsort(dim=1)[:, :keep]
 
 
 class RandomSampling(Wrapped):
-    """A teacher that, at inference, encodes only a random few of its tokens.
+    """A teacher that encodes a random subset of its tokens at inference.
 
     Args:
-        backbone: the teacher, used as it is.
-        keep: c_rs, tokens kept of each cloud; features come back for these alone.
-        seed: of the choice, which is the same at every call.
+        backbone: the teacher; its weights are shared.
+        keep: c_rs, tokens kept in each cloud; only these get features.
+        seed: seed of the choice, which is the same in every call.
 
     Raises:
-        InputError: keep outside 1..c.
+        InputError: keep is outside 1..c.
     """
 
     def __init__(self, backbone: Backbone, keep: int, *, seed: int = 0) -> None:
@@ -45,7 +45,7 @@ class RandomSampling(Wrapped):
 
     @property
     def shape(self) -> BackboneConfig:
-        """Sizes of the backbone, with the groups that are kept."""
+        """Sizes of the backbone, with the number of groups that are kept."""
         return replace(self.backbone.shape, groups=self.keep)
 
     def group(
@@ -63,20 +63,20 @@ class RandomSampling(Wrapped):
 
 
 def larger_size(points: int, groups: int) -> int:
-    """Points k = 2 N / c of each of c groups, which cover N points twice; N at most."""
+    """The group size k = 2 N / c with which c groups cover N points twice; at most N."""
     return min(points, 2 * points // groups)
 
 
 class LargerGroups(Wrapped):
-    """A teacher that, at inference, makes fewer and larger groups: c' of k = 2 N / c' points.
+    """A teacher that makes fewer, larger groups at inference: c' groups of k = 2 N / c' points.
 
     Args:
-        backbone: the teacher, used as it is.
+        backbone: the teacher; its weights are shared.
         groups: c'.
-        points: N of the clouds it will read.
+        points: N, points of each cloud it will read.
 
     Raises:
-        InputError: groups outside 1..N.
+        InputError: groups is outside 1..N.
     """
 
     def __init__(self, backbone: Backbone, groups: int, *, points: int) -> None:
@@ -87,7 +87,7 @@ class LargerGroups(Wrapped):
 
     @property
     def shape(self) -> BackboneConfig:
-        """Sizes of the backbone, with the groups that are made."""
+        """Sizes of the backbone, with the number and size of the larger groups."""
         size = larger_size(self.points, self.groups)
         return replace(self.backbone.shape, groups=self.groups, group_size=size)
 

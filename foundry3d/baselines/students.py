@@ -52,8 +52,8 @@ class FPSStudent(Wrapped):
 
     Args:
         config: sizes.
-        backbone: of these sizes, weights shared; None = a new one.
-        generator: of the initial weights; None = torch's default one.
+        backbone: a backbone of these sizes, whose weights are shared; None = a new one.
+        generator: source of the initial weights; None = torch's default one.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class FPSStudent(Wrapped):
         """A student with a copy of the teacher's weights, without dropout, in evaluation mode.
 
         Raises:
-            InputError: sizes that `FPSStudentConfig` refuses.
+            InputError: `FPSStudentConfig` refuses the sizes.
         """
         own = copied(teacher)
         sizes = FPSStudentConfig(backbone=own.config, supertokens=supertokens, points=points)
@@ -79,7 +79,7 @@ class FPSStudent(Wrapped):
 
     @property
     def shape(self) -> BackboneConfig:
-        """Sizes of the backbone, with the groups that are tokenised."""
+        """Sizes of the backbone, with the number and size of the groups that are tokenised."""
         count = self.config.supertokens
         size = larger_size(self.config.points, count)
         return replace(self.config.backbone, groups=count, group_size=size)
@@ -130,16 +130,17 @@ class FPSStudent(Wrapped):
 
 
 class KMeansStudent(Wrapped):
-    """A backbone that encodes the prototypes its tokens are nearest to, instead of the tokens.
+    """A backbone that encodes prototypes instead of tokens.
 
-    Each token is replaced by its prototype, prototypes stand at the mean position of their
-    tokens, those without any are hidden, and every token takes the feature of its prototype:
-    the DSO with a fixed codebook, and no CAU. The backbone is meant to stay frozen.
+    Each token is replaced by the nearest prototype. The position of a prototype is the mean
+    position of its tokens, a prototype without tokens is hidden, and every token gets the encoded
+    feature of its prototype: a DSO with a fixed codebook, and no CAU. The backbone is meant to
+    stay frozen.
 
     Args:
         config: sizes.
-        backbone: of these sizes, weights shared; None = a new one.
-        generator: of the initial weights; None = torch's default one.
+        backbone: a backbone of these sizes, whose weights are shared; None = a new one.
+        generator: source of the initial weights; None = torch's default one.
     """
 
     prototypes: Tensor
@@ -165,7 +166,7 @@ class KMeansStudent(Wrapped):
             teacher: where the weights come from; not changed.
             batches: points (B, N, 3) of the training clouds, as the teacher reads them.
             supertokens: s.
-            seed: of the k-means.
+            seed: seed of the k-means.
 
         Raises:
             InputError: see `fit_prototypes`.
@@ -227,7 +228,7 @@ class KMeansStudent(Wrapped):
 
 
 def nearest_prototype(tokens: Tensor, prototypes: Tensor) -> Tensor:
-    """(B, c) int64: the nearest of prototypes (s, d) for tokens (B, c, d)."""
+    """(B, c) int64: the prototype (s, d) nearest to each token (B, c, d)."""
     distance = torch.cdist(
         tokens.float(), prototypes.float(), compute_mode="donot_use_mm_for_euclid_dist"
     )
@@ -237,19 +238,19 @@ def nearest_prototype(tokens: Tensor, prototypes: Tensor) -> Tensor:
 def fit_prototypes(
     backbone: Backbone, batches: Iterable[Tensor], count: int, *, seed: int = 0
 ) -> Tensor:
-    """K-means centers (s, d) of all tokens, without positions, of a training split.
+    """K-means centers (s, d) of all tokens of a training split, without positions.
 
-    One pass of mini-batch k-means, a batch of clouds a step, so that the tokens of a large split
-    need not fit into memory.
+    One pass of mini-batch k-means with one step per batch of clouds, so that the tokens of a large
+    split need not fit into memory.
 
     Args:
         backbone: in evaluation mode.
         batches: points (B, N, 3), as the backbone reads them.
-        count: s, at most the tokens of the first batch.
-        seed: of the start.
+        count: s, at most the number of tokens in the first batch.
+        seed: seed of the initial centers.
 
     Raises:
-        InputError: no batch, or a first batch with fewer tokens than prototypes.
+        InputError: there is no batch, or the first one has fewer tokens than prototypes.
     """
     from sklearn.cluster import MiniBatchKMeans
 
@@ -265,7 +266,7 @@ def fit_prototypes(
             means.partial_fit(rows)
     if seen < count:
         raise InputError(
-            f"{count} prototypes need a first batch of as many tokens, got {seen}; "
-            "give more clouds a batch"
+            f"{count} prototypes need at least as many tokens in the first batch, got {seen}; "
+            "use more clouds per batch"
         )
     return torch.from_numpy(means.cluster_centers_).float().to(device)

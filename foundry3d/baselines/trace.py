@@ -1,4 +1,4 @@
-"""What happens to tokens inside an encoder: the record, the learned merger and the reduce hook.
+"""Merging inside an encoder: the merged tokens, the learned merger and the reduce hook.
 
 Shapes: B clouds, c tokens of the tokenizer, n tokens of a block, m after merging, d width.
 """
@@ -26,15 +26,15 @@ from foundry3d.models.vit import State
 
 @dataclass(frozen=True, kw_only=True)
 class Reduction:
-    """Tokens of a block and what became of the tokenizer's; class tokens are not among them.
+    """The tokens left in a block, and which of them holds each original token; no class token.
 
     Attributes:
         tokens: (B, n, d).
         positions: (B, n, d).
-        centers: (B, n, 3) mean center of the tokens in each.
-        sizes: (B, n) how many tokens are in each; 0 = an empty cluster, hidden from attention (a
-            query of PatchMerger is not, even if no token names it as its source).
-        source: (B, c) int64, the row that each of the c tokens is in.
+        centers: (B, n, 3) mean center of the original tokens in each.
+        sizes: (B, n) how many original tokens are in each; 0 = an empty cluster, hidden from
+            attention (a query of PatchMerger is never hidden, even if it is no token's source).
+        source: (B, c) int64, the row that holds each of the c original tokens.
     """
 
     tokens: Tensor
@@ -44,7 +44,7 @@ class Reduction:
     source: Tensor
 
     def merged(self, target: Tensor, left: int) -> Reduction:
-        """Size-weighted means over the rows of a target (B, n), m = left of them."""
+        """Merges tokens into m = `left` rows by a target (B, n), as size-weighted means."""
         return Reduction(
             tokens=merge(self.tokens, target, left, self.sizes),
             positions=merge(self.positions, target, left, self.sizes),
@@ -54,19 +54,19 @@ class Reduction:
         )
 
     def spread(self, values: Tensor) -> Tensor:
-        """Rows (B, n, d) given back to the c tokens: (B, c, d)."""
+        """(B, c, d): for each original token, the row of values (B, n, d) that holds it."""
         return gather(values, self.source)
 
 
 class PatchMerger(nn.Module):
-    """Learned queries that each read a softmax-weighted mean of the layer-normed tokens.
+    """Learned queries that each take a softmax-weighted mean of the layer-normed tokens.
 
     Y = softmax(Q LN(X)^T / sqrt(d)) LN(X) (PatchMerger, Section 3, as attention with d-wide
     queries). Positions and centers are averaged with the same weights.
 
     Args:
         dim: d.
-        queries: m, tokens that come out.
+        queries: m, the number of tokens that are left.
     """
 
     def __init__(self, dim: int, queries: int) -> None:
@@ -75,7 +75,7 @@ class PatchMerger(nn.Module):
         self.queries = nn.Parameter(nn.init.trunc_normal_(torch.empty(queries, dim)))
 
     def forward(self, before: Reduction) -> Reduction:
-        """The m merged tokens; a token's source is the query in which it weighs most."""
+        """The m merged tokens; a token's source is the query that gives it the largest weight."""
         normed = self.norm(before.tokens)
         weights = (self.queries @ normed.mT * normed.shape[-1] ** -0.5).softmax(dim=-1)
         target = weights.argmax(dim=1)
@@ -89,14 +89,14 @@ class PatchMerger(nn.Module):
 
 
 class Trace:
-    """The reduce hook of one forward pass; it carries what the blocks do not know.
+    """The reduce hook of one forward pass; it keeps the sizes and sources of the merged tokens.
 
     Args:
         config: method and seed.
         left: tokens left after each block.
         start: the tokens as they enter the encoder.
-        first: class tokens in front of them, 0 or 1.
-        generator: of random samples; None = the seed of the configuration.
+        first: number of class tokens in front of them, 0 or 1.
+        generator: source of random samples; None = the seed of the configuration.
     """
 
     def __init__(
@@ -122,15 +122,15 @@ class Trace:
         return self.state(state, bias=self.now.sizes.log())
 
     def follow(self, state: State) -> Reduction:
-        """The reduction, brought up to the tokens and positions of a state."""
+        """Takes over the tokens and positions of a state, and returns the reduction."""
         tokens, positions = state.tokens[:, self.first :], state.positions[:, self.first :]
         self.now = replace(self.now, tokens=tokens, positions=positions)
         return self.now
 
     def state(self, before: State, *, bias: Tensor | None) -> State:
-        """The reduction as a state, the class token of the state before in front.
+        """The state to continue with: the reduction behind the class token of the state before.
 
-        A bias (B, n) of log sizes makes attention proportional (ToMe, equation 1).
+        A bias (B, n) of log sizes makes attention proportional to size (ToMe, equation 1).
         """
         tokens = torch.cat([before.tokens[:, : self.first], self.now.tokens], dim=1)
         positions = torch.cat([before.positions[:, : self.first], self.now.positions], dim=1)

@@ -1,4 +1,4 @@
-"""Models made of a backbone that is read in another way, with the interface of every model.
+"""The base of models that use a backbone in another way, with the interface all models share.
 
 Shapes: B clouds, N points, c tokens, d width.
 """
@@ -20,10 +20,10 @@ from foundry3d.models.vit import Encoder
 
 
 class Wrapped(nn.Module):
-    """A backbone as it is; subclasses change what enters its encoder or happens inside.
+    """A backbone, unchanged; subclasses change what enters its encoder or what happens inside.
 
     Args:
-        backbone: used as it is, weights shared; evaluation or training mode is taken from it.
+        backbone: its weights are shared; the model starts in its training or evaluation mode.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -43,23 +43,23 @@ class Wrapped(nn.Module):
 
     @property
     def tokenizer(self) -> Tokenizer | SingleStage:
-        """The backbone's."""
+        """The tokenizer of the backbone."""
         return self.backbone.tokenizer
 
     @property
     def position(self) -> Position:
-        """The backbone's."""
+        """The position embedding of the backbone."""
         return self.backbone.position
 
     @property
     def encoder(self) -> Encoder:
-        """The backbone's."""
+        """The encoder of the backbone."""
         return self.backbone.encoder
 
     def group(
         self, points: Tensor, *, generator: torch.Generator | None = None, drawn: bool = True
     ) -> Groups:
-        """Groups of points (B, N, 3), those that features are returned for; see `Backbone`."""
+        """The groups of points (B, N, 3) that features are returned for; see `Backbone.group`."""
         return self.backbone.group(points, generator=generator, drawn=drawn)
 
     def encode(

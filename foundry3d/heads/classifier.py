@@ -38,10 +38,10 @@ class ClassHead(nn.Module):
     The head of Point-JEPA and point2vec by default (`docs/method.md`, "Classification").
 
     Args:
-        width: of the pooled features, 2d.
+        width: 2d, width of the pooled features.
         classes: C.
         config: hidden widths and dropout.
-        generator: of the initial weights; None = torch's default one.
+        generator: source of the initial weights; None = torch's default one.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ def build_inner(config: InnerConfig, *, generator: torch.Generator | None = None
 
 
 def reshaped(model: Inner, *, generator: torch.Generator | None = None, **changes: Any) -> Inner:
-    """A copy of a model with fields of its `BackboneConfig` changed, weights taken over.
+    """A copy of a model, weights included, with other values in its `BackboneConfig`.
 
     Args:
         model: not changed.
-        generator: of fresh weights: when given, those are kept instead of the model's.
-        changes: fields that no weight depends on (dropout, groups); None = as it is.
+        generator: source of fresh weights; None = the weights of the model are copied.
+        changes: fields that no weight depends on (dropout, groups); None = unchanged.
 
     Raises:
-        InputError: sizes that the configuration records refuse.
+        InputError: the configuration refuses the values.
     """
     given = {key: value for key, value in changes.items() if value is not None}
     config: InnerConfig = model.config
@@ -117,8 +117,8 @@ class Classifier(Headed):
     """A model with a classification head.
 
     Args:
-        config: sizes of both, and the class names.
-        generator: of the initial weights; None = torch's default one.
+        config: sizes of model and head, and the class names.
+        generator: source of the initial weights; None = torch's default one.
     """
 
     def __init__(
@@ -139,16 +139,19 @@ class Classifier(Headed):
         head: HeadConfig | None = None,
         generator: torch.Generator | None = None,
     ) -> Classifier:
-        """A model's copy under a new head.
+        """A copy of a model with a new head.
 
         Args:
             model: its weights are copied; not changed.
-            classes: names by label.
-            head: sizes of the head.
-            generator: of the head's weights; None = torch's default one.
+            classes: names of the classes, in the order of their labels.
+            head: sizes of the head; None = the published ones.
+            generator: source of the head's weights; None = torch's default one.
+
+        Returns:
+            The classifier, in evaluation mode, on the model's device.
 
         Raises:
-            InputError: fewer than two classes.
+            InputError: there are fewer than two classes.
         """
         config = ClassifierConfig(
             kind=kind_of(model.config),

@@ -1,4 +1,4 @@
-"""A model with a head that names the part of every point.
+"""A model with a head that predicts the part of every point.
 
 Shapes: B clouds, N points, c tokens, d token width, P parts, K categories.
 """
@@ -35,15 +35,15 @@ class PartHead(nn.Module):
 
     Per point: features interpolated from the tokens, through `FeatureUpsampling`. Per cloud:
     maximum and mean over the tokens, and an embedding of the category. Both together go through
-    layers with BatchNorm and ReLU; the layer that meets both is applied to the cloud's half once
-    a cloud instead of once a point, which is the same function.
+    layers with BatchNorm and ReLU. The first layer reads both; its weights for the cloud are
+    applied once per cloud instead of once per point, with the same result.
 
     Args:
         dim: d.
-        categories: K; with one there is no embedding.
+        categories: K; a single category has no embedding.
         parts: P.
         config: widths.
-        generator: of the initial weights; None = torch's default one.
+        generator: source of the initial weights; None = torch's default one.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class Segmenter(Headed):
     """A backbone or student with a part head: a part for every point.
 
     Args:
-        config: sizes of both, categories, parts, and which category owns which.
-        generator: of the initial weights; None = torch's default one.
+        config: sizes of model and head, categories, parts, and the parts of each category.
+        generator: source of the initial weights; None = torch's default one.
     """
 
     allowed: Tensor
@@ -138,21 +138,21 @@ class Segmenter(Headed):
         head: PartHeadConfig | None = None,
         generator: torch.Generator | None = None,
     ) -> Segmenter:
-        """A model's copy under a new head.
+        """A copy of a model with a new head.
 
         Args:
             model: its weights are copied; not changed.
             parts: names of the parts of all categories.
             categories: names of the categories.
-            owned: the part numbers of each category; none = all.
+            owned: the part numbers of each category; empty = all parts.
             head: sizes of the head; None = the published ones.
-            generator: of the head's weights; None = torch's default one.
+            generator: source of the head's weights; None = torch's default one.
 
         Returns:
             The segmenter, in evaluation mode, on the model's device.
 
         Raises:
-            InputError: sizes, names or numbers that `SegmenterConfig` refuses.
+            InputError: `SegmenterConfig` refuses the sizes, names or numbers.
         """
         config = SegmenterConfig(
             kind=kind_of(model.config),
@@ -199,7 +199,7 @@ class Segmenter(Headed):
         count = self.head.categories
         if categories.shape != points.shape[:1]:
             raise InputError(
-                f"expected categories of shape ({len(points)},), one a cloud, "
+                f"expected categories of shape ({len(points)},), one per cloud, "
                 f"got {tuple(categories.shape)}"
             )
         if bool(((categories < 0) | (categories >= count)).any()):

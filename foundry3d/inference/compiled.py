@@ -1,8 +1,8 @@
 """The inference form of a model: the same function with fewer, fused and measured products.
 
-The algebra is exact (`docs/method.md`, "Merged algebra at inference"): BatchNorm is folded into
-the layer before it, activations are fused into the layers they follow, and the tokenizer's layers
-are merged where nothing nonlinear stands between them. Groups go through the tokenizer, and clouds
+The algebra is exact (`docs/method.md`, "Merged algebra at inference"): BatchNorm is folded into the
+layer before it, activations are fused into the layers they follow, and the tokenizer's layers are
+merged where nothing nonlinear stands between them. Groups go through the tokenizer, and clouds
 through the encoder, in pieces whose temporaries stay within `MOST_BYTES`, so that they stay in the
 processor's cache.
 """
