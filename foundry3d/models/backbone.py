@@ -113,6 +113,10 @@ class Grouped(nn.Module):
             generator: of the start in training mode.
             group_size: k; None = the model's own.
             drawn: False = FPS starts at index 0 in training mode too.
+
+        Raises:
+            InputError: points that `geometry.check_points` refuses, or on another device or of
+                another precision than the weights.
         """
         start = None
         if self.training and drawn:
@@ -120,7 +124,9 @@ class Grouped(nn.Module):
             start = draw_start(*points.shape[:2], device=points.device, generator=generator)
         shape = self.shape
         size = shape.group_size if group_size is None else group_size
-        return group_points(points, shape.groups, size, start=start, radius=shape.radius)
+        groups = group_points(points, shape.groups, size, start=start, radius=shape.radius)
+        check_kind(points, self.encoder.norm.weight)
+        return groups
 
     def tokens(self, groups: Groups) -> tuple[Tensor, Tensor]:
         """Tokens (B, c, d) and positions (B, c, d) of the groups, at the encoder's width."""
@@ -183,8 +189,8 @@ class Grouped(nn.Module):
                 `supertokens=4`. Nothing has to be trained again for them.
 
         Raises:
-            InputError: points that `geometry.check_points` refuses, a budget that the student
-                cannot keep.
+            InputError: points that `geometry.check_points` refuses, points on another device or
+                of another precision than the weights, or a budget that the student cannot keep.
         """
         groups = self.group(points, generator=generator)
         return self.encode(groups, generator=generator, **budget)
@@ -285,6 +291,28 @@ def untrained(model: Backbone, points: Tensor) -> Backbone:
         norm.momentum = momentum
         norm.eval()
     return model
+
+
+def check_kind(points: Tensor, weight: Tensor) -> None:
+    """Refuses points that the layers of a model could not be applied to.
+
+    Raises:
+        InputError: another device than the weight's, or a floating-point type that does not go
+            with the weight's outside autocast.
+    """
+    if points.device != weight.device:
+        raise InputError(
+            f"the points are on {points.device}, the model on {weight.device}; move one of them"
+        )
+    kind = points.device.type
+    single = points.dtype == torch.float32 and weight.dtype != torch.float64
+    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if points.dtype == weight.dtype or single or cast:
+        return
+    raise InputError(
+        f"the points are {points.dtype}, the weights {weight.dtype}; convert the points, e.g. "
+        "points.float()"
+    )
 
 
 def _no_budget(budget: dict[str, Any]) -> None:
