@@ -93,6 +93,30 @@ def _checked(points: np.ndarray, source: str, at_least: int) -> np.ndarray:
     return points
 
 
+def as_array(cloud: object, source: str) -> np.ndarray:
+    """An array of what was handed in: a tensor of any device and type, an array, or rows.
+
+    Raises:
+        InputError: rows of different lengths, masked points, a sparse or nested tensor, or
+            something that is no array of numbers.
+    """
+    if isinstance(cloud, Tensor):
+        if cloud.layout is not torch.strided or cloud.is_nested:
+            raise InputError(f"{source}: expected a dense tensor, got a sparse or nested one")
+        plain = cloud.detach().cpu()
+        short = plain.dtype in (torch.bfloat16, torch.float16)
+        return (plain.float() if short else plain).numpy()
+    if np.ma.is_masked(cloud):
+        raise InputError(f"{source}: expected all points to count, got masked ones; remove them")
+    try:
+        return np.asarray(cloud)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{source}: expected an array of shape (N, 3), got a {type(cloud).__name__} that is "
+            f"none ({str(error).splitlines()[0]})"
+        ) from None
+
+
 def prepare(cloud: Points, policy: Policy, at_least: int) -> Ready:
     """A cloud as the policy wants it.
 
@@ -172,7 +196,7 @@ def finite(one: Ready, tokens: Tokens) -> Tokens:
 
 def embed_clouds(
     model: Backbone | Student,
-    clouds: Sequence[np.ndarray],
+    clouds: Sequence[np.ndarray | Tensor | Sequence[Sequence[float]]],
     *,
     policy: Policy | None = None,
     batch: int = 16,
@@ -181,8 +205,8 @@ def embed_clouds(
 
     Args:
         model: in evaluation mode, on any device.
-        clouds: n arrays (N_i, 3) of real numbers, at least as many points as the model has groups
-            and points of a group; not changed.
+        clouds: n arrays, tensors or lists of rows (N_i, 3) of real numbers, at least as many points
+            as the model has groups and points per group; not changed.
         policy: how clouds are prepared; None = normalised. `read_policy` gives a saved model's.
         batch: clouds of equal size that go through the model together.
 
@@ -198,8 +222,8 @@ def embed_clouds(
         raise InputError("expected a model in evaluation mode; call model.eval() first")
     policy, least = policy or Policy(), fewest(model)
     ready = (
-        prepare(Points(points=cloud, source=f"cloud {i}"), policy, least)
-        for i, cloud in enumerate(clouds)
+        prepare(Points(points=as_array(cloud, name), source=name), policy, least)
+        for name, cloud in ((f"cloud {i}", cloud) for i, cloud in enumerate(clouds))
     )
     return [finite(one, tokens) for one, tokens in in_batches(model, ready, batch)]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foundry3d.config import PartHeadConfig, SegmenterConfig
 from foundry3d.config.heads import kind_of
 from foundry3d.errors import InputError
+from foundry3d.geometry import check_points
 from foundry3d.heads.classifier import Headed, Inner, build_inner
 from foundry3d.models.budget import Budget
 from foundry3d.models.tokenizer import PointConv
@@ -196,6 +197,7 @@ class Segmenter(Headed):
         return self.head(points, groups.centers, features, categories, generator)
 
     def _check(self, points: Tensor, categories: Tensor) -> None:
+        check_points(points)
         count = self.head.categories
         if categories.shape != points.shape[:1]:
             raise InputError(
