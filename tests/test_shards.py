@@ -1,11 +1,14 @@
 import io
 import json
 import logging
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +17,14 @@ from conftest import TINY
 
 from foundry3d import cli
 from foundry3d.config import DataConfig, MaskedConfig, PackConfig, PretrainConfig, TrainConfig
-from foundry3d.data import packing
+from foundry3d.data import pack_progress, pack_source, packing
 from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import load_splits, load_train
 from foundry3d.data.packing import pack, write_shard
 from foundry3d.data.shards import Index, read_index, samples, write_index
 from foundry3d.data.streaming import Shards, share, shuffled
-from foundry3d.errors import InputError
+from foundry3d.errors import InputError, PartialFailure
 from foundry3d.training.callbacks import KeepLast
 from foundry3d.training.pretrain import pretrain
 
@@ -121,13 +124,14 @@ def test_packing_is_refused_where_something_is(
 
 
 def test_shapes_are_made_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_BLOCK", 4)
-    _, shapes = packing.open_source(PackConfig(clouds=10, points=16))
-    clouds = [points.tobytes() for points, _ in shapes]
+    monkeypatch.setattr(pack_source, "_BLOCK", 4)
+    source = pack_source.open_source(PackConfig(clouds=10, points=16))
+    found = [shape for piece in source.pieces for shape in source.read(piece)]
+    clouds = [shape[0].tobytes() for shape in found if not isinstance(shape, str)]
     assert len(clouds) == len(set(clouds)) == 10
 
 
-def test_folders_pack_what_can_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folders_pack_what_can_be_read_and_say_what_cannot(tmp_path: Path) -> None:
     source = tmp_path / "files"
     for name, size in (("chair/one", 20), ("chair/deep/two", 30), ("cup/three", 40)):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -136,9 +140,10 @@ def test_folders_pack_what_can_be_read(tmp_path: Path, caplog: pytest.LogCapture
     many[1] = np.nan
     np.save(source / "many.npy", many)
     (source / "cup" / "bad.ply").write_bytes(b"ply nonsense")
-    with caplog.at_level(logging.WARNING, "foundry3d"):
-        index = pack(PackConfig(source=str(source), out=str(tmp_path / "out")))
-    assert "2 clouds left out" in caplog.text
+    with pytest.raises(PartialFailure, match=r"2 clouds left out; the first: .*; the other 5 are"):
+        pack(PackConfig(source=str(source), out=str(tmp_path / "out")))
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"shard-000000.tar", "index.json"}
+    index = read_index(tmp_path / "out")
     assert index.class_names == ("chair", "cup")
     assert (index.count, index.points, index.dtype) == (5, (20, 40), "float32")
     sizes = {}
@@ -156,6 +161,145 @@ def test_folders_pack_what_can_be_read(tmp_path: Path, caplog: pytest.LogCapture
         pack(PackConfig(source=str(tmp_path / "none"), out=str(tmp_path / "x")))
     with pytest.raises(InputError, match="no such archive"):
         pack(PackConfig(source=str(tmp_path / "nothing"), out=str(tmp_path / "x")))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Seven files with 14 clouds, one of which cannot be read, beside a file that cannot be."""
+    folder = tmp_path / "files"
+    for i in range(6):
+        path = folder / f"class {i % 2}" / f"{i}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, some(3)[:, : 8 + i] + i if i < 3 else some(1)[0] + i)
+    broken = some(3).astype(np.float32)
+    broken[1] = np.nan
+    np.save(folder / "class 1" / "many.npy", broken)
+    (folder / "class 0" / "bad.ply").write_bytes(b"ply nonsense")
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("shards_done", [0, 1, 2, 3])
+@pytest.mark.parametrize("kind", ["files", "archive", "procedural"])
+def test_a_stopped_pack_continues_with_the_next_shard(
+    tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch, kind: str, shards_done: int
+) -> None:
+    monkeypatch.setattr(pack_source, "_BLOCK", 5)
+    if kind == "archive":
+        clouds = Clouds(points=some(14), labels=np.zeros(14, int), class_names=("a",))
+        write_archive(tmp_path / "some.npz", clouds)
+    sources = {"files": str(files), "archive": str(tmp_path / "some.npz")}
+    config = PackConfig(
+        source=sources.get(kind, kind), out=str(tmp_path / "out"), shard_clouds=4, clouds=14,
+        points=32,
+    )  # fmt: skip
+    whole = replace(config, out=str(tmp_path / "whole"))
+    outcome = pytest.raises(PartialFailure, match="2 clouds") if kind == "files" else nullcontext()
+    with outcome:
+        pack(whole)
+    written: list[str] = []
+
+    def stop(path: Path, *rest: Any) -> list[tuple[int, str]]:
+        if len(written) == shards_done:
+            (path.parent / f"{path.name}.partial").write_bytes(b"half")
+            raise Killed
+        written.append(path.name)
+        return write_shard(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "write_shard", stop)
+        with pytest.raises(Killed):
+            pack(config)
+    assert not (tmp_path / "out" / "index.json").exists()
+    written.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            packing, "write_shard", lambda *a: written.append(a[0].name) or write_shard(*a)
+        )
+        with pytest.raises(PartialFailure, match="2 clouds") if kind == "files" else nullcontext():
+            pack(config)
+    assert written == [f"shard-{i:06d}.tar" for i in range(shards_done, 4)]
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_a_pack_that_was_stopped_before_its_index_only_writes_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = PackConfig(out=str(tmp_path / "out"), clouds=6, points=32, shard_clouds=4)
+
+    def stop(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "write_index", stop)
+        with pytest.raises(Killed):
+            pack(config)
+    monkeypatch.setattr(packing, "write_shard", stop)
+    assert pack(config).count == 6
+    assert set(content(tmp_path / "out")) == {
+        *("shard-000000.tar", "shard-000001.tar", "index.json"),
+    }
+
+
+def test_another_pack_does_not_continue_an_unfinished_one(
+    tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = PackConfig(source=str(files), out=str(tmp_path / "out"), shard_clouds=4)
+
+    def stop(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "write_index", stop)
+        with pytest.raises(Killed):
+            pack(config)
+    before = content(tmp_path / "out")
+    with pytest.raises(InputError, match="unfinished collection with other shard_clouds, seed; "):
+        pack(replace(config, seed=1, shard_clouds=5))
+    np.save(files / "class 0" / "new.npy", some(1)[0])
+    with pytest.raises(InputError, match="unfinished collection with other pieces, fingerprint"):
+        pack(config)
+    (files / "class 0" / "new.npy").unlink()
+    assert content(tmp_path / "out") == before
+    shard = tmp_path / "out" / "shard-000001.tar"
+    shard.unlink()
+    with pytest.raises(InputError, match=r"shard-000001\.tar is gone; remove"):
+        pack(config)
+    shard.write_bytes(before[shard.name])
+    for damaged in ("{", "[]", '{"settings": {}, "piece": -1}', '{"colour": 1}'):
+        (tmp_path / "out" / pack_progress.PROGRESS).write_text(damaged)
+        with pytest.raises(InputError, match=r"packing\.json is damaged"):
+            pack(config)
+
+
+def test_what_is_no_file_is_never_opened(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "shard-000000.tar").unlink()
+    os.mkfifo(folder / "shard-000000.tar")
+    (folder / "shard-000001.tar").unlink()
+    (folder / "shard-000001.tar").symlink_to("/dev/zero")
+    found = numbers(list(Shards(folder, points=POINTS).batches(8, seed=0)))
+    assert set(found) == set(range(20, 40))
+    assert "skipped 20 of 40" in caplog.text
+
+
+def test_an_index_that_promises_too_much_is_refused(folder: Path) -> None:
+    path = folder / "index.json"
+    values = json.loads(path.read_text())
+    values["shards"]["shard-000000.tar"] += 10**18
+    path.write_text(json.dumps(values | {"count": 40 + 10**18}))
+    with pytest.raises(InputError, match=r"index\.json: declares .* samples, but the shards have"):
+        read_index(folder)
+    with open(path, "wb") as stream:
+        stream.truncate(2**28 + 1)
+    with pytest.raises(InputError, match=r"index\.json: is larger than"):
+        read_index(folder)
 
 
 def test_a_broken_pack_leaves_no_part_of_a_shard(tmp_path: Path) -> None:

@@ -1,66 +1,75 @@
 """Archives of labelled clouds: one .npz, read without executing anything in it.
 
-Layout: `points` (n, N, 3) float; optionally `labels` (n,) int with -1 = none, `names` (classes),
-`parts` (n, N) integers, `part_names`.
+Layout: `points` (n, N, 3) of numbers; optionally `labels` (n,) whole numbers with -1 = none,
+`names` (classes), `parts` (n, N) whole numbers, `part_names`. Other arrays are not read.
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.members import made_up_names, read_members, texts, whole_numbers
 from foundry3d.errors import InputError
 from foundry3d.writing import replacing
+
+_ARRAYS = ("points", "labels", "names", "parts", "part_names")
 
 
 def read_archive(path: str | Path) -> Clouds:
     """The clouds of one archive; float16 coordinates stay float16 until they are used.
 
     Raises:
-        InputError: missing, truncated, without `points`, or with content `Clouds` refuses.
+        InputError: missing, damaged, without `points`, arrays of the wrong kind, or content that
+            `Clouds` refuses.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such archive; expected an .npz file with an array 'points'")
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
-        raise InputError(
-            f"{path}: not a readable .npz archive of plain arrays ({error}); write it anew"
-        ) from None
+    found, present = read_members(path, _ARRAYS)
     if "points" not in found:
-        raise InputError(f"{path}: expected an array 'points', found {sorted(found)}")
+        shown = ", ".join(ascii(name) for name in present[:8])
+        raise InputError(f"{path}: expected an array 'points', found {shown or 'none'}")
+    try:
+        values = _checked(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return Clouds(**values, name=path.stem)
+
+
+def _checked(found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of `Clouds` from an archive's arrays, each of the right kind."""
     points = found["points"]
     if points.dtype.kind not in "fiu":
-        raise InputError(f"{path}: 'points' must be numbers, found {points.dtype}")
+        raise InputError(f"'points' must be numbers, found {points.dtype}")
     if points.dtype not in (np.float16, np.float32):
-        points = points.astype(np.float32)
-    names = tuple(str(name) for name in found.get("names", ()))
-    labels = found.get("labels", np.full(len(points), -1)).astype(np.int64)
-    if not names and labels.size and labels.max() >= 0:
-        names = tuple(f"class {i}" for i in range(int(labels.max()) + 1))
-    parts = found.get("parts")
-    part_names = tuple(str(name) for name in found.get("part_names", ()))
-    if parts is not None and not part_names:
-        part_names = tuple(f"part {i}" for i in range(int(parts.max()) + 1))
-    return Clouds(
-        points=points,
-        labels=labels,
-        class_names=names,
-        parts=parts,
-        part_names=part_names,
-        name=path.stem,
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as not finite
+            points = points.astype(np.float32)
+    labels, parts = found.get("labels"), found.get("parts")
+    labels = (
+        np.full(len(points) if points.ndim else 0, -1)
+        if labels is None
+        else whole_numbers(labels, "'labels'")
     )
+    class_names = texts(found["names"], "names") if "names" in found else ()
+    part_names = texts(found["part_names"], "part_names") if "part_names" in found else ()
+    if parts is not None and parts.dtype.kind not in "iu":
+        parts = whole_numbers(parts, "'parts'")
+    return {
+        "points": points,
+        "labels": labels,
+        "class_names": class_names or made_up_names(labels, "class"),
+        "parts": parts,
+        "part_names": part_names or (() if parts is None else made_up_names(parts, "part")),
+    }
 
 
 def write_archive(path: str | Path, clouds: Clouds) -> None:
     """Writes clouds for `read_archive`; the file appears complete or not at all."""
-    arrays = {"points": clouds.points, "labels": clouds.labels.astype(np.int16)}
+    small = len(clouds.class_names) < 2**15
+    labels = clouds.labels.astype(np.int16 if small else np.int64)
+    arrays = {"points": clouds.points, "labels": labels}
     if clouds.class_names:
         arrays["names"] = np.array(clouds.class_names)
     if clouds.parts is not None:

@@ -1,4 +1,4 @@
-"""`Clouds`: labelled point clouds of equal size in memory, checked once when they are made.
+"""`Clouds`: labelled point clouds of equal size in memory, checked once when the record is made.
 
 Shape legend: n clouds, N points each, P parts in all.
 """
@@ -22,10 +22,11 @@ class Clouds:
         class_names: names by label; may be empty when there are no classes.
         parts: (n, N) uint8 part of each point, or None.
         part_names: names by part label.
-        name: what reports call this data.
+        name: how reports refer to this data.
 
     Raises:
-        InputError: empty, wrong shape, non-finite coordinates, or labels out of range.
+        InputError: no clouds, wrong shapes, non-finite coordinates, or labels or parts that are not
+            whole numbers or out of range.
     """
 
     points: np.ndarray
@@ -49,23 +50,25 @@ class Clouds:
             )
         if self.labels.shape != shape[:1]:
             raise InputError(
-                f"{self.name}: expected {shape[0]} labels, one a cloud, "
+                f"{self.name}: expected {shape[0]} labels, one per cloud, "
                 f"got an array of shape {tuple(self.labels.shape)}"
             )
         self._check_range("labels", self.labels, -1, len(self.class_names))
         if self.parts is not None:
             if self.parts.shape != shape[:2]:
                 raise InputError(
-                    f"{self.name}: expected part labels of shape {shape[:2]}, one a point, "
+                    f"{self.name}: expected part labels of shape {shape[:2]}, one per point, "
                     f"got {tuple(self.parts.shape)}"
                 )
             self._check_range("parts", self.parts, 0, len(self.part_names))
 
     def _check_range(self, what: str, values: np.ndarray, low: int, names: int) -> None:
+        if values.dtype.kind not in "iu":
+            raise InputError(f"{self.name}: {what} must be whole numbers, found {values.dtype}")
         smallest, largest = int(values.min()), int(values.max())
         if smallest < low or largest >= names:
             raise InputError(
-                f"{self.name}: {what} must lie in {low}..{names - 1} ({names} names are given), "
+                f"{self.name}: {what} must lie in {low}..{names - 1} ({names} names given), "
                 f"found {smallest}..{largest}"
             )
 

@@ -1,7 +1,8 @@
 """`foundry3d data pack`: clouds of any source into tar shards that training streams.
 
 The layout is that of `foundry3d.data.shards`. Clouds are written in random order, because reading
-mixes neighbouring shards only.
+mixes neighbouring shards only. A run that was stopped continues with the next shard when the same
+command is given again.
 
 Shapes: N points of a cloud.
 """
@@ -11,29 +12,20 @@ from __future__ import annotations
 import io
 import logging
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
 from foundry3d.config import PackConfig
-from foundry3d.data import procedural
-from foundry3d.data.archive import read_archive
-from foundry3d.data.files import read_clouds
-from foundry3d.data.folder import find_files
-from foundry3d.data.progress import with_progress
+from foundry3d.data.pack_progress import PROGRESS, Packed, begin, settings_of
+from foundry3d.data.pack_source import Sample, open_source
 from foundry3d.data.shards import Index, write_index
-from foundry3d.errors import InputError
+from foundry3d.errors import InputError, PartialFailure
 from foundry3d.writing import replacing
 
 log = logging.getLogger("foundry3d")
-
-Sample = tuple[np.ndarray, int]
-"""Points (N, 3), float16 or float32, and a class, -1 = none."""
-
-_BLOCK = 1000
-_STRIDE = 1_000_003  # between the seeds of blocks
 
 
 def pack(config: PackConfig) -> Index:
@@ -43,31 +35,49 @@ def pack(config: PackConfig) -> Index:
         The index.
 
     Raises:
-        InputError: a source that cannot be read, or a folder that is not empty.
+        InputError: a source that cannot be read, not one readable cloud, or a folder that holds
+            something else than an unfinished collection of the same settings.
+        PartialFailure: some clouds cannot be read; the shards and their index hold the others.
     """
     out = Path(config.out)
-    if out.exists() and not (out.is_dir() and next(out.iterdir(), None) is None):
-        raise InputError(f"{out} is not an empty folder; choose another --out or remove it")
-    names, samples = open_source(config)
-    out.mkdir(parents=True, exist_ok=True)
-    shards: dict[str, int] = {}
-    sizes: set[tuple[int, str]] = set()
+    source = open_source(config)
+    packed = begin(out, settings_of(config, source))
+    if packed.shards:
+        log.info("%s: continues after %d shards, %d clouds", out, len(packed.shards), packed.count)
+    packed.write(out)
+    samples = packed.samples(source)
     for first in samples:
-        name = f"shard-{len(shards):06d}.tar"
+        name = f"shard-{len(packed.shards):06d}.tar"
         rest = islice(samples, config.shard_clouds - 1)
-        written = write_shard(out / name, chain([first], rest), sum(shards.values()))
-        shards[name] = len(written)
-        sizes.update(written)
-    points, kinds = [size for size, _ in sizes], {kind for _, kind in sizes}
+        packed.add(name, write_shard(out / name, chain([first], rest), packed.count))
+        packed.write(out)
+    if packed.points is None:
+        (out / PROGRESS).unlink()
+        raise InputError(
+            f"not one cloud of {config.source} can be read; the first: {packed.first_left_out}"
+        )
+    return _finish(out, packed, packed.points, source.class_names)
+
+
+def _finish(
+    out: Path, packed: Packed, points: tuple[int, int], class_names: tuple[str, ...]
+) -> Index:
+    """Writes the index and reports what is missing from it."""
     index = Index(
-        shards=shards,
-        count=sum(shards.values()),
-        points=(min(points), max(points)),
-        dtype="/".join(sorted(kinds)),
-        class_names=names,
+        shards=packed.shards,
+        count=packed.count,
+        points=points,
+        dtype="/".join(packed.dtypes),
+        class_names=class_names,
     )
     write_index(out, index)
-    log.info("%s: %d clouds in %d shards", out, index.count, len(shards))
+    (out / PROGRESS).unlink()
+    log.info("%s: %d clouds in %d shards", out, index.count, len(index.shards))
+    if packed.left_out:
+        raise PartialFailure(
+            f"{packed.left_out} clouds left out; the first: {packed.first_left_out}; the other "
+            f"{index.count} are in {out}"
+        )
     return index
 
 
@@ -100,79 +110,3 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(content)
     archive.addfile(info, io.BytesIO(content))
-
-
-def open_source(config: PackConfig) -> tuple[tuple[str, ...], Iterator[Sample]]:
-    """Class names and samples, in random order, of what the configuration names.
-
-    Raises:
-        InputError: neither `procedural`, nor an archive, nor a folder with files.
-    """
-    rng = np.random.default_rng(config.seed)
-    if config.source == "procedural":
-        return procedural.CATEGORIES, _shapes(config)
-    if Path(config.source).is_dir():
-        return _folder(config, rng)
-    clouds = read_archive(config.source)
-    order = rng.permutation(len(clouds))
-    return clouds.class_names, ((clouds.points[i], int(clouds.labels[i])) for i in order)
-
-
-def _shapes(config: PackConfig) -> Iterator[Sample]:
-    """Built-in shapes, some at a time; their seeds are even, those of test clouds are odd."""
-    for number, start in enumerate(range(0, config.clouds, _BLOCK)):
-        clouds = procedural.generate(
-            min(_BLOCK, config.clouds - start),
-            points=config.samples,
-            seed=2 * (config.seed + _STRIDE * number),
-        )
-        yield from zip(clouds.points, clouds.labels.tolist(), strict=True)
-
-
-def _folder(
-    config: PackConfig, rng: np.random.Generator
-) -> tuple[tuple[str, ...], Iterator[Sample]]:
-    """Classes are the first folders below the source; files beside them have none."""
-    folder = Path(config.source)
-    files = find_files(folder)
-    below = {path: path.relative_to(folder).parts for path in files}
-    names = sorted({parts[0] for parts in below.values() if len(parts) > 1})
-    labels = {path: names.index(p[0]) if len(p) > 1 else -1 for path, p in below.items()}
-    order = [files[i] for i in rng.permutation(len(files))]
-    return tuple(names), _read_files(order, labels, config)
-
-
-def _read_files(order: list[Path], labels: dict[Path, int], config: PackConfig) -> Iterator[Sample]:
-    """Every cloud of the files; what cannot be read is left out and told.
-
-    Raises:
-        InputError: not one file can be read.
-    """
-    left_out: list[str] = []
-    found = 0
-    for path in with_progress(order, "packed"):
-        for cloud in _clouds(path, config, left_out):
-            found += 1
-            yield cloud, labels[path]
-    if not found:
-        raise InputError(f"not one cloud of {config.source} can be read; the first: {left_out[0]}")
-    if left_out:
-        log.warning("%d clouds left out; the first: %s", len(left_out), left_out[0])
-
-
-def _clouds(path: Path, config: PackConfig, left_out: list[str]) -> Iterator[np.ndarray]:
-    """The clouds of a file; why others cannot be read is added to `left_out`."""
-    try:
-        clouds = read_clouds(path, samples=config.samples, seed=config.seed)
-    except InputError as error:
-        left_out.append(str(error))
-        return
-    while True:
-        try:
-            cloud = next(clouds, None)
-        except InputError as error:
-            left_out.append(str(error))
-            continue
-        if cloud is None:
-            return
-        yield cloud.points

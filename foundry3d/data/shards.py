@@ -4,9 +4,9 @@ Layout (WebDataset's): in `shard-000000.tar` and its followers, a sample is `KEY
 (N, 3) in plain npy, and, where it has a class, `KEY.cls`, the class number in ASCII. `index.json`
 lists the shards and how many samples each holds.
 
-Tar is read by the standard library: whatever cannot be used has to be counted and named by shard
-and key, and no member may unpack to more bytes than its archive has, which the readers of
-WebDataset leave open.
+Tar is read with the standard library rather than with WebDataset's readers: samples that cannot be
+used have to be counted and named by shard and key, and no member may unpack to more bytes than its
+archive has.
 
 Shapes: N points of a cloud.
 """
@@ -31,23 +31,29 @@ INDEX = "index.json"
 FORMAT = "foundry3d-shards"
 VERSION = 1
 
+_LARGEST_INDEX = 2**28
+_SMALLEST_SAMPLE = 1024
+"""Bytes that a sample takes at the least: a header and a block."""
+_MOST_LOST = 2**20
+"""An index may claim this many samples more than the shards have room for: some may be damaged."""
+
 _SHARD = re.compile(r"[\w-]+\.tar")
 _MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.(npy|cls)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """What `index.json` says of the shards beside it.
+    """The content of `index.json`, which lies in the folder of the shards.
 
     Attributes:
-        shards: samples of each shard, by file name.
-        count: samples in all.
-        points: points of the smallest and of the largest cloud.
-        dtype: of the coordinates.
-        class_names: names by label; empty without classes.
+        shards: number of samples in each shard, by file name.
+        count: number of samples in all shards.
+        points: number of points of the smallest and of the largest cloud.
+        dtype: type of the coordinates.
+        class_names: names by class number; empty without classes.
 
     Raises:
-        InputError: values that cannot be, or names that lead out of the folder.
+        InputError: impossible values, or names that lead out of the folder.
     """
 
     shards: dict[str, int]
@@ -68,13 +74,13 @@ class Index:
 
 
 def is_sharded(folder: str | Path) -> bool:
-    """Whether a path is a folder of shards."""
+    """Whether a path is a folder with an index and at least one shard."""
     folder = Path(folder)
     return (folder / INDEX).is_file() and next(folder.glob("*.tar"), None) is not None
 
 
 def write_index(folder: Path, index: Index) -> None:
-    """Writes `index.json`; it appears complete or not at all."""
+    """Writes `index.json`; the file appears complete or not at all."""
     values = {"format": FORMAT, "version": VERSION, **asdict(index)}
     with replacing(folder / INDEX) as partial:
         partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
@@ -84,15 +90,20 @@ def read_index(folder: str | Path) -> Index:
     """The index of a folder of shards.
 
     Raises:
-        InputError: missing, damaged, or of another format or version.
+        InputError: missing or damaged, another format or version, or far more samples than the
+            shards on disk can hold.
     """
     path = Path(folder) / INDEX
     try:
+        if path.is_file() and path.stat().st_size > _LARGEST_INDEX:
+            raise InputError(f"is larger than {_LARGEST_INDEX} bytes; pack the collection again")
         values: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
         if (values.pop("format", None), values.pop("version", None)) != (FORMAT, VERSION):
             raise InputError(f"expected format {FORMAT}, version {VERSION}; pack it again")
         names = tuple(str(name) for name in values.pop("class_names", ()))
-        return Index(points=tuple(values.pop("points")), class_names=names, **values)
+        index = Index(points=tuple(values.pop("points")), class_names=names, **values)
+        _check_room(path.parent, index)
+        return index
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -100,8 +111,25 @@ def read_index(folder: str | Path) -> Index:
         raise InputError(f"{path}: no readable index of shards ({kind}); pack it again") from None
 
 
+def _check_room(folder: Path, index: Index) -> None:
+    """Refuses an index whose samples cannot lie in the shards.
+
+    Samples that were lost are replaced by others when an epoch is read, which has no end where
+    nearly all of them are only claimed.
+    """
+    files = [folder / name for name in index.shards]
+    held = sum(path.stat().st_size for path in files if path.is_file()) // _SMALLEST_SAMPLE
+    if index.count > held + _MOST_LOST:
+        raise InputError(
+            f"declares {index.count} samples, but the shards have room for {held}; pack the "
+            "collection again"
+        )
+
+
 def _members(path: Path) -> Iterator[tuple[str, str, bytes | None]]:
     """Key, ending and bytes of the files in an archive; None for bytes that are not there."""
+    if not path.is_file():  # opening a pipe or a device would wait or read for ever
+        raise tarfile.ReadError("there is no such file" if not path.exists() else "it is no file")
     with (
         open(path, "rb") as file,
         tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as archive,  # past bad headers
@@ -121,7 +149,7 @@ def samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
     """Key and files, by ending, of each sample of an archive, in order.
 
     Raises:
-        tarfile.ReadError: missing or damaged; what stood before the damage has been yielded.
+        tarfile.ReadError: missing or damaged; the samples before the damage have been yielded.
     """
     key, files, fault = "", dict[str, bytes | None](), ""
     try:
@@ -142,11 +170,11 @@ def decode(files: dict[str, bytes | None], classes: int) -> np.ndarray:
     """The points of a sample: (N, 3) float16 or float32, finite. Nothing in it is executed.
 
     Args:
-        files: of the sample, by ending.
-        classes: how many there are; a class number must lie below.
+        files: content of the sample's files, by ending.
+        classes: number of classes; a class number must lie below.
 
     Raises:
-        InputError: no plain array of that shape, or a class that is none.
+        InputError: no plain array of that shape, or an unknown class.
     """
     blob = files.get("npy")
     if blob is None:

@@ -53,7 +53,8 @@ class PointModel(nn.Module):
             drawn: False = sampling starts at index 0 in training mode too.
 
         Raises:
-            InputError: `geometry.check_points` refuses the points.
+            InputError: `geometry.check_points` refuses the points, or they are on another device
+                or of another precision than the weights.
         """
         start = None
         if self.training and drawn:
@@ -61,7 +62,9 @@ class PointModel(nn.Module):
             start = draw_start(*points.shape[:2], device=points.device, generator=generator)
         shape = self.shape
         size = shape.group_size if group_size is None else group_size
-        return group_points(points, shape.groups, size, start=start, radius=shape.radius)
+        groups = group_points(points, shape.groups, size, start=start, radius=shape.radius)
+        check_kind(points, self.encoder.norm.weight)
+        return groups
 
     def embed_groups(self, groups: Groups, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens and positions (B, c, d) of groups, at the encoder's width.
@@ -78,6 +81,28 @@ class PointModel(nn.Module):
         """Positions (B, c, d) of centers (B, c, 3), at the encoder's width."""
         positions: Tensor = self.position_bridge(self.position(centers))
         return positions
+
+
+def check_kind(points: Tensor, weight: Tensor) -> None:
+    """Refuses points that the layers of a model could not be applied to.
+
+    Raises:
+        InputError: another device than the weight's, or a floating-point type that does not go
+            with the weight's outside autocast.
+    """
+    if points.device != weight.device:
+        raise InputError(
+            f"the points are on {points.device}, the model on {weight.device}; move one of them"
+        )
+    kind = points.device.type
+    single = points.dtype == torch.float32 and weight.dtype != torch.float64
+    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if points.dtype == weight.dtype or single or cast:
+        return
+    raise InputError(
+        f"the points are {points.dtype}, the weights {weight.dtype}; convert the points, e.g. "
+        "points.float()"
+    )
 
 
 class PointConv(nn.Linear):

@@ -17,7 +17,7 @@ import numpy as np
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.published.names import MODELNET40
 from foundry3d.data.published.pickles import read_pickle, stacked, whole
-from foundry3d.data.published.record import Published, Split, below
+from foundry3d.data.published.record import Published, Split, below, distinct
 from foundry3d.errors import InputError
 
 QUERIES = 20
@@ -140,7 +140,7 @@ def _names(path: Path, samples: list[tuple[Any, Any, Any]]) -> tuple[str, ...]:
 def _read(root: Path, split: str) -> Clouds:
     path, samples = _samples(root, split)
     return Clouds(
-        points=stacked([points for points, _, _ in samples], path, np.float32),
+        points=stacked(distinct([points for points, _, _ in samples], path), path, np.float32),
         labels=_labels(root, split),
         class_names=_names(path, samples),
         name=f"modelnet-fewshot {split}",

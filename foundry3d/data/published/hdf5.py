@@ -5,6 +5,7 @@ Shape legend: n clouds, N points of each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import h5py
 import numpy as np
 
 from foundry3d.data.formats.raw import MAX_BYTES
+from foundry3d.data.members import whole_numbers
 from foundry3d.data.published.record import need
 from foundry3d.errors import InputError
 
@@ -22,10 +24,10 @@ def read_h5(path: Path, name: str, dimensions: int) -> np.ndarray:
     Args:
         path: the file.
         name: of the array.
-        dimensions: how many it must have; those of size 1 at the end may be missing or too many.
+        dimensions: number of dimensions; further ones of size 1 at the end are dropped.
 
     Raises:
-        InputError: missing, truncated, without that array, or with another kind of it.
+        InputError: missing or damaged file, no array of that name, or one of another kind.
     """
     need(path)
     try:
@@ -41,13 +43,18 @@ def read_h5(path: Path, name: str, dimensions: int) -> np.ndarray:
 
 
 def _numbers(file: h5py.File, name: str, dimensions: int) -> np.ndarray:
-    """An array that lies in the file, never one that a link or a mapping fetches from elsewhere."""
+    """An array stored in the file itself, never one that a link or mapping takes from elsewhere."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise InputError(f"expected an array '{name}', found {sorted(file)[:8]}; download it again")
     found = file[name]
     plain = isinstance(found, h5py.Dataset) and found.dtype.kind in "fiu"
     if not plain or found.external or found.is_virtual or found.nbytes > MAX_BYTES:
         raise InputError(f"expected '{name}' as a plain array of numbers; download it again")
+    if not _is_stored(found):
+        raise InputError(
+            f"'{name}' of shape {found.shape} is declared, but not all of it was ever written; "
+            "download it again"
+        )
     array = np.asarray(found[()])
     if array.ndim > dimensions:
         array = array.squeeze(tuple(range(dimensions, array.ndim)))
@@ -59,8 +66,18 @@ def _numbers(file: h5py.File, name: str, dimensions: int) -> np.ndarray:
     return array
 
 
+def _is_stored(array: h5py.Dataset) -> bool:
+    """Whether every value is in the file; the others would be filled in when it is read."""
+    if array.chunks is None:
+        return array.id.get_storage_size() >= array.nbytes
+    blocks = math.prod(
+        -(-size // block) for size, block in zip(array.shape, array.chunks, strict=True)
+    )
+    return array.id.get_num_chunks() >= blocks
+
+
 def points_of(path: Path) -> np.ndarray:
-    """The array `data` of a file, xyz alone: (n, N, 3) float32.
+    """Coordinates of the array `data` of a file: (n, N, 3) float32.
 
     Raises:
         InputError: what `read_h5` refuses, or fewer than three columns.
@@ -77,22 +94,24 @@ def labels_of(paths: Sequence[Path]) -> np.ndarray:
     """The arrays `label` of files, joined: (n,) int64.
 
     Raises:
-        InputError: what `read_h5` refuses.
+        InputError: what `read_h5` refuses, or labels that are not whole numbers.
     """
-    return np.concatenate([read_h5(path, "label", 1).astype(np.int64) for path in paths])
+    return np.concatenate(
+        [whole_numbers(read_h5(path, "label", 1), f"{path}: 'label'") for path in paths]
+    )
 
 
 def labelled(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Points (n, N, 3) float32 and labels (n,) int64 of several files, joined.
 
     Raises:
-        InputError: a file that cannot be used, or files of clouds of different sizes.
+        InputError: a file that cannot be used, or clouds of different sizes.
     """
     points = [points_of(path) for path in paths]
     for path, part in zip(paths, points, strict=True):
         if part.shape[1] != points[0].shape[1]:
             raise InputError(
-                f"{path}: expected {points[0].shape[1]} points a cloud as in {paths[0].name}, "
+                f"{path}: expected {points[0].shape[1]} points per cloud as in {paths[0].name}, "
                 f"got {part.shape[1]}; download it again"
             )
     return np.concatenate(points), labels_of(paths)

@@ -8,6 +8,7 @@ Shape legend: n clouds, N points of each.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from foundry3d.data.published.record import (
     Published,
     Split,
     below,
+    distinct,
     lines,
     number,
     present,
@@ -36,7 +38,8 @@ _TRAIN, _TEST = zip(*MODELNET40_COUNTS.values(), strict=True)
 
 def _h5_files(root: Path, split: str) -> list[Path]:
     folder = below(root, "modelnet40_ply_hdf5_2048")
-    files = sorted(folder.glob(f"ply_data_{split}*.h5"))
+    name = re.compile(rf"ply_data_{split}\d+\.h5")  # not `ply_data_train0 (1).h5`
+    files = sorted(path for path in folder.iterdir() if name.fullmatch(path.name))
     if not files:
         raise InputError(f"{folder}: no file is named ply_data_{split}*.h5; {ASK}")
     return files
@@ -85,7 +88,7 @@ def _listed(root: Path, split: str) -> tuple[list[Path], np.ndarray]:
 
 
 def _read_cache(path: Path) -> tuple[list[Any], np.ndarray]:
-    """Clouds, not yet arrays, and labels (n,) of a `.dat` pickle."""
+    """Clouds, as values of the pickle, and labels (n,) of a `.dat` pickle."""
     found = read_pickle(path)
     pair = isinstance(found, list | tuple) and len(found) == 2
     if not (pair and all(isinstance(part, list) and part for part in found)):
@@ -95,7 +98,7 @@ def _read_cache(path: Path) -> tuple[list[Any], np.ndarray]:
     labels = np.array([whole(value, path) for value in found[1]])
     if len(labels) != len(found[0]):
         raise InputError(f"{path}: expected one label for each cloud; download it again")
-    return found[0], labels
+    return distinct(found[0], path), labels
 
 
 def _normal_labels(root: Path, split: str) -> np.ndarray:

@@ -29,7 +29,7 @@ _ENDING = "_8192.npy"
 
 
 def files_of(root: Path, split: str) -> list[Path]:
-    """The files of a split, sorted by name.
+    """The files of a split, sorted by name; hidden ones (`._ID` of macOS) are not among them.
 
     Raises:
         InputError: no hold-out list, or no file of the split.
@@ -43,7 +43,8 @@ def files_of(root: Path, split: str) -> list[Path]:
     files = sorted(
         path
         for path in folder.glob(f"*{_ENDING}")
-        if (path.name.removesuffix(_ENDING) in held) == (split == "test")
+        if not path.name.startswith(".")
+        and (path.name.removesuffix(_ENDING) in held) == (split == "test")
     )
     if not files:
         raise InputError(f"{folder}: no {split} object is there as ID{_ENDING}; {ASK}")

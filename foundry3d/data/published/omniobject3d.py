@@ -34,10 +34,10 @@ def _sources(root: Path) -> dict[str, Path]:
     """An HDF5 file, or a folder of objects, for each class, sorted by name."""
     base = below(root, "point_clouds", "raw/point_clouds")
     for size in _SIZES:
-        files = sorted((base / "hdf5_files" / str(size)).glob("*.hdf5"))
+        files = _visible(base / "hdf5_files" / str(size), f"*_{size}.hdf5")
         if files:
-            return {path.stem.removesuffix(f"_{size}"): path for path in files}
-        objects = (base / "ply_files" / str(size)).glob("*/*/pcd_*.ply")
+            return {path.name.removesuffix(f"_{size}.hdf5"): path for path in files}
+        objects = _visible(base / "ply_files" / str(size), f"*/*/pcd_{size}.ply")
         folders = sorted({path.parents[1] for path in objects})
         if folders:
             return {path.name: path for path in folders}
@@ -47,8 +47,18 @@ def _sources(root: Path) -> dict[str, Path]:
     )
 
 
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """The files below a folder that match, sorted; nothing hidden, such as `._x` of macOS."""
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
 def _objects(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*/pcd_*.ply"))
+    """The files of the objects of a class in its folder `SIZE/CLASS`."""
+    return _visible(folder, f"*/pcd_{folder.parent.name}.ply")
 
 
 def _count(source: Path) -> int:

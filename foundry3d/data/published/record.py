@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -162,6 +163,18 @@ def _room(shape: tuple[int, ...], dtype: type[np.floating]) -> np.ndarray:
             f"{shape[0]} clouds of {shape[1]} points take {size:.0f} GiB of memory, more than "
             "there is; `foundry3d data pack` makes shards of a folder, which training streams"
         ) from None
+
+
+def distinct(values: Sequence[Any], path: Path) -> list[Any]:
+    """Clouds out of one file, each stored on its own.
+
+    Raises:
+        InputError: one object several times, which would take its memory that many times.
+    """
+    kept = list(values)
+    if len({id(value) for value in kept}) < len(kept):
+        raise InputError(f"{path}: the same array stands for several clouds; download it again")
+    return kept
 
 
 def present(files: Sequence[Path], labels: np.ndarray) -> np.ndarray:

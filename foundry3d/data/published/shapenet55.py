@@ -9,14 +9,13 @@ Shape legend: n clouds, N points of each.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.files import read_points
+from foundry3d.data.members import read_members, whole_numbers
 from foundry3d.data.published.names import SHAPENET55
 from foundry3d.data.published.record import Published, Split, below, lines, number, present, stack
 from foundry3d.errors import InputError
@@ -42,21 +41,20 @@ def _listed(root: Path, split: str) -> tuple[list[Path], np.ndarray]:
 
 
 def _array(path: Path, name: str) -> np.ndarray:
-    """One array of a packed split."""
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return np.asarray(archive[name])
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    """One array of numbers of a packed split."""
+    found, present = read_members(path, (name,))
+    if name not in found or found[name].dtype.kind not in "fiu":
         raise InputError(
-            f"{path}: expected a whole .npz with 'data' and 'labels' ({error}); pack it again, or "
-            "move it away so that the .npy files are read"
-        ) from None
+            f"{path}: expected arrays of numbers 'data' and 'labels', found {present[:8]}; pack it "
+            "again, or move it away so that the .npy files are read"
+        )
+    return found[name]
 
 
 def _labels(root: Path, split: str) -> np.ndarray:
     path = _packed(root, split)
     if path.is_file():
-        return _array(path, "labels").astype(np.int64).ravel()
+        return whole_numbers(_array(path, "labels"), f"{path}: 'labels'").ravel()
     return present(*_listed(root, split))
 
 
@@ -66,7 +64,8 @@ def _read(root: Path, split: str) -> Clouds:
         points, labels = _array(path, "data"), _labels(root, split)
         if points.ndim != 3 or points.shape[-1] < 3:
             raise InputError(f"{path}: expected 'data' of shape (n, N, 3), got {points.shape}")
-        points = points[..., :3].astype(np.float16)
+        with np.errstate(over="ignore"):  # what float16 cannot hold is refused as not finite
+            points = points[..., :3].astype(np.float16)
     else:
         files, labels = _listed(root, split)
         points = stack(files, lambda file: read_points(file).points, dtype=np.float16)
