@@ -9,7 +9,6 @@ import pickle
 import re
 import struct
 import sys
-import time
 import tracemalloc
 import zipfile
 from pathlib import Path
