@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,12 @@ SHARED = Path(__file__).parents[2] / "shared"
 TINY = BackboneConfig(
     groups=12, group_size=8, point_widths=(8, 16, 32), dim=24, depth=3, heads=3, position_dim=16
 )
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> None:
+    """Weights that a test has drawn without a generator come out the same every time."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -39,3 +47,18 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("reference data is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session", params=["small", "whole"])
+def parity(request: pytest.FixtureRequest) -> Path:
+    """Files of the reference implementations: those cut down by data/make_parity.py, and whole."""
+    if request.param == "small":
+        return Path(__file__).parent / "data" / "parity"
+    return request.getfixturevalue("shared") / "parity"
+
+
+@pytest.fixture
+def sizes(parity: Path) -> dict[str, Any]:
+    """Sizes of the models of `parity`."""
+    default = {"point_widths": (128, 256, 512), "position_dim": 128, "predictor_dim": 24}
+    return default | json.loads((parity / "meta.json").read_text())

@@ -1,9 +1,8 @@
 """Work in the background changes no number, and leaves nothing behind."""
 
 import logging
+import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from processes import ended, start, wait_for
 from test_training import DATA, MASKED, TRAIN, metrics, same
 
 from foundry3d.baselines import FPSStudent
@@ -281,15 +281,11 @@ def test_an_interrupted_run_ends(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     config = replace(MASKED, out=str(tmp_path / "r"), train=replace(TRAIN, epochs=5000))
     recipe.write_text(yaml.safe_dump(to_dict(config)))
-    command = [sys.executable, "-m", "foundry3d", "pretrain", "--config", str(recipe)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    last, limit = tmp_path / "r" / "checkpoints" / "last.ckpt", time.monotonic() + 240
-    while not last.exists() and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "Traceback" not in said
+    process = start(["pretrain", "--config", str(recipe)], tmp_path / "said")
+    wait_for(tmp_path / "r" / "checkpoints" / "last.ckpt", process)
+    os.kill(process.pid, signal.SIGINT)
+    assert ended(process) != 0
+    assert "Traceback" not in (tmp_path / "said").read_text()
 
 
 def test_training_refuses_negative_depths() -> None:

@@ -165,7 +165,7 @@ def test_doctor_says_what_was_picked(capsys) -> None:
 
 def test_the_installed_command_ends_with_two() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "foundry3d", "probe", "--models", "no/such"],
+        [sys.executable, "-m", "foundry3d", "data", "check", "modelnet40", "no/such"],
         capture_output=True,
         text=True,
     )

@@ -153,11 +153,13 @@ def test_bf16_is_close_and_returns_float32(teacher: Backbone, points: Tensor) ->
 
 @pytest.mark.parametrize("kernel", kernels.KERNELS)
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
-def test_kernels_agree(kernel: str, activation: kernels.Activation) -> None:
+def test_kernels_agree(
+    kernel: str, activation: kernels.Activation, generator: torch.Generator
+) -> None:
     if kernels.seconds(kernel, torch.float32) == float("inf"):
         pytest.skip("not on this machine")
     linear = nn.Linear(20, 12)
-    x = torch.randn(3, 5, 20)
+    x = torch.randn(3, 5, 20, generator=generator)
     fast = kernels.FastLinear(linear.weight, linear.bias, activation=activation, kernel=kernel)
     wanted = {"none": lambda y: y, "relu": torch.relu, "gelu": nn.functional.gelu}[activation]
     with torch.no_grad():

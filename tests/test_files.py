@@ -9,7 +9,6 @@ import pickle
 import re
 import struct
 import sys
-import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -615,9 +614,7 @@ LIES = {
 @pytest.mark.parametrize("name", LIES)
 def test_lies_are_found_without_believing_them(tmp_path, bounded, name):
     data, word = LIES[name]
-    start = time.perf_counter()
     refused(write(tmp_path, name, data), word)
-    assert time.perf_counter() - start < 2
 
 
 class Trap:

@@ -106,6 +106,41 @@ def test_distances_hold_far_from_the_origin() -> None:
     assert torch.equal(index[..., 0], torch.arange(300).expand(5, 300))
 
 
+@pytest.mark.parametrize("backend", ["torch", "compiled"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_fewer_samples_are_the_first_of_more(kind: str, backend) -> None:
+    x = clouds(kind)
+    most = geometry.farthest_point_sample(x, 200, backend=backend)
+    for count in (1, 2, 63, 199):
+        assert torch.equal(
+            geometry.farthest_point_sample(x, count, backend=backend), most[:, :count]
+        )
+
+
+TURNS = {  # axes permuted, some mirrored: proper rotations without rounding
+    "quarter turn": torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]),
+    "half turn": torch.tensor([[-1.0, 0, 0], [0, 1, 0], [0, 0, -1]]),
+    "third turn": torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]),
+}
+
+
+@pytest.mark.parametrize("backend", ["torch", "compiled"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_indices_do_not_change_under_rigid_motion(turn: str, backend) -> None:
+    """On a grid of 1/64 every square and sum is exact, so that equal distances stay equal."""
+    x = (clouds("random") * 64).round().clamp(-255, 255) / 64
+    rotation = TURNS[turn]
+    assert torch.linalg.det(rotation) == 1
+    moved = x @ rotation.T + torch.tensor([8.0, -16.0, 0.25])
+    index = geometry.farthest_point_sample(x, 64, backend=backend)
+    assert torch.equal(index, geometry.farthest_point_sample(moved, 64, backend=backend))
+    near = [
+        geometry.nearest_neighbors(geometry.gather(cloud, index), cloud, 16, backend=backend)
+        for cloud in (x, moved)
+    ]
+    assert torch.equal(*near)
+
+
 def test_gradients_reach_the_points() -> None:
     x = clouds("random").requires_grad_()
     groups = geometry.group_points(x, 20, 8)
@@ -115,8 +150,10 @@ def test_gradients_reach_the_points() -> None:
     torch.testing.assert_close(x.grad.sum(1), torch.zeros(5, 3), atol=1e-3, rtol=0)
 
 
-def test_greedy_order_equals_the_reference(shared) -> None:
-    found = np.load(shared / "parity" / "sequencer.npz")
+def test_greedy_order_equals_the_reference(parity) -> None:
+    import numpy as np
+
+    found = np.load(parity / "sequencer.npz")
     order = geometry.greedy_order(torch.from_numpy(found["centers"]))
     assert (order.numpy() == found["greedy_min_start_order"]).all()
 
@@ -190,7 +227,7 @@ def test_bad_points_are_one_sentence(bad: Any, says: str) -> None:
 
 
 def test_bad_counts_are_refused() -> None:
-    x = torch.rand(1, 10, 3)
+    x = clouds("random")[:1, :10]
     for call in (
         lambda: geometry.farthest_point_sample(x, 11),
         lambda: geometry.farthest_point_sample(x, 0),

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,19 +37,53 @@ def test_a_shared_folder_is_a_checkpoint_with_a_card(teacher: Backbone, points, 
     assert f"{parameters / 1e6:.3f} M" in text
 
 
-def test_no_hub_library_is_one_sentence(tmp_path: Path, teacher: Backbone) -> None:
-    with pytest.raises(InputError, match=r"foundry3d\[hub\]|neither a folder nor"):
+def test_no_hub_library_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r'not a folder here; .* install "foundry3d\[hub\]"'):
         hub.from_pretrained("nobody/nothing")
     with pytest.raises(InputError, match="expected a checkpoint folder"):
         hub.push(tmp_path, "nobody/nothing")
 
 
-def test_convert_reads_foreign_files_and_own_folders(shared, tmp_path: Path, capsys) -> None:
-    source = shared / "parity" / "pointjepa.ckpt"
+class Hub:
+    """Stands for the hub library: one repository, and what was uploaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.made, self.sent = folder, [], []
+
+    def snapshot_download(self, name: str) -> str:
+        if name != "somebody/small":
+            raise OSError(f"404: {name}\nand a long explanation")
+        return str(self.folder)
+
+    def create_repo(self, name: str, *, exist_ok: bool) -> None:
+        self.made.append((name, exist_ok))
+
+    def upload_folder(self, *, repo_id: str, folder_path: str) -> str:
+        self.sent.append(folder_path)
+        return f"hub/{repo_id}"
+
+
+def test_repositories_are_fetched_and_pushed(
+    tmp_path: Path, teacher: Backbone, points, monkeypatch
+) -> None:
+    folder = hub.save_pretrained(teacher, tmp_path / "small")
+    library = Hub(folder)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
+    fetched = hub.from_pretrained("somebody/small")
+    assert torch.equal(fetched(points).features, teacher(points).features)
+    with pytest.raises(InputError, match=r"nor a repository in reach \(404: nobody/nothing\)$"):
+        hub.from_pretrained("nobody/nothing")
+    assert hub.push(folder, "me/new") == "hub/me/new"
+    assert (library.made, library.sent) == ([("me/new", True)], [str(folder)])
+
+
+def test_convert_reads_foreign_files_and_own_folders(parity, tmp_path: Path, capsys) -> None:
+    source = parity / "pointjepa.ckpt"
     cli.main(["convert", str(source), "--out", str(tmp_path / "a"), "--weights", "ema"])
     assert "Point-JEPA" in capsys.readouterr().out
     direct, provenance = foundry3d.load_foreign(source, weights="ema")
-    points = torch.rand(2, 64, 3)
+    points = torch.rand(2, 64, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(foundry3d.load(tmp_path / "a")(points).features, direct(points).features)
     cli.main(["convert", str(tmp_path / "a"), "--out", str(tmp_path / "b")])
     for name in ("a", "b"):
@@ -62,10 +97,10 @@ def test_convert_reads_foreign_files_and_own_folders(shared, tmp_path: Path, cap
 @pytest.mark.parametrize(
     "name", ["pointjepa.ckpt", "point2vec.ckpt", "pointmae.pth", "pointbert.pth"]
 )
-def test_every_foreign_teacher_can_be_distilled(shared, name: str, monkeypatch) -> None:
-    sizes = {"num_heads": 3, "num_groups": 16, "group_size": 8}
-    given = sizes if name.endswith("pth") else {}
-    teacher = foundry3d.load_foreign(shared / "parity" / name, **given)[0]
+def test_every_foreign_teacher_can_be_distilled(parity, sizes, name: str, monkeypatch) -> None:
+    asked = {"num_heads": sizes["heads"], "num_groups": 16, "group_size": 8}
+    given = asked if name.endswith("pth") else {}
+    teacher = foundry3d.load_foreign(parity / name, **given)[0]
     config = DistillConfig(supertokens=4)
     student = student_of(teacher, config)
     task = DistillTask(config, teacher, student).train()

@@ -1,13 +1,10 @@
 """The light tokenizer: its form, its groups, its two phases of distillation."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from conftest import TINY
 from test_training import DATA, TRAIN, metrics, same
 from torch import Tensor
@@ -21,7 +18,6 @@ from foundry3d.config import (
     LightTokenizerConfig,
     MaskedConfig,
     StudentConfig,
-    to_dict,
 )
 from foundry3d.errors import InputError
 from foundry3d.geometry import group_at, nearest_of
@@ -221,26 +217,6 @@ def test_resuming_in_either_phase_changes_nothing(saved: Path, tmp_path: Path) -
             with pytest.raises(Stopped):
                 distill(part)
     assert same(distill(part), whole)
-
-
-def test_two_processes_pass_both_phases(saved: Path, tmp_path: Path) -> None:
-    """What waits for the tokenizer must not keep distributed training waiting."""
-    config = DistillConfig(
-        teacher=str(saved), out=str(tmp_path / "two"), supertokens=4, data=DATA,
-        train=replace(TRAIN, epochs=3, batch_size=8, devices=2), unfreeze_epoch=2,
-        student_tokenizer=replace(LIGHT, epochs=1),
-    )  # fmt: skip
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(to_dict(config)))
-    done = subprocess.run(
-        [sys.executable, "-m", "foundry3d", "distill", "--config", str(recipe)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    student = load(tmp_path / "two" / "model")
-    assert not same(student.encoder, load(saved).encoder)
 
 
 def test_what_cannot_be_light_is_one_sentence(teacher: Backbone, saved: Path) -> None:

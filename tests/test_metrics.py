@@ -31,8 +31,8 @@ def drawn(g: np.random.Generator, n: int = 12) -> tuple[np.ndarray, np.ndarray, 
     return labels, predictions, categories
 
 
-def test_reference(shared) -> None:
-    found = np.load(shared / "parity" / "miou.npz")
+def test_reference(parity) -> None:
+    found = np.load(parity / "miou.npz")
     category, table = found["category"], found["category_parts"]
     owned = [row[row >= 0] for row in table]
     logits = np.full_like(found["logits"], -np.inf)

@@ -7,7 +7,7 @@ import foundry3d
 from foundry3d.baselines import RandomSampling
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
-from foundry3d.geometry import Groups
+from foundry3d.geometry import Groups, farthest_point_sample
 from foundry3d.models.backbone import Backbone, untrained
 from foundry3d.models.student import Student
 from foundry3d.models.supertokens import DSO, key_bias
@@ -152,18 +152,24 @@ def test_gumbel_choice_frequencies_follow_softmax() -> None:
     torch.testing.assert_close(cam.mean(dim=(0, 1)), logits[0, 0].softmax(0), atol=0.01, rtol=0)
 
 
-def test_order_of_points_does_not_matter(teacher: Backbone, points: torch.Tensor) -> None:
+def test_order_of_points_does_not_matter(
+    teacher: Backbone, points: torch.Tensor, generator: torch.Generator
+) -> None:
     # Index 0 starts the sampling, so it stays; all else is shuffled.
-    order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(95)])
+    order = torch.cat(
+        [torch.zeros(1, dtype=torch.long), 1 + torch.randperm(95, generator=generator)]
+    )
     for model in (teacher, Student.from_teacher(teacher, supertokens=4)):
         torch.testing.assert_close(
             model(points).features, model(points[:, order]).features, atol=1e-5, rtol=1e-5
         )
 
 
-def test_order_of_tokens_does_not_matter(teacher: Backbone, points: torch.Tensor) -> None:
+def test_order_of_tokens_does_not_matter(
+    teacher: Backbone, points: torch.Tensor, generator: torch.Generator
+) -> None:
     groups = teacher.group(points)
-    order = torch.randperm(12)
+    order = torch.randperm(12, generator=generator)
     shuffled = Groups(groups.centers[:, order], groups.neighborhoods[:, order])
     for model in (teacher, Student.from_teacher(teacher, supertokens=4)):
         torch.testing.assert_close(
@@ -263,10 +269,12 @@ def test_bad_sizes_are_refused(teacher: Backbone) -> None:
             call()
 
 
-def test_point_jepa_reference(shared) -> None:
-    found = np.load(shared / "parity" / "pointjepa.npz")
-    names = torch.load(shared / "parity" / "pointjepa.ckpt", weights_only=True)["state_dict"]
-    model = Backbone(BackboneConfig(groups=16, group_size=8, dim=48, depth=3, heads=3)).eval()
+def test_point_jepa_reference(parity, sizes) -> None:
+    found = np.load(parity / "pointjepa.npz")
+    names = torch.load(parity / "pointjepa.ckpt", weights_only=True)["state_dict"]
+    same = ("group_size", "dim", "depth", "heads", "point_widths", "position_dim")
+    given = {name: sizes[name] for name in same} | {"groups": sizes["num_groups"]}
+    model = Backbone(BackboneConfig(**given)).eval()
     weights = {}
     for name in model.state_dict():
         theirs = name.replace("encoder.", "student.", 1).replace(
@@ -287,6 +295,7 @@ def test_point_jepa_reference(shared) -> None:
     model.load_state_dict(weights)
     points = torch.from_numpy(found["points"])
     groups = model.group(points)
+    assert np.array_equal(farthest_point_sample(points, 16).numpy(), found["fps_index"])
     assert np.array_equal(groups.centers.numpy(), found["centers"])
     tokens, positions = model.embed_groups(groups)
     states = model.encoder.states(tokens, positions)

@@ -98,7 +98,9 @@ def test_blocks_end_equal_stretches() -> None:
 def test_points_in_another_order_get_the_same_logits(teacher, points, generator) -> None:
     model = segmenter(teacher)
     # Sampling starts at the first point, which therefore stays.
-    order = torch.cat([torch.zeros(1, dtype=torch.int64), 1 + torch.randperm(95)])
+    order = torch.cat(
+        [torch.zeros(1, dtype=torch.int64), 1 + torch.randperm(95, generator=generator)]
+    )
     categories = torch.tensor([0, 1, 2, 0])
     torch.testing.assert_close(
         model(points[:, order], categories), model(points, categories)[:, order], atol=1e-5, rtol=0

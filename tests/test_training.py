@@ -1,9 +1,5 @@
 import csv
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import TINY
+from processes import ended, freeze_batchnorm, frozen_batchnorm, start, two_ranks, wait_for
 
 from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import (
@@ -19,9 +17,11 @@ from foundry3d.config import (
     DataConfig,
     DistillConfig,
     JepaConfig,
+    LightTokenizerConfig,
     MaskedConfig,
     PretrainConfig,
     TrainConfig,
+    to_dict,
 )
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
@@ -30,6 +30,7 @@ from foundry3d.models.student import Student
 from foundry3d.training.distill import DistillTask, distill
 from foundry3d.training.engine import fit
 from foundry3d.training.pretrain import PretrainTask, pretrain
+from foundry3d.training.pretrain import start as untrained
 from foundry3d.training.task import rate
 
 DATA = DataConfig(train_clouds=48, test=None, points=64, validation=0.0)
@@ -100,15 +101,10 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     config = (tmp_path / "whole" / "config.yaml").read_text()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(config.replace(str(tmp_path / "whole"), str(broken)))
-    command = [sys.executable, "-m", "foundry3d", "pretrain", "--config", str(recipe)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    last = broken / "checkpoints" / "last.ckpt"
-    limit = time.monotonic() + 240
-    while not last.exists() and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.02)
-    assert process.poll() is None, "it ended before it could be killed"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process = start(["pretrain", "--config", str(recipe)], tmp_path / "said")
+    wait_for(broken / "checkpoints" / "last.ckpt", process)
+    process.kill()
+    assert ended(process) == -signal.SIGKILL, "it ended before it could be killed"
     assert not (broken / "model").exists()
     resumed = pretrain(replace(whole, out=str(broken), resume=True))
     assert same(resumed, expected)
@@ -207,24 +203,49 @@ def test_a_student_is_no_teacher(saved: Path, teacher: Backbone, tmp_path: Path)
     assert not (tmp_path / "x").exists()
 
 
-def test_one_process_of_two_reads_half(tmp_path: Path) -> None:
-    """Two processes on the CPU: one model, as if one had read both halves."""
+def test_two_devices_share_an_epoch(tmp_path: Path) -> None:
+    """The command starts its second process by itself; three steps of 16 clouds become one."""
+    config = replace(MASKED, out=str(tmp_path / "two"), train=replace(TRAIN, epochs=1, devices=2))
     recipe = tmp_path / "recipe.yaml"
-    pretrain(replace(MASKED, out=str(tmp_path / "one"), train=replace(TRAIN, epochs=1)))
-    text = (tmp_path / "one" / "config.yaml").read_text()
-    recipe.write_text(
-        text.replace(str(tmp_path / "one"), str(tmp_path / "two")).replace(
-            "devices: auto", "devices: 2"
+    recipe.write_text(yaml.safe_dump(to_dict(config)))
+    process = start(["pretrain", "--config", str(recipe)], tmp_path / "said")
+    assert ended(process) == 0, (tmp_path / "said").read_text()
+    assert sum(bool(row["loss"]) for row in metrics(tmp_path / "two")) == 1
+    assert not same(load(tmp_path / "two" / "model"), untrained(config))
+
+
+def test_two_processes_end_with_the_weights_of_one(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same batches, nothing drawn and BatchNorm frozen, in every phase of distillation.
+
+    What waits for the tokenizer must not keep distributed training waiting.
+    """
+    light = LightTokenizerConfig(point_widths=(4, 8, 16), group_size=4, epochs=1)
+    one = DistillConfig(
+        teacher=str(saved), out=str(tmp_path / "one"), supertokens=4, unfreeze_epoch=2,
+        student_tokenizer=light, starts="first", soft_assignment=True,
+        data=replace(DATA, subsample="first"),
+        augment=AugmentConfig(scale=(1.0, 1.0), rotate=False),
+        train=replace(TRAIN, epochs=3, precision="64-true"),  # AdamW takes the sign of rounding
+    )  # fmt: skip
+    two = replace(one, out=str(tmp_path / "two"), train=replace(one.train, batch_size=8, devices=2))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(to_dict(two)))
+    ranks = two_ranks(
+        ["distill", "--config", str(recipe)], tmp_path / "said", first=freeze_batchnorm
+    )
+    monkeypatch.setattr(torch.nn.BatchNorm1d, "forward", frozen_batchnorm)
+    expected = distill(one).state_dict()
+    for number, rank in enumerate(ranks):
+        assert ended(rank) == 0, (tmp_path / f"said.{number}").read_text()
+    found, teacher = load(tmp_path / "two" / "model").state_dict(), load(saved).state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name].to(value), value, atol=1e-5, rtol=0, msg=f"{name}: {{}}".format
         )
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "foundry3d", "pretrain", "--config", str(recipe)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert load(tmp_path / "two" / "model").shape == MASKED.backbone
+    moved = [name for name in found if name.startswith("encoder.") and "weight" in name]
+    assert all(not torch.equal(found[name], teacher[name]) for name in moved)
 
 
 def test_clouds_survive_training(tmp_path: Path) -> None:

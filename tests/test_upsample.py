@@ -6,8 +6,8 @@ from foundry3d.models import upsample
 from foundry3d.models.upsample import FeatureUpsampling, interpolate
 
 
-def test_reference(shared) -> None:
-    found = np.load(shared / "parity" / "upsampling.npz")
+def test_reference(parity) -> None:
+    found = np.load(parity / "upsampling.npz")
     model = FeatureUpsampling(48, (48, 48)).eval()
     weights = {}
     for name in model.state_dict():

@@ -117,8 +117,8 @@ class PackConfig:
 
     Attributes:
         source: an .npz archive, a folder of point-cloud files, or `procedural`.
-        out: folder for the shards and their index; empty, missing, or left by a run that was stopped,
-            which then continues.
+        out: folder for the shards and their index; empty, missing, or left by a run that was
+            stopped, which then continues.
         shard_clouds: clouds per shard.
         clouds: number of built-in shapes, where `source` is `procedural`.
         samples: points drawn from each mesh or built-in shape; files of points keep all of theirs.

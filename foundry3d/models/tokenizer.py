@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry3d.config import BackboneConfig
+from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, check_points, draw_start, group_points
+from foundry3d.models.vit import Encoder
 
 
 class PointModel(nn.Module):
@@ -21,6 +23,8 @@ class PointModel(nn.Module):
     Args:
         shape: sizes.
     """
+
+    encoder: Encoder
 
     def __init__(self, shape: BackboneConfig) -> None:
         super().__init__()
