@@ -49,7 +49,8 @@ def _looked_at(values: Tensor) -> bool:
 
 def _exact(points: Tensor) -> Tensor:
     """Points as distances are computed from them: without gradient, at least float32."""
-    return points.detach().to(torch.promote_types(points.dtype, torch.float32))
+    exact = points.detach()
+    return exact if points.dtype in (torch.float32, torch.float64) else exact.float()
 
 
 def check_points(points: Tensor, *, at_least: int = 1) -> None:
