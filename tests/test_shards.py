@@ -107,7 +107,7 @@ def test_packing_is_refused_where_something_is(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "out"
-    command = ["data", "pack", "procedural", "--out", str(out), "--clouds", "6", "--points", "32"]
+    command = ["data", "pack", "procedural", "--out", str(out), "--clouds", "6", "--samples", "32"]
     cli.main([*command, "--shard_clouds", "4"])
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     assert set(before) == {"shard-000000.tar", "shard-000001.tar", "index.json"}
@@ -119,13 +119,13 @@ def test_packing_is_refused_where_something_is(
     assert "not an empty folder" in error
     assert error.count("\n") == 1
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    pack(PackConfig(out=str(tmp_path / "again"), clouds=6, points=32, shard_clouds=4))
+    pack(PackConfig(out=str(tmp_path / "again"), clouds=6, samples=32, shard_clouds=4))
     assert {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir()} == before
 
 
 def test_shapes_are_made_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_source, "_BLOCK", 4)
-    source = pack_source.open_source(PackConfig(clouds=10, points=16))
+    source = pack_source.open_source(PackConfig(clouds=10, samples=16))
     found = [shape for piece in source.pieces for shape in source.read(piece)]
     clouds = [shape[0].tobytes() for shape in found if not isinstance(shape, str)]
     assert len(clouds) == len(set(clouds)) == 10
@@ -232,7 +232,7 @@ def test_a_stopped_pack_continues_with_the_next_shard(
 def test_a_pack_that_was_stopped_before_its_index_only_writes_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = PackConfig(out=str(tmp_path / "out"), clouds=6, points=32, shard_clouds=4)
+    config = PackConfig(out=str(tmp_path / "out"), clouds=6, samples=32, shard_clouds=4)
 
     def stop(*_: Any) -> None:
         raise Killed
