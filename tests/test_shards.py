@@ -104,7 +104,7 @@ def test_packing_is_refused_where_something_is(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "out"
-    command = ["data", "pack", "procedural", "--out", str(out), "--clouds", "6", "--points", "32"]
+    command = ["data", "pack", "procedural", "--out", str(out), "--clouds", "6", "--samples", "32"]
     cli.main([*command, "--shard_clouds", "4"])
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     assert set(before) == {"shard-000000.tar", "shard-000001.tar", "index.json"}
@@ -116,13 +116,13 @@ def test_packing_is_refused_where_something_is(
     assert "not an empty folder" in error
     assert error.count("\n") == 1
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    pack(PackConfig(out=str(tmp_path / "again"), clouds=6, points=32, shard_clouds=4))
+    pack(PackConfig(out=str(tmp_path / "again"), clouds=6, samples=32, shard_clouds=4))
     assert {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir()} == before
 
 
 def test_shapes_are_made_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "_BLOCK", 4)
-    _, shapes = packing.open_source(PackConfig(clouds=10, points=16))
+    _, shapes = packing.open_source(PackConfig(clouds=10, samples=16))
     clouds = [points.tobytes() for points, _ in shapes]
     assert len(clouds) == len(set(clouds)) == 10
 
