@@ -1,4 +1,4 @@
-"""The command line: typed options from the configuration records, one line for every error.
+"""The command line: options are the fields of the configuration records, an error is one line.
 
 Nothing heavy is imported before a command's options are read, so help is instant.
 """
@@ -13,116 +13,109 @@ import sys
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 from foundry3d import config as configs
 from foundry3d.config import RECIPES, protocols
 from foundry3d.errors import InputError
 
-COMMANDS: dict[str, tuple[type, str, str]] = {
-    "demo": (configs.DemoConfig, "foundry3d.demo:demo", "the main job on built-in shapes"),
-    "pretrain": (
-        configs.PretrainConfig,
-        "foundry3d.training.pretrain:pretrain",
-        "pre-train a teacher without labels",
-    ),
-    "distill": (
-        configs.DistillConfig,
-        "foundry3d.training.distill:distill",
-        "distil a student from a frozen teacher",
-    ),
-    "probe": (
-        configs.ProbeConfig,
-        "foundry3d.evaluation.probe:probe_models",
-        "linear SVM and k-NN on frozen features",
-    ),
-    "classify": (
-        configs.ClassifyConfig,
-        "foundry3d.evaluation.classify:classify",
-        "fine-tuned classification; held-out clouds choose the epoch",
-    ),
-    "fewshot": (
-        configs.FewshotConfig,
-        "foundry3d.evaluation.fewshot:fewshot",
-        "few-shot classification over folds",
-    ),
-    "zeroshot": (
-        configs.ZeroshotConfig,
-        "foundry3d.evaluation.zeroshot:zeroshot",
-        "nearest class mean, k-NN and texts; nothing is trained",
-    ),
-    "segment": (
-        configs.SegmentConfig,
-        "foundry3d.evaluation.segment:segment",
-        "fine-tune part segmentation",
-    ),
-    "specialize": (
-        configs.SpecialistConfig,
-        "foundry3d.evaluation.specialize:specialize",
-        "a student of a fine-tuned model's outputs alone (KL divergence)",
-    ),
-    "embed": (
-        configs.EmbedConfig,
-        "foundry3d.embed.files:embed",
-        "features of your own files: embed FILES --model M --out features.npz",
-    ),
-    "convert": (
-        configs.ConvertConfig,
-        "foundry3d.checkpoints.hub:convert",
-        "another project's checkpoint, or ours, as a folder to share",
-    ),
-    "data pack": (
-        configs.PackConfig,
-        "foundry3d.data.packing:pack",
-        "a large collection as tar shards that training streams",
-    ),
-    "data check": (
-        configs.CheckConfig,
-        "foundry3d.data.published.commands:check",
-        "a copy of a published data set against its figures: data check NAME FOLDER",
-    ),
-    "data prepare": (
-        configs.PrepareConfig,
-        "foundry3d.data.published.commands:prepare",
-        "a published data set as safe archives: data prepare NAME FOLDER --out F",
-    ),
-    "budgets": (
-        configs.BudgetsConfig,
-        "foundry3d.evaluation.budgets:accuracy_over_budgets",
-        "accuracy over token budgets, ratios and numbers of supertokens",
-    ),
-    "sweep gate": (
-        configs.SweepConfig,
-        "foundry3d.paper.gate_sweep:sweep_gate",
-        "gated students over the regulariser's weights, with correlations",
-    ),
-    "suite": (
-        configs.SuiteConfig,
-        "foundry3d.paper.suite.run:suite",
-        "a whole table of the paper: suite table5 --teacher M --data NAME=TRAIN,TEST",
-    ),
-    "bench": (
-        configs.BenchConfig,
-        "foundry3d.bench.run:bench",
-        "speed and memory here: bench objects|scene|geometry|train|scaling|all",
-    ),
-    "cost": (
-        configs.CostConfig,
-        "foundry3d.paper.cost:show_cost",
-        "MACs, FLOPs and parameters",
-    ),
-    "doctor": (
-        configs.DoctorConfig,
-        "foundry3d.doctor:doctor",
-        "what was found and picked",
-    ),
+
+class Command(NamedTuple):
+    """A command of the command line.
+
+    Attributes:
+        options: its configuration record, whose fields are the options.
+        function: `module:name` in the package; takes the record.
+        text: what it does, in one line.
+    """
+
+    options: type
+    function: str
+    text: str
+
+
+COMMANDS = {
+    "demo": Command(configs.DemoConfig, "demo:demo",
+        "all of distillation on built-in shapes, in a few minutes"),
+    "pretrain": Command(configs.PretrainConfig, "training.pretrain:pretrain",
+        "pre-train a teacher without labels"),
+    "distill": Command(configs.DistillConfig, "training.distill:distill",
+        "distil a student from a frozen teacher"),
+    "probe": Command(configs.ProbeConfig, "evaluation.probe:probe_models",
+        "linear SVM and k-NN on frozen features"),
+    "classify": Command(configs.ClassifyConfig, "evaluation.classify:classify",
+        "fine-tune for classes; held-out clouds choose the epoch"),
+    "fewshot": Command(configs.FewshotConfig, "evaluation.fewshot:fewshot",
+        "few-shot classification over folds"),
+    "zeroshot": Command(configs.ZeroshotConfig, "evaluation.zeroshot:zeroshot",
+        "nearest class mean, k-NN and texts; nothing is trained"),
+    "segment": Command(configs.SegmentConfig, "evaluation.segment:segment",
+        "fine-tune for part segmentation"),
+    "specialize": Command(configs.SpecialistConfig, "evaluation.specialize:specialize",
+        "distil only the outputs of a fine-tuned model"),
+    "embed": Command(configs.EmbedConfig, "embed.files:embed",
+        "features of your own files: embed FILES --model M --out F.npz"),
+    "convert": Command(configs.ConvertConfig, "checkpoints.hub:convert",
+        "turn another project's checkpoint into a folder to share: convert PATH"),
+    "data pack": Command(configs.PackConfig, "data.packing:pack",
+        "pack a large collection into tar shards that training streams"),
+    "data check": Command(configs.CheckConfig, "data.published.commands:check",
+        "is a published data set complete: data check NAME FOLDER"),
+    "data prepare": Command(configs.PrepareConfig, "data.published.commands:prepare",
+        "pack a published data set into safe archives: data prepare NAME FOLDER"),
+    "budgets": Command(configs.BudgetsConfig, "evaluation.budgets:accuracy_over_budgets",
+        "accuracy over token budgets, ratios and numbers of supertokens"),
+    "sweep gate": Command(configs.SweepConfig, "paper.gate_sweep:sweep_gate",
+        "gated students over weights of the regulariser, with correlations"),
+    "suite": Command(configs.SuiteConfig, "paper.suite.run:suite",
+        "a table of the paper: suite table5 --teacher M --data NAME=TRAIN,TEST"),
+    "bench": Command(configs.BenchConfig, "bench.run:bench",
+        "speed and memory: bench objects|scene|geometry|train|scaling|all"),
+    "cost": Command(configs.CostConfig, "paper.cost:show_cost", "MACs, FLOPs and parameters"),
+    "doctor": Command(configs.DoctorConfig, "doctor:doctor",
+        "what was found on this machine and what is used"),
+}  # fmt: skip
+"""All commands. A new one needs its record in `config/`, its function and a line here."""
+
+RENAMED = {
+    "augment.center": "augment.normalise",
+    "batch": "batch_size",
+    "clouds": "batch_size",
+    "decay": "gate_decay",
+    "json": "results",
+    "lambdas": "gate_lambdas",
+    "model": "teacher",
+    "out": "results",
+    "path": "model",
+    "pictures": "out",
+    "points": "samples",
+    "student": "student.kind",
+    "student_depth": "student.depth",
+    "student_dim": "student.dim",
+    "student_heads": "student.heads",
+    "student_tokenizer.epochs": "token_loss.epochs",
+    "student_tokenizer.group_size": "student.group_size",
+    "student_tokenizer.point_widths": "student.point_widths",
+    "student_tokenizer.weight": "token_loss.weight",
+    "thaws": "unfreeze",
+    "unfreeze_epoch": "unfreeze_encoder",
+    **{field.name: f"student.{field.name}" for field in fields(configs.SupertokenOptions)},
 }
+"""Earlier options by name; they count where a command has the new option and not the old one."""
+
+UNKNOWN = (
+    r"unrecognized arguments: --([\w.]+)",
+    r"^Option '([\w.]+)'",
+    r"Group '([\w.]+)' does not accept option '([\w.]+)'",
+    r'^Parser key "([\w.]+)"',
+)
+"""How the parser names an option that it does not know."""
 
 
 def usage() -> str:
     """The text of `foundry3d --help`."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name.ljust(width)}  {text}" for name, (_, _, text) in COMMANDS.items()]
+    lines = [f"  {name.ljust(width)}  {command.text}" for name, command in COMMANDS.items()]
     recipes = sorted(str(p.relative_to(RECIPES)) for p in RECIPES.glob("*/*.yaml"))
     return "\n".join(
         [
@@ -139,15 +132,15 @@ def usage() -> str:
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    """Ends with one line on standard error and a status that is not 0."""
+    """Exits with one line on standard error."""
     print(f"foundry3d: error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
 
 def find_recipes(arguments: list[str]) -> list[str]:
-    """Arguments with the recipes named after --config replaced by their files.
+    """Arguments in which each recipe named after --config is replaced by its file.
 
-    A file of that name in the current folder goes first, then the recipes of the package.
+    A file of that name comes first, then the recipes of the package.
     """
     found = list(arguments)
     for i, argument in enumerate(arguments):
@@ -167,13 +160,23 @@ def find_recipes(arguments: list[str]) -> list[str]:
 
 
 def option_type(kind: type, name: str) -> Any:
-    """The annotation of a dotted option of a configuration record; None if there is none."""
+    """The annotation of a dotted option of a configuration record; None if it is unknown."""
     hint: Any = kind
     for part in name.split("."):
         if not is_dataclass(hint):
             return None
         hint = get_type_hints(hint).get(part)
     return hint
+
+
+def renamed(kind: type, name: str) -> str | None:
+    """The present name of a record's option that was renamed; None if it was not."""
+    own = option_type(kind, name)
+    if own is not None and not is_dataclass(own):
+        return None
+    ends = ((old, new) for old, new in RENAMED.items() if f".{name}".endswith(f".{old}"))
+    found = [name.removesuffix(old) + new for old, new in ends]
+    return next((new for new in found if option_type(kind, new) is not None), None)
 
 
 def item_type(hint: Any) -> Any:
@@ -183,10 +186,10 @@ def item_type(hint: Any) -> Any:
 
 
 def plain_words(kind: type, arguments: list[str]) -> list[str]:
-    """Arguments as the parser wants them: `--flag` becomes `--flag true`, lists become JSON.
+    """Arguments as the parser expects them: `--flag` becomes `--flag true`, lists become JSON.
 
-    So that `--resume`, `--models a b` and `--backbone.point_widths 32 64 128` can be typed. Words
-    in front of all options are the record's first field: `foundry3d convert PATH`.
+    This allows `--resume`, `--models a b` and `--backbone.point_widths 32 64 128`. Words before
+    the first option belong to the record's first field: `foundry3d convert PATH`.
     """
     if arguments and not arguments[0].startswith("-"):
         arguments = [f"--{fields(kind)[0].name}", *arguments]
@@ -213,21 +216,26 @@ def split_command(arguments: list[str]) -> tuple[str, list[str]]:
     return " ".join(arguments[:words]), arguments[words:]
 
 
-def plain_error(message: str) -> str:
-    """The parser's message; of one about a value, what a reader needs of it."""
-    found = re.search(r'Parser key "([^"]+)".*Given value: (.*)', message, re.DOTALL)
-    if found is None or "\n" in found[2].strip():
+def plain_error(kind: type, message: str) -> str:
+    """The parser's message: of a renamed option its new name, of a bad value what was given."""
+    for pattern in UNKNOWN:
+        if found := re.search(pattern, message):
+            name = ".".join(found.groups())
+            if new := renamed(kind, name):
+                return f"--{name} is now --{new}; --help lists the options"
+    value = re.search(r'Parser key "([^"]+)".*Given value: (.*)', message, re.DOTALL)
+    if value is None or "\n" in value[2].strip():
         return message
-    return f"--{found[1]} does not take {found[2].strip()!r}; --help says what it takes"
+    return f"--{value[1]} does not take {value[2].strip()!r}; --help says what it takes"
 
 
 def read_options(command: str, arguments: list[str]) -> Any:
-    """The command's configuration record from its arguments; ends the program on bad ones."""
+    """The command's configuration record, made from its arguments; exits where they are wrong."""
     from jsonargparse import ArgumentParser
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            fail(f"{command}: {plain_error(message)}")
+            fail(f"{command}: {plain_error(kind, message)}")
 
     kind, _, text = COMMANDS[command]
     parser = Parser(prog=f"foundry3d {command}", description=text, allow_abbrev=False)
@@ -244,9 +252,9 @@ def read_options(command: str, arguments: list[str]) -> Any:
 
 
 def talk() -> None:
-    """Sends the package's progress lines to standard error; of warnings, all but one known.
+    """Sends the package's progress lines and all warnings but one to standard error.
 
-    The one is the trainer's use of a torch name that is on its way out.
+    The exception is the trainer's use of a deprecated torch name.
     """
     log = logging.getLogger("foundry3d")
     log.setLevel(logging.INFO)
@@ -261,7 +269,7 @@ def talk() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs `foundry3d`; exits with 2 after one line when the input cannot be used, or 1 if part."""
+    """Runs `foundry3d`; after bad input it exits with one line and 2, or 1 if only part was bad."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -277,8 +285,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         options = read_options(command, arguments)
         talk()
-        module, name = COMMANDS[command][1].split(":")
-        getattr(importlib.import_module(module), name)(options)
+        module, name = COMMANDS[command].function.split(":")
+        getattr(importlib.import_module(f"foundry3d.{module}"), name)(options)
     except InputError as error:
         fail(str(error), error.status)
     except OSError as error:

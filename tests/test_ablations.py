@@ -16,6 +16,7 @@ from foundry3d.config import (
     JepaConfig,
     PretrainConfig,
     StudentConfig,
+    StudentOptions,
     TrainConfig,
 )
 from foundry3d.data.clouds import Clouds
@@ -53,16 +54,15 @@ def made(teacher: Backbone, **options: object) -> Student:
     return student
 
 
-def test_distilling_takes_every_option(teacher: Backbone) -> None:
-    """What both records have reaches the student; no field of `StudentConfig` is out of reach."""
-    own = {"backbone", "output_dim", "gate_ratio"}  # from sizes; set at every call
-    shared = {f.name for f in fields(StudentConfig)} - own
-    assert shared <= {f.name for f in fields(DistillConfig)}
-    wanted = OPTIONS | {"supertokens": 7, "gate_through": False}
-    found = student_of(teacher, DistillConfig(**wanted)).config
+def test_every_option_of_a_distillation_reaches_the_student(teacher: Backbone) -> None:
+    """Only sizes that follow from the teacher are no options."""
+    wanted = OPTIONS | {"supertokens": 7, "gate_through": False, "gate_ratio": 0.25}
+    found = student_of(teacher, DistillConfig(student=StudentOptions(**wanted))).config
     assert {name: getattr(found, name) for name in wanted} == wanted
-    assert student_of(teacher, DistillConfig(gate=True, supertokens=7)).config.gate
-    assert shared == wanted.keys() | {"gate"}
+    gated = DistillConfig(student=StudentOptions(gate=True, supertokens=7))
+    assert student_of(teacher, gated).config.gate
+    own = {"backbone", "output_dim"}
+    assert {f.name for f in fields(StudentConfig)} - own == wanted.keys() | {"gate"}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -139,7 +139,7 @@ def test_learned_positions_are_added_to_the_means(teacher: Backbone, points: Ten
 def test_loss_is_the_one_asked_for(
     teacher: Backbone, points: Tensor, monkeypatch: pytest.MonkeyPatch, loss: str
 ) -> None:
-    config = DistillConfig(supertokens=5, loss=loss, train=TRAIN, data=replace(DATA, points=96))
+    config = DistillConfig(loss=loss, train=TRAIN, data=replace(DATA, points=96))
     task = DistillTask(config, teacher, made(teacher))
     monkeypatch.setattr(task, "log", lambda *a, **k: None)
     monkeypatch.setattr(task, "prepared", lambda points, generator: 3 * points)
@@ -344,8 +344,8 @@ def test_students_keep_their_loss(teacher: Backbone, tmp_path: Path) -> None:
     """The last training loss in config.json; the one on other clouds with and without a gate."""
     save(teacher, tmp_path / "teacher", provenance={})
     config = DistillConfig(
-        teacher=str(tmp_path / "teacher"), out=str(tmp_path / "s"), supertokens=4, data=DATA,
-        train=TRAIN,
+        teacher=str(tmp_path / "teacher"), out=str(tmp_path / "s"), data=DATA, train=TRAIN,
+        student=StudentOptions(supertokens=4),
     )  # fmt: skip
     student = distill(config)
     kept = read_config(tmp_path / "s" / "model")["provenance"]["metrics"]["loss"]

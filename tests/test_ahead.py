@@ -21,8 +21,9 @@ from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import (
     AugmentConfig,
     DistillConfig,
-    LightTokenizerConfig,
     PackConfig,
+    StudentOptions,
+    TokenLossConfig,
     TrainConfig,
     to_dict,
 )
@@ -137,7 +138,7 @@ def test_pretraining_ahead_has_the_same_weights(
 ) -> None:
     data = replace(DATA, points=48)  # of 64: subsampling is drawn too
     if streamed:
-        pack(PackConfig(out=str(tmp_path / "shards"), clouds=48, points=64, shard_clouds=20))
+        pack(PackConfig(out=str(tmp_path / "shards"), clouds=48, samples=64, shard_clouds=20))
         data = replace(data, train=str(tmp_path / "shards"))
     else:
         g = np.random.default_rng(0)
@@ -153,19 +154,26 @@ def test_pretraining_ahead_has_the_same_weights(
     assert not threads()
 
 
-DISTIL = DistillConfig(supertokens=4, data=DATA, train=replace(TRAIN, epochs=3), unfreeze_epoch=1)
+DISTIL = DistillConfig(
+    student=StudentOptions(supertokens=4),
+    data=DATA,
+    train=replace(TRAIN, epochs=3),
+    unfreeze_encoder=1,
+)
+LIGHT = {"point_widths": (6, 10), "group_size": 4}
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"gate": True, "gate_lambda": 1e-3},
-        {"student": "fps-student"},
-        {"student_tokenizer": LightTokenizerConfig(point_widths=(6, 10), group_size=4, epochs=1)},
+        {"student": {"gate": True}, "gate_lambda": 1e-3},
+        {"student": {"kind": "fps-student"}},
+        {"student": LIGHT, "token_loss": TokenLossConfig(epochs=1)},
     ],
 )
 def test_distilling_ahead_has_the_same_weights(saved: Path, tmp_path: Path, options: dict) -> None:
-    config = replace(DISTIL, teacher=str(saved), **options)
+    student = replace(DISTIL.student, **options["student"])
+    config = replace(DISTIL, teacher=str(saved), **options | {"student": student})
     found = [
         distill(replace(config, out=str(tmp_path / str(n)), train=replace(config.train, ahead=n)))
         for n in (0, 2)
@@ -178,12 +186,13 @@ def test_remembered_and_computed_features_give_the_same_weights(
     saved: Path, tmp_path: Path, light: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Clouds of 48 come shuffled in batches of 16; the teacher reads each once."""
-    tokenizer = LightTokenizerConfig()
+    config = replace(DISTIL, teacher=str(saved), augment=STILL, starts="first")
     if light:
-        tokenizer = replace(tokenizer, point_widths=(6, 10), group_size=4, epochs=1, weight=0.5)
-    config = replace(
-        DISTIL, teacher=str(saved), augment=STILL, starts="first", student_tokenizer=tokenizer
-    )
+        config = replace(
+            config,
+            student=replace(config.student, **LIGHT),
+            token_loss=TokenLossConfig(epochs=1, weight=0.5),
+        )
     caplog.set_level(logging.INFO, "foundry3d")
     read, found = [], []
     for megabytes in (2048, 0):
@@ -226,7 +235,7 @@ def test_a_resumed_run_remembers_the_same(saved: Path, tmp_path: Path) -> None:
     [
         ({"teacher_cache": 0}, "teacher_cache is 0"),
         ({"data": replace(DATA, points=48)}, "add --data.subsample first"),
-        ({"student": "fps-student"}, "students of supertokens"),
+        ({"student": StudentOptions(kind="fps-student")}, "students of supertokens"),
         ({"starts": "random"}, None),
         ({"augment": replace(STILL, flip=True)}, None),
         ({"augment": replace(STILL, scale=(1.0, 1.1))}, None),
@@ -244,7 +253,7 @@ def test_nothing_is_remembered_of_what_is_drawn(
     task.remember(clouds)
     assert task.numbered
     config = replace(config, **change)
-    if config.student != "supertokens":
+    if config.student.kind != "supertokens":
         student = FPSStudent.from_teacher(teacher, supertokens=4, points=64)
     task = DistillTask(config, teacher, student)
     caplog.clear()
@@ -270,7 +279,7 @@ def test_bad_points_met_in_the_background_are_one_sentence(tmp_path: Path) -> No
     np.savez(tmp_path / "c.npz", points=points, labels=np.zeros(48, int))
     config = replace(
         MASKED, out=str(tmp_path / "run"), data=replace(DATA, train=str(tmp_path / "c.npz")),
-        augment=AugmentConfig(scale=(1e3, 1e3), center=False),
+        augment=AugmentConfig(scale=(1e3, 1e3), normalise=False),
     )  # fmt: skip
     with pytest.raises(InputError, match="NaN or infinite"):
         pretrain(config)

@@ -21,6 +21,7 @@ from foundry3d.errors import InputError
 from foundry3d.inference.cost import count, linear_layers
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student, student_config
+from foundry3d.report.rows import read_rows
 
 ROW = {"bench", "name", "precision", "median_s", "spread_s", "repeats", "ratio", "clouds_s"}
 ROW |= {"gmacs", "floor_share", "peak_mb", "error", "device", "threads", "batch", "code"}
@@ -35,7 +36,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def config(saved: str) -> BenchConfig:
     return BenchConfig(
-        model=saved, supertokens=(4, 1), quick=True, clouds=3, points=96, memory=False, repeats=2
+        model=saved,
+        supertokens=(4, 1),
+        quick=True,
+        batch_size=3,
+        points=96,
+        memory=False,
+        repeats=2,
     )
 
 
@@ -186,11 +193,11 @@ def test_objects(config: BenchConfig) -> None:
 
 @pytest.mark.parametrize("what", ["scene", "geometry", "train", "scaling"])
 def test_command(what: str, saved: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    written = tmp_path / "rows.json"
+    written = tmp_path / "rows.jsonl"
     words = ["bench", what, "--quick", "--model", saved, "--supertokens", "4", "--memory", "false"]
-    words += ["--clouds", "2", "--points", "96", "--scene_points", "1200", "--repeats", "1"]
-    cli.main([*words, "--json", str(written), "--pictures", str(tmp_path)])
-    rows = json.loads(written.read_text())
+    words += ["--batch_size", "2", "--points", "96", "--scene_points", "1200", "--repeats", "1"]
+    cli.main([*words, "--results", str(written), "--out", str(tmp_path)])
+    rows = read_rows(written)
     shown = capsys.readouterr().out
     assert rows
     for row in rows:
@@ -339,7 +346,7 @@ def test_targets_are_met_or_not() -> None:
     ("words", "says"),
     [
         (["everything"], "what"),
-        (["objects", "--clouds", "0"], "clouds must be positive"),
+        (["objects", "--batch_size", "0"], "batch_size must be positive"),
         (["objects", "--precisions", "int8"], "precisions"),
         (["objects", "--model", "no/such"], "neither a saved model"),
         (["objects", "--supertokens", "-1"], "supertokens must be positive"),

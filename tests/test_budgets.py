@@ -14,6 +14,7 @@ from foundry3d.config import (
     BudgetsConfig,
     DataConfig,
     DistillConfig,
+    StudentOptions,
     SweepConfig,
     TrainConfig,
 )
@@ -78,7 +79,7 @@ def test_gate_loss_is_the_published_sum() -> None:
 
 def test_gate_is_decayed_only_if_asked(teacher: Backbone) -> None:
     for decay in (False, True):
-        config = DistillConfig(gate=True, gate_decay=decay, train=FAST)
+        config = DistillConfig(student=StudentOptions(gate=True), gate_decay=decay, train=FAST)
         task = DistillTask(config, teacher, Student.from_teacher(teacher, supertokens=2, gate=True))
         assert len(list(task.undecayed())) == (0 if decay else 4)
 
@@ -87,9 +88,8 @@ def test_distilled_with_drawn_budgets(teacher: Backbone, data: DataConfig, tmp_p
     """Every budget works afterwards; the gate has moved and the run says how."""
     config = DistillConfig(
         out=str(tmp_path / "run"),
-        supertokens=4,
-        gate=True,
-        unfreeze_epoch=0,
+        student=StudentOptions(supertokens=4, gate=True),
+        unfreeze_encoder=0,
         budgets=BudgetDraws(random_ratio=True, nested=True),
         data=data,
         train=FAST,
@@ -110,7 +110,7 @@ def test_distilled_with_drawn_budgets(teacher: Backbone, data: DataConfig, tmp_p
 
 
 def test_random_ratio_needs_a_gate() -> None:
-    with pytest.raises(InputError, match="--gate"):
+    with pytest.raises(InputError, match="--student.gate"):
         DistillConfig(budgets=BudgetDraws(random_ratio=True))
 
 
@@ -206,14 +206,12 @@ def test_sweep_runs_only_missing_cells(teacher: Backbone, data: DataConfig, tmp_
     checkpoint.save(teacher, tmp_path / "teacher", provenance={})
     base = DistillConfig(
         teacher=str(tmp_path / "teacher"),
-        supertokens=4,
-        gate=True,
-        gate_through=False,
+        student=StudentOptions(supertokens=4, gate=True, gate_through=False),
         data=data,
         train=FAST,
     )
     config = SweepConfig(
-        out=str(tmp_path / "sweep"), lambdas=(0.0, 10.0), frozen=(False,), distill=base
+        out=str(tmp_path / "sweep"), gate_lambdas=(0.0, 10.0), frozen=(False,), distill=base
     )
     rows = sweep_gate(config)
     assert [row["gate_lambda"] for row in rows] == [0.0, 10.0]
@@ -234,8 +232,8 @@ def test_sweep_runs_only_missing_cells(teacher: Backbone, data: DataConfig, tmp_
         ["budgets", "--models", "m", "--ratios", "nan"],
         ["budgets", "--models", "m", "--token_budgets", "0"],
         ["budgets", "--models", "m", "--token_budgets=-4"],
-        ["sweep", "gate", "--lambdas", "-1"],
-        ["distill", "--gate_lambda", "nan", "--gate"],
+        ["sweep", "gate", "--gate_lambdas", "-1"],
+        ["distill", "--gate_lambda", "nan", "--student.gate"],
         ["distill", "--budgets.nested", "--budgets.whole", "2"],
         ["distill", "--budgets.random_ratio"],
     ],

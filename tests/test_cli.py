@@ -1,6 +1,6 @@
-import json
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import yaml
 from conftest import TINY
 
 from foundry3d import cli
-from foundry3d.checkpoints.folder import save
+from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import (
     RECIPES,
     BackboneConfig,
@@ -23,6 +23,7 @@ from foundry3d.config import (
 )
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone
+from foundry3d.report.rows import read_rows
 
 
 def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
@@ -49,11 +50,11 @@ def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
         (["pretrain", "--config", "no/such"], "no recipe"),
         (["pretrain", "--data.train", "no/such.npz", "--out", "OUT"], "no such archive"),
         (["distill", "--teacher", "no/such"], "expected a checkpoint folder"),
-        (["distill", "--supertokens", "-1"], "supertokens must be positive"),
+        (["distill", "--student.supertokens", "-1"], "supertokens must be positive"),
         (["probe"], "at least one saved model"),
         (["probe", "--models", "no/such"], "expected a checkpoint folder"),
         (["cost", "--model", "vit_x"], "vit_s"),
-        (["cost", "--clouds", "0"], "clouds must be positive"),
+        (["cost", "--batch_size", "0"], "batch_size must be positive"),
     ],
 )
 def test_bad_input_is_one_sentence(capsys, tmp_path: Path, arguments: list[str], says: str) -> None:
@@ -101,13 +102,13 @@ def test_the_paper_recipes_hold_the_published_values() -> None:
     assert (teacher.train.epochs, teacher.train.batch_size, teacher.train.lr) == (500, 512, 1e-3)
     assert (teacher.backbone.dim, teacher.backbone.depth, teacher.backbone.groups) == (384, 12, 64)
     student = read_recipe(DistillConfig, "paper/distill")
-    assert (student.train.epochs, student.train.warmup_epochs, student.unfreeze_epoch) == (
+    assert (student.train.epochs, student.train.warmup_epochs, student.unfreeze_encoder) == (
         150,
         15,
         50,
     )
-    assert read_recipe(DistillConfig, "paper/distill-frozen").unfreeze_epoch is None
-    assert read_recipe(DistillConfig, "paper/distill-vit_t").student_dim == 192
+    assert read_recipe(DistillConfig, "paper/distill-frozen").unfreeze_encoder is None
+    assert read_recipe(DistillConfig, "paper/distill-vit_t").student.dim == 192
 
 
 def test_print_config_can_be_read_back(capsys, tmp_path: Path) -> None:
@@ -145,15 +146,83 @@ def test_help_is_there(capsys) -> None:
 
 def test_cost_writes_its_rows(capsys, tmp_path: Path, teacher: Backbone) -> None:
     save(teacher, tmp_path / "run" / "model", provenance={})
-    target = tmp_path / "rows.json"
+    target = tmp_path / "rows.jsonl"
     status, out, _ = run(
-        capsys, "cost", "--model", str(tmp_path / "run" / "model"), "--json", str(target)
+        capsys, "cost", "--model", str(tmp_path / "run" / "model"), "--results", str(target)
     )
     assert status == 0
     assert "run" in out
-    (row,) = json.loads(target.read_text())
+    (row,) = read_rows(target)
     assert row["clouds"] == 64
     assert row["params_m"] == sum(p.numel() for p in teacher.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("cost --json rows.json", "--json is now --results"),
+        ("bench --pictures folder", "--pictures is now --out"),
+        ("bench --clouds=3", "--clouds is now --batch_size"),
+        ("probe --models m --out rows.jsonl", "--out is now --results"),
+        ("distill --supertokens 4", "--supertokens is now --student.supertokens"),
+        ("distill --gate --out x", "--gate is now --student.gate"),
+        ("distill --student tome", "--student is now --student.kind"),
+        ("distill --unfreeze_epoch null", "--unfreeze_epoch is now --unfreeze_encoder"),
+        (
+            "distill --student_tokenizer.point_widths 8 16",
+            "--student_tokenizer.point_widths is now --student.point_widths",
+        ),
+        ("specialize --model m", "--model is now --teacher"),
+        ("sweep gate --distill.gate", "--distill.gate is now --distill.student.gate"),
+        ("classify --augment.center false", "--augment.center is now --augment.normalise"),
+    ],
+)
+def test_a_renamed_option_names_the_new_one(capsys, words: str, says: str) -> None:
+    status, _, err = run(capsys, *words.split())
+    assert status == 2
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_a_renamed_option_in_a_recipe_names_the_new_one(capsys, tmp_path: Path) -> None:
+    for text, says in {
+        "supertokens: 4": "--supertokens is now --student.supertokens",
+        "student: tome": "--student is now --student.kind",
+        "student_tokenizer: {epochs: 2}": "--student_tokenizer.epochs is now --token_loss.epochs",
+    }.items():
+        recipe = tmp_path / "old.yaml"
+        recipe.write_text(text)
+        status, _, err = run(capsys, "distill", "--config", str(recipe))
+        assert status == 2
+        assert says in err
+        assert err.count("\n") == 1
+
+
+def test_a_rename_never_hides_an_option() -> None:
+    """What `renamed` refuses is no option, what it names is one."""
+    for command in cli.COMMANDS.values():
+        for old in cli.RENAMED:
+            new = cli.renamed(command.options, old)
+            if new is not None:
+                assert cli.option_type(command.options, new) is not None
+                own = cli.option_type(command.options, old)
+                assert own is None or is_dataclass(own)
+
+
+def test_distill_finds_the_teacher_that_pretrain_left(capsys, tmp_path, monkeypatch) -> None:
+    """Both commands with tiny sizes and the folders that they choose themselves."""
+    monkeypatch.chdir(tmp_path)
+    small = (
+        "--data.train_clouds 16 --data.test null --data.points 64 --data.validation 0 "
+        "--train.epochs 1 --train.batch_size 8 --train.warmup_epochs 0 --train.accelerator cpu "
+    )
+    sizes = "--backbone.groups 8 --backbone.group_size 8 --backbone.dim 12 --backbone.depth 1 "
+    sizes += "--backbone.heads 2 --masked.decoder_depth 1 --masked.decoder_heads 2"
+    assert run(capsys, "pretrain", *(small + sizes).split())[0] == 0
+    assert run(capsys, "distill", *(small + "--student.supertokens 2").split())[0] == 0
+    student = load("runs/student")
+    assert student.config.supertokens == 2
+    assert student.shape.dim == load("runs/teacher/model").shape.dim == 12
 
 
 def test_doctor_says_what_was_picked(capsys) -> None:

@@ -195,7 +195,7 @@ def test_students_subsets_and_many_clouds_in_a_file(tmp_path: Path, teacher: Bac
     student = save(Student.from_teacher(teacher, supertokens=4), tmp_path / "m", provenance=TRAINED)
     file = write(tmp_path, "many.npy", npy(np.stack([blob(90) for _ in range(5)])))
     config = EmbedConfig(
-        files=(str(file),), model=str(student), out=str(tmp_path / "a.npz"), points=50, batch=2
+        files=(str(file),), model=str(student), out=str(tmp_path / "a.npz"), points=50, batch_size=2
     )
     found = read(embed(config))
     assert found["names"].tolist() == [f"{file}[{i}]" for i in range(5)]

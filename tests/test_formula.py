@@ -1,7 +1,5 @@
 """Each closed form equals the count of the real module where it should, else by the said amount."""
 
-import json
-
 import pytest
 import torch
 from conftest import TINY
@@ -13,6 +11,7 @@ from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student, student_config
 from foundry3d.paper import formula
 from foundry3d.paper.formula_table import part_rows, whole_rows
+from foundry3d.report.rows import read_rows
 
 SIZES = [TINY, BackboneConfig()]
 
@@ -112,9 +111,9 @@ def test_rows_say_the_differences(capsys: pytest.CaptureFixture, tmp_path) -> No
     assert rows["all", "tokenizer"]["difference"] is None
     whole = whole_rows(BackboneConfig(), supertokens=(16,), merged=64)
     assert round(whole[1]["by_whole"], 2) == 1.70
-    written = tmp_path / "rows.json"
-    cli.main(["cost", "--formula", "--supertokens", "16", "1", "--json", str(written)])
-    assert len(json.loads(written.read_text())) == 10 + 5
+    written = tmp_path / "rows.jsonl"
+    cli.main(["cost", "--formula", "--supertokens", "16", "1", "--results", str(written)])
+    assert len(read_rows(written)) == 10 + 5
     assert "equation 14 counts an MLP of ratio 4" in capsys.readouterr().out
     for bad in (["--paper"], ["--merged", "65"]):
         with pytest.raises(SystemExit):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import foundry3d
 from foundry3d import cli
 from foundry3d.checkpoints import hub
-from foundry3d.config import DistillConfig, StudentConfig
+from foundry3d.config import DistillConfig, StudentConfig, StudentOptions
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
@@ -101,7 +101,7 @@ def test_every_foreign_teacher_can_be_distilled(parity, sizes, name: str, monkey
     asked = {"num_heads": sizes["heads"], "num_groups": 16, "group_size": 8}
     given = asked if name.endswith("pth") else {}
     teacher = foundry3d.load_foreign(parity / name, **given)[0]
-    config = DistillConfig(supertokens=4)
+    config = DistillConfig(student=StudentOptions(supertokens=4))
     student = student_of(teacher, config)
     task = DistillTask(config, teacher, student).train()
     monkeypatch.setattr(task, "log", lambda *a, **k: None)
@@ -136,7 +136,7 @@ class Own(nn.Module):
 
 
 def test_a_teacher_of_ones_own(points: Tensor, generator: torch.Generator) -> None:
-    config = DistillConfig(supertokens=4)
+    config = DistillConfig()
     student = Student(StudentConfig(backbone=TINY, supertokens=4, output_dim=7))
 
     def goal_of(teacher: Own, student: Student) -> Goal:

@@ -15,9 +15,10 @@ from foundry3d.config import (
     BackboneConfig,
     DistillConfig,
     JepaConfig,
-    LightTokenizerConfig,
     MaskedConfig,
     StudentConfig,
+    StudentOptions,
+    TokenLossConfig,
 )
 from foundry3d.errors import InputError
 from foundry3d.geometry import group_at, nearest_of
@@ -29,7 +30,8 @@ from foundry3d.training.distill import DistillTask, distill, student_of
 from foundry3d.training.jepa import Jepa
 from foundry3d.training.mae import MaskedReconstruction
 
-LIGHT = LightTokenizerConfig(point_widths=(4, 8, 16), group_size=4, epochs=2)
+LIGHT = StudentOptions(supertokens=4, point_widths=(4, 8, 16), group_size=4)
+FIRST = TokenLossConfig(epochs=2)
 
 
 @pytest.fixture
@@ -143,16 +145,15 @@ def test_round_trip_and_cost_by_hand(teacher: Backbone, points: Tensor, tmp_path
     assert count(whole).macs - count(three).macs == theirs - ours
 
 
-@pytest.mark.parametrize("options", [{}, {"student_dim": 12, "student_heads": 2}, {"gate": True}])
+@pytest.mark.parametrize("options", [{}, {"dim": 12, "heads": 2}, {"gate": True}])
 def test_the_first_phase_touches_the_tokenizer_alone(
     teacher: Backbone, saved: Path, tmp_path: Path, options: dict
 ) -> None:
     """A schedule that stands still after it shows the student as it left the first phase."""
-    light = replace(LIGHT, epochs=11)
     train = replace(TRAIN, epochs=12, lr=1e-2, warmup_epochs=0)
     config = DistillConfig(
-        teacher=str(saved), out=str(tmp_path / "run"), supertokens=4, data=DATA, train=train,
-        student_tokenizer=light, unfreeze_epoch=0, **options,
+        teacher=str(saved), out=str(tmp_path / "run"), student=replace(LIGHT, **options),
+        data=DATA, train=train, token_loss=TokenLossConfig(epochs=11), unfreeze_encoder=0,
     )  # fmt: skip
     start = student_of(load(saved), config).state_dict()
     seen: list[dict[str, Tensor]] = []
@@ -181,8 +182,9 @@ def test_the_first_phase_touches_the_tokenizer_alone(
 def test_the_joint_loss_is_the_sum(
     teacher: Backbone, points: Tensor, monkeypatch: pytest.MonkeyPatch, weight: float
 ) -> None:
-    light = replace(LIGHT, epochs=0, weight=weight)
-    config = DistillConfig(supertokens=4, data=replace(DATA, points=96), student_tokenizer=light)
+    config = DistillConfig(
+        student=LIGHT, data=replace(DATA, points=96), token_loss=TokenLossConfig(weight=weight)
+    )
     student = Student.from_teacher(teacher, supertokens=4, point_widths=(4, 8, 16), group_size=4)
     task, logged = DistillTask(config, teacher, student).train(), {}
     monkeypatch.setattr(task, "log", lambda name, value, **_: logged.update({name: value}))
@@ -195,8 +197,8 @@ def test_the_joint_loss_is_the_sum(
 
 def test_resuming_in_either_phase_changes_nothing(saved: Path, tmp_path: Path) -> None:
     config = DistillConfig(
-        teacher=str(saved), supertokens=4, data=DATA, train=replace(TRAIN, epochs=5),
-        student_tokenizer=replace(LIGHT, epochs=3), unfreeze_epoch=4,
+        teacher=str(saved), student=LIGHT, data=DATA, train=replace(TRAIN, epochs=5),
+        token_loss=TokenLossConfig(epochs=3), unfreeze_encoder=4,
     )  # fmt: skip
     whole = distill(replace(config, out=str(tmp_path / "whole")))
 
@@ -224,22 +226,28 @@ def test_what_cannot_be_light_is_one_sentence(teacher: Backbone, saved: Path) ->
         ({"point_widths": (8,)}, "two or three positive widths"),
         ({"point_widths": (8, 0)}, "two or three positive widths"),
         ({"group_size": 0}, "group_size must be positive"),
-        ({"epochs": -1}, "epochs must be >= 0"),
-        ({"weight": -1.0}, "weight must not be negative"),
     ]:
         with pytest.raises(InputError, match=says):
-            LightTokenizerConfig(**wrong)
+            StudentOptions(**wrong)
+    with pytest.raises(InputError, match="epochs must be >= 0"):
+        TokenLossConfig(epochs=-1)
+    with pytest.raises(InputError, match="weight must not be negative"):
+        TokenLossConfig(weight=-1.0)
     with pytest.raises(InputError, match="three point_widths"):
         BackboneConfig(point_widths=(8, 16), tokenizer_dim=12)
-    with pytest.raises(InputError, match="for students of supertokens"):
-        DistillConfig(student="tome", student_tokenizer=LIGHT)
+    with pytest.raises(InputError, match="takes only supertokens, not point_widths, group_size"):
+        replace(LIGHT, kind="tome")
+    with pytest.raises(InputError, match="token_loss need a student of kind supertokens"):
+        DistillConfig(student=StudentOptions(kind="tome"), token_loss=FIRST)
+    with pytest.raises(InputError, match="expected a student of kind supertokens, got kind tome"):
+        Student.from_teacher(teacher, kind="tome")
     with pytest.raises(InputError, match=r"fewer than the 2 train\.epochs"):
-        DistillConfig(student_tokenizer=LIGHT, train=TRAIN)
+        DistillConfig(token_loss=FIRST, train=TRAIN)
     with pytest.raises(InputError, match="at most the teacher's 8 points, got group_size 9"):
         Student.from_teacher(teacher, supertokens=4, group_size=9)
     own = FPSStudent.from_teacher(teacher, supertokens=4, points=96)
     with pytest.raises(InputError, match="a Backbone and a FPSStudent"):
-        DistillTask(DistillConfig(student_tokenizer=LIGHT), teacher, own)
+        DistillTask(DistillConfig(token_loss=FIRST), teacher, own)
     wide = Student(StudentConfig(backbone=replace(TINY, dim=30), output_dim=24, supertokens=4))
     with pytest.raises(InputError, match="as wide as the teacher's 24, got 30"):
-        DistillTask(DistillConfig(student_tokenizer=LIGHT), teacher, wide)
+        DistillTask(DistillConfig(token_loss=FIRST), teacher, wide)

@@ -33,6 +33,7 @@ from foundry3d.config import (
     KMeansStudentConfig,
     MergedConfig,
     ReductionConfig,
+    StudentOptions,
     TrainConfig,
 )
 from foundry3d.errors import InputError
@@ -543,9 +544,8 @@ def test_reducers_are_distilled_like_students(
     np.savez(data, points=points.numpy(), labels=np.zeros(len(points), np.int16))
     config = DistillConfig(
         out=str(tmp_path / "run"),
-        student=kind,
-        supertokens=4,
-        unfreeze_epoch=0,
+        student=StudentOptions(kind=kind, supertokens=4),
+        unfreeze_encoder=0,
         data=DataConfig(train=str(data), test=None, points=96, validation=0.0),
         train=TrainConfig(epochs=2, batch_size=2, warmup_epochs=0, accelerator="cpu"),
     )
@@ -558,4 +558,4 @@ def test_reducers_are_distilled_like_students(
     ]
     assert all(moved)
     with pytest.raises(InputError, match="gate"):
-        DistillConfig(student=kind, gate=True)
+        StudentOptions(kind=kind, gate=True)

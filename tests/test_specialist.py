@@ -15,6 +15,7 @@ from foundry3d.config import (
     HeadConfig,
     PartHeadConfig,
     SpecialistConfig,
+    SupertokenOptions,
     TrainConfig,
 )
 from foundry3d.data.archive import write_archive
@@ -84,10 +85,10 @@ def make(teacher: Backbone, tmp_path: Path) -> Callable[[str], SpecialistConfig]
         write_archive(tmp_path / "train.npz", halves(40, 0))
         write_archive(tmp_path / "test.npz", halves(10, 1))
         return SpecialistConfig(
-            model=str(tmp_path / kind),
+            teacher=str(tmp_path / kind),
             out=str(tmp_path / "run"),
             results=str(tmp_path / "results.jsonl"),
-            supertokens=4,
+            student=SupertokenOptions(supertokens=4),
             data=DataConfig(
                 train=str(tmp_path / "train.npz"),
                 test=str(tmp_path / "test.npz"),
@@ -122,7 +123,9 @@ def test_answers_are_the_models_own(teacher: Backbone, points: Tensor, kind: str
     """Of the teacher and of a student; the student starts from the teacher and its head."""
     model = headed(teacher, kind)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    student = specialist_of(model, SpecialistConfig(supertokens=4, assignment_heads=2))
+    student = specialist_of(
+        model, SpecialistConfig(student=SupertokenOptions(supertokens=4, assignment_heads=2))
+    )
     labels = torch.tensor([0, 1, 1, 0])
     for each in (model, student):
         own = each(points) if kind == "classifier" else each(points, labels)
@@ -208,19 +211,19 @@ def test_what_cannot_be_imitated(make: Callable, teacher: Backbone, tmp_path: Pa
     config = make("classifier")
     save(teacher, tmp_path / "plain", provenance={})
     with pytest.raises(InputError, match="fine-tuned classifier or segmenter, got a Backbone"):
-        specialize(replace(config, model=str(tmp_path / "plain")))
+        specialize(replace(config, teacher=str(tmp_path / "plain")))
     save(specialist_of(load(config.model), config), tmp_path / "student", provenance={})
     with pytest.raises(InputError, match="a teacher is a backbone, got a Student"):
-        specialize(replace(config, model=str(tmp_path / "student")))
+        specialize(replace(config, teacher=str(tmp_path / "student")))
     for split, seed in (("train", 0), ("test", 1)):
         renamed = replace(halves(40, seed), class_names=("a", "b"))
         write_archive(tmp_path / f"{split}.npz", renamed)
     for kind, what in (("classifier", "classes a, b"), ("segmenter", "categories a, b")):
         save(headed(teacher, kind), tmp_path / kind, provenance={})
         with pytest.raises(InputError, match=f"its {what} are not the teacher's"):
-            specialize(replace(config, model=str(tmp_path / kind)))
+            specialize(replace(config, teacher=str(tmp_path / kind)))
     fps = replace(
-        config, model=str(tmp_path / "segmenter"), data=replace(config.data, subsample="fps")
+        config, teacher=str(tmp_path / "segmenter"), data=replace(config.data, subsample="fps")
     )
     with pytest.raises(InputError, match="points at random"):
         specialize(fps)
@@ -230,8 +233,6 @@ def test_what_cannot_be_imitated(make: Callable, teacher: Backbone, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"groups": 8}, "takes groups from its teacher"),
-        ({"drop_path": 0.1, "scratch": True}, "takes scratch, drop_path from"),
         ({"budgets": BudgetDraws(random_ratio=True)}, "needs the gate"),
         ({"temperature": 0.0}, "temperature must be positive"),
     ],
@@ -242,11 +243,20 @@ def test_settings_that_are_refused(change: dict, message: str) -> None:
 
 
 def test_command_line_reads_the_options() -> None:
-    words = ["--model", "m", "--supertokens", "8", "--temperature", "2", "--train.epochs", "3"]
+    words = [
+        "--teacher",
+        "m",
+        "--student.supertokens",
+        "8",
+        "--temperature",
+        "2",
+        "--train.epochs",
+        "3",
+    ]
     options = cli.read_options("specialize", words)
     assert options == SpecialistConfig(
-        model="m",
-        supertokens=8,
+        teacher="m",
+        student=SupertokenOptions(supertokens=8),
         temperature=2.0,
         train=replace(SpecialistConfig().train, epochs=3),
     )

@@ -52,8 +52,8 @@ def config(teacher: Backbone, tmp_path: Path) -> SuiteConfig:
         teacher=str(tmp_path / "teacher"),
         out=str(tmp_path / "out"),
         data=(f"mn40={tmp_path}/a.npz,{tmp_path}/b.npz",),
-        thaws=("start",),
-        distill=DistillConfig(data=own, train=TRAIN, unfreeze_epoch=0),
+        unfreeze=("start",),
+        distill=DistillConfig(data=own, train=TRAIN, unfreeze_encoder=0),
         classify=ClassifyConfig(data=data, train=TRAIN, head=HeadConfig(hidden=(8,))),
     )
 
@@ -146,7 +146,7 @@ def test_thaw_and_protocol_of_a_cell(config: SuiteConfig) -> None:
 
 def test_students_run_at_all_three_epochs_as_in_the_paper(config: SuiteConfig) -> None:
     table, rows = TABLES["table5"], {row.name: row for row in TABLES["table5"].rows}
-    both = replace(config, thaws=(), seeds=(0, 1), data=(*config.data, "snp=procedural"))
+    both = replace(config, unfreeze=(), seeds=(0, 1), data=(*config.data, "snp=procedural"))
     count = {
         (name, column): len(cells_of(both, table, rows[name], column))
         for name in ("s1", "teacher", "tome-1")
@@ -215,7 +215,7 @@ def test_a_folder_keeps_its_settings(config: SuiteConfig, monkeypatch: pytest.Mo
 
 
 def test_means_deviations_and_missing_cells_by_hand(config: SuiteConfig) -> None:
-    two = replace(config, seeds=(0, 1), thaws=("start", "never"))
+    two = replace(config, seeds=(0, 1), unfreeze=("start", "never"))
     values = {
         "teacher@late/mn40/classify/seed0": {"oa": 80.0, "oa_last": 79.0, "oa_best_on_test": 82.0},
         "teacher@late/mn40/classify/seed1": {"oa": 83.0, "oa_last": 81.0, "oa_best_on_test": 84.0},
@@ -429,7 +429,7 @@ def test_changes_at_test_time(teacher: Backbone, points: torch.Tensor) -> None:
         ({"data": ("a=b", "a=c")}, "names a twice"),
         ({"tasks": ("c=probe",)}, "which --data does not"),
         ({"tasks": ("mn40=magic",)}, "classify, probe"),
-        ({"thaws": ("soon",)}, "start, late, never"),
+        ({"unfreeze": ("soon",)}, "start, late, never"),
         ({"seeds": (1, 1)}, "different"),
     ],
 )

@@ -17,9 +17,10 @@ from foundry3d.config import (
     DataConfig,
     DistillConfig,
     JepaConfig,
-    LightTokenizerConfig,
     MaskedConfig,
     PretrainConfig,
+    StudentOptions,
+    TokenLossConfig,
     TrainConfig,
     to_dict,
 )
@@ -130,10 +131,10 @@ def saved(teacher: Backbone, tmp_path: Path) -> Path:
 def test_distilling_lowers_the_loss_and_freezes(saved: Path, tmp_path: Path) -> None:
     base = DistillConfig(
         teacher=str(saved),
-        supertokens=4,
+        student=StudentOptions(supertokens=4),
         data=DATA,
         train=replace(TRAIN, epochs=12, lr=3e-3),
-        unfreeze_epoch=None,
+        unfreeze_encoder=None,
     )
     teacher = load(saved)
     frozen = distill(replace(base, out=str(tmp_path / "frozen")))
@@ -144,17 +145,18 @@ def test_distilling_lowers_the_loss_and_freezes(saved: Path, tmp_path: Path) -> 
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     used = [float(r["supertokens_used"]) for r in metrics(tmp_path / "frozen") if r["loss"]]
     assert 0 < min(used) <= max(used) <= 1
-    late = replace(base, unfreeze_epoch=1, train=replace(TRAIN, epochs=1))
+    late = replace(base, unfreeze_encoder=1, train=replace(TRAIN, epochs=1))
     assert same(distill(replace(late, out=str(tmp_path / "late"))).encoder, teacher.encoder)
-    free = replace(base, unfreeze_epoch=0, train=replace(TRAIN, epochs=1))
+    free = replace(base, unfreeze_encoder=0, train=replace(TRAIN, epochs=1))
     thawed = distill(replace(free, out=str(tmp_path / "free"), loss="mse"))
     assert not same(thawed.encoder, teacher.encoder)
 
 
 def test_narrow_students_train_their_encoder_at_once(saved: Path, tmp_path: Path) -> None:
     config = DistillConfig(
-        teacher=str(saved), out=str(tmp_path / "t"), supertokens=4, student_dim=12,
-        student_heads=2, unfreeze_epoch=None, data=DATA, train=replace(TRAIN, epochs=1),
+        teacher=str(saved), out=str(tmp_path / "t"),
+        student=StudentOptions(supertokens=4, dim=12, heads=2), unfreeze_encoder=None,
+        data=DATA, train=replace(TRAIN, epochs=1),
     )  # fmt: skip
     student = distill(config)
     assert student.output_dim == 24
@@ -166,7 +168,7 @@ def test_teacher_and_student_read_the_same_groups(
     teacher: Backbone, points: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     student = Student.from_teacher(teacher, supertokens=12, cau_norm=False)
-    config = DistillConfig(supertokens=12, train=TRAIN, data=replace(DATA, points=96))
+    config = DistillConfig(train=TRAIN, data=replace(DATA, points=96))
     task = DistillTask(config, teacher, student)
     seen = []
     for model in (teacher, student):
@@ -221,10 +223,12 @@ def test_two_processes_end_with_the_weights_of_one(
 
     What waits for the tokenizer must not keep distributed training waiting.
     """
-    light = LightTokenizerConfig(point_widths=(4, 8, 16), group_size=4, epochs=1)
+    light = StudentOptions(
+        supertokens=4, point_widths=(4, 8, 16), group_size=4, soft_assignment=True
+    )
     one = DistillConfig(
-        teacher=str(saved), out=str(tmp_path / "one"), supertokens=4, unfreeze_epoch=2,
-        student_tokenizer=light, starts="first", soft_assignment=True,
+        teacher=str(saved), out=str(tmp_path / "one"), student=light, unfreeze_encoder=2,
+        token_loss=TokenLossConfig(epochs=1), starts="first",
         data=replace(DATA, subsample="first"),
         augment=AugmentConfig(scale=(1.0, 1.0), rotate=False),
         train=replace(TRAIN, epochs=3, precision="64-true"),  # AdamW takes the sign of rounding

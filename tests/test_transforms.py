@@ -17,7 +17,7 @@ def test_nothing_is_changed_in_place(points: torch.Tensor, generator: torch.Gene
 def test_every_cloud_draws_its_own(points: torch.Tensor, generator: torch.Generator) -> None:
     same = points[:1].expand(6, -1, -1)
     for config in (
-        AugmentConfig(rotate=False, center=False),
+        AugmentConfig(rotate=False, normalise=False),
         AugmentConfig(scale=(1, 1)),
         EVERYTHING,
     ):
@@ -30,7 +30,7 @@ def test_every_cloud_draws_its_own(points: torch.Tensor, generator: torch.Genera
 
 def test_flip_mirrors_some_clouds_exactly(points: torch.Tensor) -> None:
     g = torch.Generator().manual_seed(0)
-    config = AugmentConfig(scale=(1, 1), flip=True, rotate=False, center=False)
+    config = AugmentConfig(scale=(1, 1), flip=True, rotate=False, normalise=False)
     many = points[:1].expand(64, -1, -1)
     out = transforms.augment(many, config, up="z", generator=g)
     mirrored = many * torch.tensor([-1.0, 1.0, 1.0])

@@ -110,8 +110,8 @@ def check_tokens(teacher: Teacher, student: Learner) -> None:
     """
     if not (isinstance(teacher, Backbone) and isinstance(student, Student)):
         raise InputError(
-            f"token_loss.epochs and token_loss.weight compare tokens of a Backbone and a Student, "
-            f"got a {type(teacher).__name__} and a {type(student).__name__}; leave both 0"
+            f"token_loss compares the tokens of a Backbone and a Student, "
+            f"got a {type(teacher).__name__} and a {type(student).__name__}; leave it out"
         )
     theirs, own = (m.shape.token_dim or m.shape.dim for m in (teacher, student))
     if theirs != own:

@@ -8,7 +8,7 @@ from typing import Any
 
 from foundry3d.baselines import KMeansStudent, LargerGroups, Merged, RandomSampling
 from foundry3d.baselines.wrapped import Wrapped
-from foundry3d.checkpoints.folder import load, read_config, save
+from foundry3d.checkpoints.folder import load, model_folder, read_config, save
 from foundry3d.config import DistillConfig, PretrainConfig, ReductionConfig, SuiteConfig
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.errors import InputError
@@ -73,7 +73,7 @@ def supertoken_settings(
 
 def is_reconstructing(config: SuiteConfig) -> bool:
     """Whether the teacher is known to be pre-trained by reconstruction, not by Point-JEPA."""
-    folder = model_path(config, "teacher")
+    folder = model_folder(model_path(config, "teacher"))
     if not (folder / "config.json").is_file():
         return False
     return read_config(folder)["provenance"].get("made_by") == "pretrain (masked)"
