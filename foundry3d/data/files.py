@@ -8,6 +8,7 @@ Shape legend: N points, V vertices, F triangles, S samples.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,9 +23,11 @@ from foundry3d.data.formats.las import read_las
 from foundry3d.data.formats.meshes import read_obj, read_off, read_stl
 from foundry3d.data.formats.pcd import read_pcd
 from foundry3d.data.formats.ply import read_ply
-from foundry3d.data.formats.raw import MAX_BYTES, Raw
+from foundry3d.data.formats.raw import MAX_BYTES, Raw, listing
 from foundry3d.data.formats.tables import read_table
 from foundry3d.errors import InputError
+
+log = logging.getLogger("foundry3d")
 
 _READERS: Final[dict[str, Callable[[bytes], Raw]]] = {
     "ply": read_ply,
@@ -166,13 +169,21 @@ def _naming(source: str) -> Iterator[None]:
             f"{source}: expected a file whose contents fit into memory, got too large ones; "
             "cut it into parts"
         ) from error
+    except Exception as error:  # what a library raises about a file, or a defect of a reader
+        log.debug("%s", source, exc_info=True)
+        kind = _ending(Path(source)) or "point-cloud"
+        raise InputError(
+            f"{source}: expected a {kind} file that its reader understands, got one on which it "
+            f"fails ({type(error).__name__}: {listing([str(error)], width=80)}); export it again, "
+            "or run with --debug to see where it fails"
+        ) from error
 
 
 def _load(path: str | Path) -> Raw:
     """What the file holds, before any check of its coordinates."""
     with _naming(str(path)):
         path = Path(path)
-        ending = path.suffix.lower().removeprefix(".")
+        ending = _ending(path)
         try:
             _check_file(path)
             if ending not in _READERS:
@@ -188,6 +199,10 @@ def _load(path: str | Path) -> Raw:
         if raw.vertices.size == 0:
             raise InputError("expected at least one point, got none; check how it was saved")
         return raw
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.lower().removeprefix(".")
 
 
 def _check_file(path: Path) -> None:

@@ -1,16 +1,16 @@
-"""NPY and NPZ: numpy's own files, read without numpy's loader, so no pickle can ever run.
+"""NPY and NPZ: numpy's own files, read by `numpy.load` without pickles.
 
-Layouts of an archive: `points` (N, 3) one cloud, or (n, N, 3) n clouds; `points_i16` (N, 3)
-levels with `scale` and `offset`, coordinates = levels * scale + offset; or one lone array.
+Sizes are checked before: numpy reserves memory by what a header says.
+
+Layouts of an archive: `points` or `xyz` (N, 3) one cloud, or (n, N, 3) n clouds; `points_i16`
+(N, 3) levels with `scale` and `offset`, coordinates = levels * scale + offset; or one lone array.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import re
 import zipfile
-import zlib
 from typing import IO
 
 import numpy as np
@@ -18,51 +18,55 @@ import numpy as np
 from foundry3d.data.formats.raw import MAX_BYTES, Raw, ignored, listing
 from foundry3d.errors import InputError
 
-_LONGEST_HEADER = 2**14
-_DESCRIPTION = re.compile(
-    r"\{(?=.*'descr': '([<>|=](?:[iu][1248]|f[248]))')(?=.*'fortran_order': (True|False))"
-    r"(?=.*'shape': \(([\d, ]*)\)).*\}\s*"
-)
+_NAMES = ("points", "xyz")
 _LEVELS = {"points_i16", "scale", "offset"}
 
 
 def read_npy(blob: bytes) -> Raw:
     """One cloud (N, 3 or more columns) or many (n, N, 3 or more columns).
 
+    An array of records is read by its fields x, y and z.
+
     Raises:
         InputError: no array of plain numbers, another shape, or fewer data than declared.
     """
-    return _clouds(_array(io.BytesIO(blob), len(blob)), ())
+    return _clouds(read_array(io.BytesIO(blob), len(blob)), ())
 
 
 def read_npz(blob: bytes) -> Raw:
-    """The point array of an archive, in one of the layouts above.
+    """The point array of an archive, in one of the layouts above; no other array is unpacked.
 
     Raises:
         InputError: no or several candidate arrays, a damaged archive, or too large contents.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-            members = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
-            if "points" in members or len(members) == 1:
-                name = "points" if "points" in members else next(iter(members))
-                notices = ignored("arrays", sorted(members.keys() - {name}))
-                return _clouds(_member(archive, members[name]), notices)
-            if members.keys() >= _LEVELS:
-                levels, scale, offset = (
-                    _member(archive, members[name]) for name in ("points_i16", "scale", "offset")
-                )
-                return _scaled(levels, scale, offset, members.keys() - _LEVELS)
+            return _of_archive(archive)
     except InputError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # zipfile and zlib fail in many ways on damaged bytes
         raise InputError(
             f"expected a whole npz archive, got a damaged one ({listing([str(error)])}); "
             "copy or save it again"
-        ) from None
+        ) from error
+
+
+def _of_archive(archive: zipfile.ZipFile) -> Raw:
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    name = next((name for name in _NAMES if name in members), None)
+    if name is None and len(members) == 1:
+        name = next(iter(members))
+    if name is not None:
+        notices = ignored("arrays", sorted(members.keys() - {name}))
+        return _clouds(_member(archive, members[name]), notices)
+    if members.keys() >= _LEVELS:
+        levels, scale, offset = (
+            _member(archive, members[name]) for name in ("points_i16", "scale", "offset")
+        )
+        return _scaled(levels, scale, offset, members.keys() - _LEVELS)
     raise InputError(
-        "expected an array 'points', or 'points_i16' with 'scale' and 'offset', or a single array, "
-        f"got {listing(members) or 'none'}; save the coordinates as 'points'"
+        "expected an array 'points' or 'xyz', or 'points_i16' with 'scale' and 'offset', or a "
+        f"single array, got {listing(members) or 'none'}; save the coordinates as 'points'"
     )
 
 
@@ -79,38 +83,60 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
             f"archive declares {info.file_size}; save it in parts"
         )
     with archive.open(info) as stream:
-        return _array(stream, info.file_size)
+        return read_array(stream, info.file_size)
 
 
-def _array(stream: IO[bytes], size: int) -> np.ndarray:
-    """The array in a stream of `size` bytes; only plain real numbers are understood."""
-    prefix = stream.read(8)
-    width = 2 if prefix[6:7] == b"\x01" else 4  # bytes that tell the length of the description
-    length = int.from_bytes(stream.read(width), "little")
-    plain = prefix[:6] == b"\x93NUMPY" and length <= _LONGEST_HEADER
-    text = stream.read(length).decode("latin-1") if plain else ""
-    found = _DESCRIPTION.fullmatch(text)
-    if found is None:
-        raise InputError(
-            f"expected a numpy array of plain real numbers, got '{listing([text], width=60)}'; "
-            "save the coordinates as float32"
-        )
-    kind = np.dtype(found[1])
-    shape = tuple(int(number[:18]) for number in re.findall(r"\d+", found[3]))
-    wanted, there = math.prod(shape) * kind.itemsize, size - 8 - width - length
-    data = stream.read(wanted) if wanted == there else b""
-    if len(shape) > 3 or len(data) != wanted:
+def read_array(stream: IO[bytes], size: int) -> np.ndarray:
+    """The array in a stream of `size` bytes that starts with an npy header.
+
+    Raises:
+        InputError: no array of plain real numbers or of records of them, or not as many bytes as
+            its header declares.
+    """
+    shape, kind = _header(stream)
+    kinds = {kind[name].kind for name in kind.names} if kind.names else {kind.kind}
+    if not kinds <= set("iuf") or kind.hasobject:
+        raise _no_numbers(str(kind))
+    wanted, there = math.prod(shape) * kind.itemsize, size - stream.tell()
+    if wanted != there:
         raise InputError(
             f"expected an array of shape {listing([str(shape)])} and {wanted} bytes as its header "
             f"declares, got {there} bytes; the file is cut short or damaged, copy or save it again"
         )
-    if not data:
-        return np.zeros((0, 3))
-    return np.frombuffer(data, kind).reshape(shape, order="F" if found[2] == "True" else "C")
+    stream.seek(0)
+    return np.load(stream, allow_pickle=False)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that the header of an npy file declares."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        one = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(stream)
+    except Exception as error:  # numpy hands on whatever the parser of Python raises
+        raise _no_numbers(str(error)) from error
+    if any(length < 0 for length in shape):
+        raise _no_numbers(str(shape))
+    return shape, kind
+
+
+def _no_numbers(got: str) -> InputError:
+    return InputError(
+        f"expected a numpy array of plain real numbers, got '{listing([got], width=60)}'; "
+        "save the coordinates as float32"
+    )
 
 
 def _clouds(array: np.ndarray, notices: tuple[str, ...]) -> Raw:
-    """The first three columns of an array of one or many clouds."""
+    """The first three columns, or the fields x, y and z, of an array of one or many clouds."""
+    if array.dtype.names:
+        array, notices = _fields(array, notices)
+    if array.ndim in (2, 3) and array.shape[-2] == 3 != array.shape[-1]:
+        raise InputError(
+            f"expected coordinates along the last axis, got shape {array.shape}; transpose? "
+            "(three points with more columns than three are not read)"
+        )
     if array.ndim not in (2, 3) or array.shape[-1] < 3:
         raise InputError(
             f"expected points of shape (N, 3) or (n, N, 3), got {array.shape}; "
@@ -121,9 +147,22 @@ def _clouds(array: np.ndarray, notices: tuple[str, ...]) -> Raw:
     return Raw(vertices=array[..., :3], notices=notices)
 
 
+def _fields(array: np.ndarray, notices: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The fields x, y and z of records as a last axis."""
+    names = array.dtype.names or ()
+    if not {"x", "y", "z"} <= set(names) or any(array.dtype[name].subdtype for name in "xyz"):
+        raise InputError(
+            f"expected records with fields x, y and z, got {listing(names)}; "
+            "save the coordinates as float32 of shape (N, 3)"
+        )
+    others = [name for name in names if name not in ("x", "y", "z")]
+    stacked = np.stack([array[name] for name in "xyz"], axis=-1)
+    return stacked, notices + ignored("fields", others)
+
+
 def _scaled(levels: np.ndarray, scale: np.ndarray, offset: np.ndarray, others: set[str]) -> Raw:
     """Coordinates of an archive that stores levels with their scale and offset."""
-    if not {scale.size, offset.size} <= {1, 3}:
+    if not {scale.size, offset.size} <= {1, 3} or scale.dtype.names or offset.dtype.names:
         raise InputError(
             "expected 'scale' and 'offset' of 1 or 3 numbers, got shapes "
             f"{scale.shape} and {offset.shape}; save the archive again"

@@ -1,6 +1,8 @@
 """GLB: binary glTF 2.0, a JSON description and one block of packed numbers.
 
-Only what lies inside the file is read: a buffer elsewhere is an error, images are never touched.
+Our own reader, as trimesh 5.2 takes normalised integers unscaled, drops triangle fans, and reads
+what is left uncompressed of compressed files. Only what lies inside the file is read: a buffer
+elsewhere is an error, images are never touched.
 Shape legend: V vertices and F triangles of one primitive.
 """
 

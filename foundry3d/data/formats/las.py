@@ -1,100 +1,96 @@
-"""LAS, airborne and terrestrial laser scans; compressed ones (LAZ) are unpacked next door."""
+"""LAS and LAZ, airborne and terrestrial laser scans, read by laspy (its LAZ decoder is lazrs).
+
+laspy believes the sizes in a file: they are compared here with the bytes that are there.
+"""
 
 from __future__ import annotations
 
+import io
 import struct
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from foundry3d.data.formats.laz import unpack
-from foundry3d.data.formats.raw import MAX_BYTES, Raw
+from foundry3d.data.formats.laz import check_chunks
+from foundry3d.data.formats.raw import MAX_BYTES, Raw, ignored
 from foundry3d.errors import InputError
 
 _HEADER = 227  # bytes of the smallest header, that of version 1.0
-_HEADER_1_4 = 375
 _RECORD_HEADER = 54
-_LASZIP = (b"laszip encoded\0\0", 22204)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Header:
-    data: int  # where points start
-    records: int  # variable-length records between the header and the points
-    first_record: int
-    compressed: bool
-    size: int  # bytes of a point
-    points: int
-    scale: np.ndarray  # (3,)
-    offset: np.ndarray  # (3,)
+_BATCH = 2**17  # points read at a time
 
 
 def read_las(blob: bytes) -> Raw:
     """Points of a LAS or LAZ file in world units; every other attribute is left out.
 
     Raises:
-        InputError: no LAS file, fewer data than it declares, or LAZ without its decoder.
+        InputError: no LAS file, or fewer data than it declares.
     """
-    header = _header(blob)
-    if header.compressed:
-        levels = unpack(
-            blob,
-            start=header.data,
-            record=_laszip_record(blob, header),
-            size=header.size,
-            points=header.points,
-        )
-    else:
-        if header.points * header.size > len(blob) - header.data:
-            raise _too_short(header, f"{len(blob) - header.data} bytes")
-        shape = (header.points, 3)
-        levels = np.ndarray(shape, "<i4", blob, header.data, (header.size, 4))
+    import laspy
+
+    blob = _with_plain_owners(blob, *_records(blob))
+    backend = laspy.LazBackend.Lazrs
+    with laspy.open(io.BytesIO(blob), laz_backend=backend, read_evlrs=False) as reader:
+        header = reader.header
+        _check_points(blob, header)
+        batches = [np.zeros((0, 3), np.int32)]
+        for points in reader.chunk_iterator(_BATCH):
+            batches.append(np.stack([points.X, points.Y, points.Z], axis=1))
+    levels = np.concatenate(batches)
+    if len(levels) != header.point_count:
+        raise _too_short(header, f"{len(levels)} points")
+    others = [name for name in header.point_format.dimension_names if name not in ("X", "Y", "Z")]
     return Raw(
-        vertices=levels * header.scale + header.offset,
-        notices=("attributes beside coordinates ignored",),
+        vertices=levels * header.scales + header.offsets,
+        notices=ignored("attributes", others),
     )
 
 
-def _header(blob: bytes) -> _Header:
+def _records(blob: bytes) -> tuple[int, int, int]:
+    """Where the variable-length records start, where the points start, and how many records."""
     if blob[:4] != b"LASF" or len(blob) < _HEADER:
         raise InputError("expected a las header, got something else; check that this is a las file")
-    length, data, records, kind, size, points = struct.unpack_from("<HIIBHI", blob, 94)
-    placement = np.frombuffer(blob, "<f8", 6, 131)
-    if blob[25] >= 4 and length >= _HEADER_1_4 and len(blob) >= _HEADER_1_4:
-        points = struct.unpack_from("<Q", blob, 247)[0] or points
-    if not _HEADER <= length <= data <= len(blob) or size < 12 or points * size > MAX_BYTES:
+    length, points, records = struct.unpack_from("<HII", blob, 94)
+    if not _HEADER <= length <= points <= len(blob) or records * _RECORD_HEADER > points - length:
         raise InputError(
-            f"expected a las header of sensible sizes, got {points} points of {size} bytes from "
-            f"byte {data} on in a file of {len(blob)}; copy or export the file again"
+            f"expected a las header of sensible sizes, got {records} records between bytes "
+            f"{length} and {points} of a file of {len(blob)}; copy or export the file again"
         )
-    return _Header(
-        data=data,
-        records=records,
-        first_record=length,
-        compressed=bool(kind & 0xC0),
-        size=size,
-        points=points,
-        scale=placement[:3],
-        offset=placement[3:],
-    )
+    return length, points, records
 
 
-def _laszip_record(blob: bytes, header: _Header) -> bytes:
-    """The record that says how points are compressed; empty if there is none."""
-    at = header.first_record
-    for _ in range(header.records):
-        if at + _RECORD_HEADER > header.data:
+def _with_plain_owners(blob: bytes, start: int, stop: int, records: int) -> bytes:
+    """The file with ASCII names of the owners of its records, which laspy insists on."""
+    for _ in range(records):
+        if start + _RECORD_HEADER > stop:
             break
-        user, kind, length = struct.unpack_from("<16sHH", blob, at + 2)
-        at += _RECORD_HEADER
-        if (user, kind) == _LASZIP:
-            return blob[at : min(at + length, header.data)]
-        at += length
-    return b""
+        owner = blob[start + 2 : start + 18]
+        if not owner.isascii():
+            plain = owner.decode("latin-1").encode("ascii", "replace")
+            blob = blob[: start + 2] + plain + blob[start + 18 :]
+        start += _RECORD_HEADER + int.from_bytes(blob[start + 20 : start + 22], "little")
+    return blob
 
 
-def _too_short(header: _Header, got: str) -> InputError:
+def _check_points(blob: bytes, header: Any) -> None:
+    """Refuse more points than the file can hold, or than may be unpacked."""
+    start, size, points = header.offset_to_point_data, header.point_format.size, header.point_count
+    if points * size > MAX_BYTES:
+        raise InputError(
+            f"expected at most {MAX_BYTES} bytes of las points, got {points} points of {size} "
+            "bytes; copy the file again, or cut it into parts"
+        )
+    if not header.are_points_compressed:
+        if points * size > len(blob) - start:
+            raise _too_short(header, f"{len(blob) - start} bytes")
+    elif points:
+        found = header.vlrs.get("LasZipVlr")
+        record = found[0].record_data if found else b""
+        check_chunks(blob, start=start, record=record, size=size, points=points)
+
+
+def _too_short(header: Any, got: str) -> InputError:
     return InputError(
-        f"expected {header.points} points of {header.size} bytes as the las header declares, "
-        f"got {got}; the file is cut short or damaged, copy or export it again"
+        f"expected {header.point_count} points of {header.point_format.size} bytes as the las "
+        f"header declares, got {got}; the file is cut short or damaged, copy or export it again"
     )

@@ -1,7 +1,7 @@
-"""LAZ: points compressed in chunks, unpacked by `lazrs` (an extra).
+"""LAZ: what a compressed file says about its chunks, checked before the decoder sees it.
 
-That decoder reserves memory by what a file says and stops the whole process when there is none, so
-every size in the file is compared with the bytes that are there before the decoder sees it.
+The decoder, lazrs, reserves memory by what a file says and stops the whole process when there is
+none, so every size in the file is compared with the bytes that are there.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 import io
 import struct
 
-import numpy as np
-
 from foundry3d.data.formats.raw import listing
 from foundry3d.errors import InputError
 
-_BATCH = 2**26  # bytes of points unpacked at a time
 _CHUNKED, _LAYERED = 2, 3  # compressors: of point formats 0 to 5, and of 6 to 10
 _PARTS = {
     _CHUNKED: {6: 20, 7: 8, 8: 6, 9: 29},  # bytes of each kind of part of a point
@@ -24,47 +21,30 @@ _EXTRA = {_CHUNKED: 0, _LAYERED: 14}  # the kind of part that may have any size
 _LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}  # a layer for each of its bytes in the extra part
 
 
-def unpack(blob: bytes, *, start: int, record: bytes, size: int, points: int) -> np.ndarray:
-    """The levels of compressed points, which are the first three numbers of each.
+def check_chunks(blob: bytes, *, start: int, record: bytes, size: int, points: int) -> None:
+    """Refuse compressed points whose sizes do not fit the file.
 
     Args:
         blob: the whole file.
         start: where the compressed points start.
         record: the laszip record, which says how they are compressed.
         size: bytes of a point once unpacked.
-        points: how many there are, N.
-
-    Returns:
-        (N, 3) int32.
+        points: how many there are.
 
     Raises:
-        InputError: `lazrs` is not installed, or the file is damaged.
+        InputError: the sizes contradict each other or the length of the file.
     """
-    try:
-        import lazrs
-    except ImportError:
-        raise InputError(
-            "expected the laz decoder lazrs beside this package, got none; "
-            'run: pip install "foundry3d[las]"'
-        ) from None
+    import lazrs
+
     layers = _layers(record, size)
     _check_table(blob, start, size)
     source = io.BytesIO(blob)
     source.seek(start)
-    batches, rows = [np.zeros((0, 3), "<i4")], max(1, _BATCH // size)
     try:
         chunks = lazrs.read_chunk_table(source, lazrs.LazVlr(record))
-        _check_chunks(blob, start + 8, chunks, layers, size, points)
-        source.seek(start)
-        decoder = lazrs.LasZipDecompressor(source, record)
-        for first in range(0, points, rows):
-            count = min(rows, points - first)
-            unpacked = bytearray(count * size)
-            decoder.decompress_many(unpacked)
-            batches.append(np.ndarray((count, 3), "<i4", unpacked, 0, (size, 4)).copy())
     except lazrs.LazrsError as error:
         raise _damaged(listing([str(error)], width=80)) from None
-    return np.concatenate(batches)
+    _check_chunks(blob, start + 8, chunks, layers, size, points)
 
 
 def _damaged(found: str) -> InputError:

@@ -1,6 +1,8 @@
 """OBJ, OFF and STL: meshes as plain text, and STL as packed triangles.
 
-Only geometry is read: materials and whatever else an OBJ file names are never opened.
+Our own readers, as trimesh 5.2 counts negative OBJ indices from the wrong end, drops indented
+faces, accepts OFF and STL files that are cut short, and needs another package for text that is not
+UTF-8. Only geometry is read: materials and whatever else an OBJ file names are never opened.
 Shape legend: N vertices, P polygons.
 """
 

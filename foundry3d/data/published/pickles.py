@@ -1,7 +1,8 @@
-"""Pickles of arrays, read without numpy's unpickling and without importing what they name.
+"""Pickles of arrays, read without importing what they name.
 
-Of a pickle only plain values, containers and numpy's arrays and scalars are understood; arrays
-are rebuilt here from their bytes. Everything else a pickle can name is refused before it exists.
+`find_class` allows six names, and stand-ins answer to them. Numpy's own functions would not be
+safe: a dtype takes its flags from the pickle, and with them bytes become pointers. Arrays are
+rebuilt here from their bytes.
 
 Shape legend: n clouds, N points of each.
 """
@@ -12,7 +13,7 @@ import math
 import pickle
 import pickletools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,40 +65,43 @@ def _scalar(kind: Any, raw: Any) -> Any:
     return one.array.item()
 
 
+def _empty(*_: Any) -> Array:
+    return Array()
+
+
+def _as_bytes(text: str, _: Any) -> bytes:
+    """How Python 3 writes bytes for Python 2."""
+    return text.encode("latin-1")
+
+
 def _buffered(raw: Any, kind: Any, shape: Any, order: Any) -> Array:
     array = Array()
     array._fill(raw, kind, shape, "F" if order == "F" else "C")
     return array
 
 
-def _stand_in(module: str, name: str) -> Callable[..., Any] | str | None:
-    """What is used in place of a name, made anew each time so that no pickle can alter it."""
-    module = re.sub(r"^numpy\._?core", "numpy.core", module)
-    match module, name:
-        case "numpy", "ndarray":
-            return "numpy.ndarray"
-        case "numpy", "dtype":
-            return lambda *arguments: _Kind(*arguments)
-        case "numpy.core.multiarray", "_reconstruct":
-            return lambda *_: Array()
-        case "numpy.core.multiarray", "scalar":
-            return lambda kind, raw: _scalar(kind, raw)
-        case "numpy.core.numeric", "_frombuffer":
-            return lambda raw, kind, shape, order: _buffered(raw, kind, shape, order)
-        case "_codecs", "encode":  # how Python 3 writes bytes for Python 2
-            return lambda text, _: text.encode("latin-1")
-    return None
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): "numpy.ndarray",
+    ("numpy", "dtype"): _Kind,
+    ("numpy.core.multiarray", "_reconstruct"): _empty,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _buffered,
+    ("_codecs", "encode"): _as_bytes,
+}
+"""All that a pickle may name, and what stands for it."""
 
 
 class _Plain(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        found = _stand_in(module, name)
+        found = _ALLOWED.get((re.sub(r"^numpy\._core", "numpy.core", module), name))
         if found is None:
             raise InputError(
                 f"it names {ascii(module)[1:-1][:40]}.{ascii(name)[1:-1][:40]}, which no data set "
                 "needs; nothing of it was run"
             )
-        return found
+        if isinstance(found, str):
+            return found
+        return lambda *arguments: found(*arguments)  # made anew, so that no pickle can alter it
 
 
 def _scan(file: BinaryIO, size: int) -> None:
