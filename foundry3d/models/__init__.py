@@ -1,1 +1,5 @@
-"""The parts of a model in reading order: tokenizer, vit, supertokens, gate, backbone, student."""
+"""The parts of a model.
+
+In reading order: tokenizer, vit, backbone; supertokens, gate, entry, student. `budget` is what a call
+may ask of a student, `inherit` what a student takes from its teacher, `upsample` leads to points.
+"""

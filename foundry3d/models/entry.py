@@ -1,9 +1,10 @@
 """Into the encoder and back: the gated compression of sections 3.2 to 3.4.
 
-`Compression` holds DSO, CAU and gate. It plans which tokens are merged, enters supertokens and the
+`Compression` holds DSO, CAU and gate. It plans which tokens are merged, puts supertokens and the
 other tokens into the encoder, and restores a feature for every token. Without a gate every token is
-merged. In training every token takes both ways and the gate's choice weighs them, so that the loss
-can reach the gate; at inference merged tokens and unused supertokens do not enter at all.
+merged. With one, training computes both features of every token and weights them by the gate's
+choice, so that the loss can reach the gate; at inference merged tokens and unused supertokens do
+not enter the encoder.
 
 Shapes: B clouds, c tokens, s supertokens, d width, m tokens that the DSO reads, n rows encoded.
 """
@@ -77,7 +78,8 @@ class Compression:
         """
         assert plan.normed is not None
         placed = positions if plan.rows is None else gather(positions, plan.rows)
-        compressed = self.dso.merge(plan.normed, placed, plan.weighted_cam)
+        cam = plan.cam if plan.weight is None else plan.cam * plan.weight.unsqueeze(-1)
+        compressed = self.dso.merge(plan.normed, placed, cam)
         parts = tokens, positions, plan.staying()
         if plan.weight is None:  # no token stays
             parts = parts[0][:, :0], parts[1][:, :0], parts[2][:, :0]
@@ -94,14 +96,16 @@ class Compression:
             encoded: (B, n, d), the encoder's output for `entered`.
         """
         supertokens, own = entered.split(encoded)
+        rows = plan.rows
+        read = tokens if rows is None else gather(tokens, rows)
+        found = self.cau(read, plan.cam, supertokens)
         if plan.weight is None:
-            return self.cau(tokens, plan.cam, supertokens)
-        weight, rows = plan.weight.unsqueeze(-1), plan.rows
+            return found
+        weight = plan.weight.unsqueeze(-1)
         if rows is None:
-            return weight * self.cau(tokens, plan.cam, supertokens) + (1 - weight) * own
-        merged = self.cau(gather(tokens, rows), plan.cam, supertokens)
-        merged = torch.where(weight > 0.5, merged, gather(own, rows))
-        return own.to(merged.dtype).scatter(1, rows.unsqueeze(-1).expand_as(merged), merged)
+            return weight * found + (1 - weight) * own
+        found = torch.where(weight > 0.5, found, gather(own, rows))
+        return own.to(found.dtype).scatter(1, rows.unsqueeze(-1).expand_as(found), found)
 
     def checked(self, budget: Budget | None, tokens: int) -> Budget:
         """The budget for clouds of c tokens, an empty one for None.
@@ -116,10 +120,11 @@ class Compression:
     def plan_training(
         self, tokens: Tensor, budget: Budget, generator: torch.Generator | None
     ) -> Plan:
-        """The plan in which all tokens take both ways, with a gradient to the gate.
+        """The plan of training with a gate: both features of every token are computed.
 
-        Merged tokens are hidden from the encoder's keys. As queries they still get the feature that
-        they would have without being merged, so that the loss knows what merging them costs.
+        Merged tokens enter the encoder as queries but not as keys. They get the feature that they
+        would have unmerged, so that the loss measures what merging them costs, and no other token
+        sees them.
 
         Raises:
             InputError: a token budget, which is for inference.
@@ -144,13 +149,13 @@ class Compression:
         budget: Budget,
         assign: Callable[[Tensor], tuple[Tensor | None, Tensor]],
     ) -> Plan:
-        """The plan of an inference with a gate; only tokens that may be merged are assigned.
+        """The plan of inference with a gate; only tokens that may be merged are assigned.
 
         Args:
             probability: (B, c) of the gate.
             budget: checked.
-            assign: from rows (B, m) to those tokens layer-normed (B, m, d), or None where the
-                caller merges them itself, and their map (B, m, s).
+            assign: takes rows (B, m) and returns those tokens layer-normed (B, m, d), or None if
+                the caller merges them itself, and their map (B, m, s).
         """
         total, wanted = probability.shape[1], budget.token_budget
         count = budget.supertokens or len(self.dso.supertokens)
@@ -181,12 +186,14 @@ class Plan:
 
     Attributes:
         cam: assignment map (B, m, s) of the tokens that the DSO reads; (B, h, m, s) with h heads.
-        normed: (B, m, d) those tokens layer-normed; None where a scene merges them in chunks.
-        rows: (B, m) int64, their indices, the most probable first; None = all c, in order.
+        normed: (B, m, d) those tokens layer-normed; None for scenes, which merge them in chunks.
+        rows: (B, m) int64, their indices, the most probable first. None = all c, in order; then
+            tokens and supertokens that do not count are hidden from the encoder, not left out.
         weight: (B, m), 1 = merged, 0 = stays; with a gradient to the gate in training. None = all
             are merged.
         probability: (B, c) of the gate, None without one.
-        width: n, the same for every cloud; None = counted, which waits for an accelerator.
+        width: n, if it is known and the same for every cloud; None = counted, which waits for an
+            accelerator.
         packed: see `Budget`.
     """
 
@@ -197,11 +204,6 @@ class Plan:
     probability: Tensor | None = None
     width: int | None = None
     packed: bool = False
-
-    @property
-    def weighted_cam(self) -> Tensor:
-        """The map, with zero rows where a token stays."""
-        return self.cam if self.weight is None else self.cam * self.weight.unsqueeze(-1)
 
     @property
     def assignment(self) -> Tensor:
@@ -262,7 +264,8 @@ class EncoderInput:
     def split(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Encoded supertokens (B, s, d) and the tokens behind them; rows left out are zero."""
         if self.index is not None:
-            encoded = scatter_rows(encoded, self.index, self.total)
+            zeros = encoded.new_zeros(len(encoded), self.total, encoded.shape[-1])
+            encoded = zeros.scatter(1, self.index.unsqueeze(-1).expand_as(encoded), encoded)
         return encoded[:, : self.supertokens], encoded[:, self.supertokens :]
 
 
@@ -283,32 +286,31 @@ def side_by_side(
         positions: (B, q, d).
         stays: (B, q) bool, which of the tokens stay.
         width: n, if it is the same for every cloud; None = counted.
-        hide: what is unused or does not stay enters all the same, hidden; else it is left out.
+        hide: unused supertokens and tokens that do not stay are hidden; False = they are left out.
     """
     x = torch.cat([compressed.supertokens, tokens], dim=1)
-    placed = torch.cat([compressed.positions, positions], dim=1)
     seen = torch.cat([compressed.used, stays], dim=1)
-    used, index, padded = seen.sum(dim=1), None, hide
-    if not hide:
-        least = width
-        if width is None:
-            least, width = torch.stack(used.aminmax()).tolist()
-        index = seen.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :width]
-        padded = least != width
-    return EncoderInput(
-        tokens=x if index is None else gather(x, index),
-        positions=placed if index is None else gather(placed, index),
-        bias=key_bias(seen if index is None else seen.gather(1, index), x.dtype)
-        if padded
-        else None,
-        used=used,
+    everything = EncoderInput(
+        tokens=x,
+        positions=torch.cat([compressed.positions, positions], dim=1),
+        bias=key_bias(seen, x.dtype),
+        used=seen.sum(dim=1),
         supertokens=compressed.used.shape[1],
         total=seen.shape[1],
+    )
+    return everything if hide else compacted(everything, seen, width)
+
+
+def compacted(rows: EncoderInput, seen: Tensor, width: int | None) -> EncoderInput:
+    """The rows that are seen (B, n), cut to `width`; hidden ones only pad shorter clouds."""
+    least = width
+    if width is None:
+        least, width = torch.stack(rows.used.aminmax()).tolist()
+    index = seen.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :width]
+    return replace(
+        rows,
+        tokens=gather(rows.tokens, index),
+        positions=gather(rows.positions, index),
+        bias=None if least == width else key_bias(seen.gather(1, index), rows.tokens.dtype),
         index=index,
     )
-
-
-def scatter_rows(rows: Tensor, index: Tensor, count: int) -> Tensor:
-    """(B, count, d) with rows (B, n, d) at index (B, n), zero elsewhere."""
-    target = rows.new_zeros(rows.shape[0], count, rows.shape[-1])
-    return target.scatter(1, index.unsqueeze(-1).expand_as(rows), rows)

@@ -34,7 +34,7 @@ class Gate(nn.Module):
 
 
 class SingleLinear(nn.Linear):
-    """A linear layer that computes in single precision, whatever the precision of its weights.
+    """A linear layer that computes in single precision even if its weights are half precision.
 
     With 8 significant bits, many tokens of a cloud would get the same probability.
     """

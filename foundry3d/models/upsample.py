@@ -1,4 +1,4 @@
-"""Token features to every point: interpolation from the three nearest centers, then two layers.
+"""From token features to point features: interpolation from the three nearest centers, layers.
 
 Shapes: B clouds, N points, c tokens, d token width.
 """
@@ -12,15 +12,15 @@ from foundry3d.geometry import gather, nearest_neighbors
 from foundry3d.models.tokenizer import PointConv
 
 MOST_SHARES = 2**25
-"""Up to so many weights (B x N x c) are laid out in full: a product is faster than gathering, and
-its gradient several times."""
+"""Up to this many weights (B x N x c), `interpolate` multiplies by a dense matrix of weights, which
+is faster than gathering; its gradient is several times faster."""
 
 
 def nearest_shares(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """The three centers (B, c, 3) nearest to points (B, N, 3), and the weight of each.
+    """The three centers (B, c, 3) nearest to points (B, N, 3), and their weights.
 
     Returns:
-        Indices and weights (B, N, 3), those of a point summing to one.
+        Indices and weights (B, N, 3); the weights of a point sum to one.
     """
     index = nearest_neighbors(points, centers, min(3, centers.shape[1]))
     squared = (gather(centers, index) - points[:, :, None]).square().sum(-1)
@@ -29,9 +29,9 @@ def nearest_shares(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def interpolate(points: Tensor, centers: Tensor, features: Tensor) -> Tensor:
-    """Features (B, N, d) at points (B, N, 3) from those (B, c, d) at centers (B, c, 3).
+    """Features (B, N, d) at points (B, N, 3) from features (B, c, d) at centers (B, c, 3).
 
-    The three nearest centers (all of them where there are fewer), weighted by inverse squared
+    Means over the three nearest centers (all if there are fewer), weighted by inverse squared
     distance (PointNet++).
     """
     index, weight = nearest_shares(points, centers)
@@ -43,11 +43,11 @@ def interpolate(points: Tensor, centers: Tensor, features: Tensor) -> Tensor:
 
 
 class FeatureUpsampling(nn.Module):
-    """Interpolated features behind the points' coordinates, through conv-BatchNorm-ReLU layers.
+    """Points' coordinates and interpolated features, through conv-BatchNorm-ReLU layers.
 
     Args:
         dim: d of the token features.
-        widths: of the layers; the last one is the width of the result.
+        widths: of the layers; the last one is the width of the output.
     """
 
     def __init__(self, dim: int, widths: tuple[int, ...]) -> None:

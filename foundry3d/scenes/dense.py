@@ -1,4 +1,4 @@
-"""A feature for every point of a scene, chunk by chunk: N x d numbers are never held at once.
+"""One feature for every point of a scene, in chunks that never hold all N x d numbers.
 
 Shapes: N points, n points of a chunk, c tokens, d width.
 """
@@ -16,7 +16,7 @@ from foundry3d.scenes.memory import FLOAT, MOST_TEMPORARY
 from foundry3d.scenes.scene import Walk, quietly
 
 SEARCHED = 2**17
-"""Points whose nearest centers are searched for together."""
+"""How many points are searched for their nearest centers together."""
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def dense_features(
         points: (1, N, 3), not necessarily those of the scene.
         centers: (1, c, 3) in the same coordinates.
         features: (1, c, d).
-        walk: goes through blocks of points.
+        walk: iterates over blocks of points.
 
     Yields:
         (n, d) features of the next n points, at most a quarter of `MOST_TEMPORARY`.

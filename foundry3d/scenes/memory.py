@@ -1,6 +1,6 @@
-"""What a scene needs, in bytes and multiply-accumulates, said before anything is computed.
+"""How much memory and arithmetic a scene needs, known before anything is computed.
 
-Shapes: N points, c tokens, k points a group, s supertokens, d width, n tokens encoded, h heads.
+Shapes: N points, c tokens, k points per group, s supertokens, d width, n tokens encoded, h heads.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 
 MOST_TEMPORARY = 2**25
-"""Bytes that the temporaries of a chunk may take together: 32 MiB."""
+"""Bytes that all temporaries of a chunk may take: 32 MiB."""
 KEPT = 2
-"""How much more of temporaries stays with the process, because allocators keep what is freed."""
+"""Factor on temporaries, because allocators keep memory that has been freed."""
 MOST_ATTENTION = 2**32
-"""Bytes that the attention weights of a block may take: 4 GiB, 13,377 tokens of 6 heads."""
+"""Bytes that the attention weights of a block may take: 4 GiB, for 13,377 tokens and 6 heads."""
 FLOAT, INDEX = 4, 8
 
 
 class Attention(NamedTuple):
-    """What an encoder needs for n tokens, whose attention weighs n x n pairs in every head.
+    """What an encoder needs for n tokens, with attention over n x n pairs in every head.
 
     Attributes:
-        weights: bytes of the h x n x n attention weights of a block. Fused kernels compute them
-            piece by piece and need less; the arithmetic stays.
-        rows: bytes of everything else of an encoder: L + 13 rows of d.
+        weights: bytes of the h x n x n attention weights of a block. Fused kernels need less,
+            because they never hold all of them; the arithmetic is the same.
+        rows: bytes of everything else in an encoder: L + 13 rows of d.
         macs: multiply-accumulates of all blocks, L (4 + 2 r) n d^2 for the linear layers of MLP
             ratio r and 2 L n^2 d for attention.
     """
@@ -38,7 +38,7 @@ class Attention(NamedTuple):
 
 
 def attention(shape: BackboneConfig, tokens: int) -> Attention:
-    """What the encoder of these sizes needs for `tokens` tokens of one cloud."""
+    """What an encoder of these sizes needs for `tokens` tokens of one cloud."""
     n, d, blocks = tokens, shape.dim, shape.depth
     hidden = int(d * shape.mlp_ratio)
     return Attention(
@@ -49,15 +49,15 @@ def attention(shape: BackboneConfig, tokens: int) -> Attention:
 
 
 def require_attention(shape: BackboneConfig, tokens: int, most: int = MOST_ATTENTION) -> None:
-    """Refuses attention over more tokens than there is memory for.
+    """Refuses attention over more tokens than memory allows.
 
     Args:
         shape: sizes of the encoder.
-        tokens: n, that enter it.
+        tokens: n, tokens that enter it.
         most: bytes that the attention weights of a block may take.
 
     Raises:
-        InputError: they would take more; the sentence says how much.
+        InputError: they would take more; the message gives the amount.
     """
     need = attention(shape, tokens)
     if need.weights > most:
@@ -72,9 +72,8 @@ def require_attention(shape: BackboneConfig, tokens: int, most: int = MOST_ATTEN
 def group_bytes(shape: BackboneConfig) -> int:
     """Bytes of the temporaries of one group, from its points to its token and back.
 
-    Of a layer's input, output, norm and ReLU at most one row of the input and three of the output
-    are there together for each of k points; the rest counts once a group: 16 rows of the widest
-    vector.
+    For each of k points, a layer holds at most one row of its input and three of its output
+    (output, norm, ReLU) at once. The rest is per group: 16 rows of the widest vector.
     """
     inner = shape.tokenizer_dim or shape.token_dim or shape.dim
     widths = (3, *shape.point_widths, *((inner,) if len(shape.point_widths) == 3 else ()))
@@ -84,21 +83,21 @@ def group_bytes(shape: BackboneConfig) -> int:
 
 
 def groups_at_once(shape: BackboneConfig) -> int:
-    """Groups of a chunk: as many as `MOST_TEMPORARY` has room for, at least one."""
+    """Groups per chunk: as many as fit into `MOST_TEMPORARY`, at least one."""
     return max(1, MOST_TEMPORARY // group_bytes(shape))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneMemory:
-    """Bytes that a scene takes at its peak, beside the model and the program itself.
+    """Bytes that a scene needs, in addition to the model and the program.
 
     Attributes:
         points: N coordinates.
-        geometry: what sampling and neighbours hold while they work.
-        index: k neighbours of every center, and the centers.
-        tokens: c rows of the width, those of the result included, and the map of the assignment.
+        geometry: temporaries of sampling and of the neighbour search.
+        index: the centers and k neighbours of each.
+        tokens: c rows of the width, including the result, and the assignment map.
         chunk: temporaries of a chunk of groups.
-        encoder: rows and attention weights of what the encoder sees.
+        encoder: rows and attention weights of the encoder.
     """
 
     points: int
@@ -110,7 +109,7 @@ class SceneMemory:
 
     @property
     def peak(self) -> int:
-        """Bytes at the worst moment: sampling and the rest do not meet."""
+        """The most bytes needed at once: geometry is done before tokens are computed."""
         later = self.tokens + max(self.chunk, self.encoder)
         return self.points + self.index + max(self.geometry, later)
 
@@ -125,16 +124,16 @@ def scene_memory(
     window: int | None = None,
     output_dim: int | None = None,
 ) -> SceneMemory:
-    """What a scene takes at its peak: sizes in, bytes out, nothing is computed.
+    """The memory of a scene, from sizes alone.
 
     Args:
         shape: sizes of the model.
         points: N.
         tokens: c.
-        supertokens: s times the assignment heads, of a student; None = a teacher's whole scene.
+        supertokens: of a student, s times its assignment heads; None = a teacher.
         encoded: n, tokens that enter the encoder; None = s, or c for a teacher.
-        window: w, where the scene is encoded in windows of so many tokens; None = as a whole.
-        output_dim: of the features; None = the encoder's width.
+        window: w, tokens per window; None = the scene is encoded as a whole.
+        output_dim: width of the features; None = the encoder's.
     """
     out = output_dim or shape.dim
     if window is not None:
@@ -157,11 +156,11 @@ def scene_memory(
 
 
 GEOMETRY = 64
-"""Bytes a point that sampling and neighbours hold while they work."""
+"""Bytes per point that sampling and the neighbour search need."""
 
 
 def in_bytes(size: float) -> str:
-    """A size for readers: 1.5 GB."""
+    """A number of bytes as text, e.g. 1.5 GB."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

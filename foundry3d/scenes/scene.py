@@ -217,15 +217,6 @@ def _planned(
     return tokens, compression.select(probability, budget, lambda rows: (None, gather(cam, rows)))
 
 
-def _merged_rows(model: Student, plan: Plan, walk: Walk, doing: str) -> Iterator[_Chunk]:
-    """The merged tokens of a plan in chunks."""
-    cam, rows = plan.cam, plan.rows
-    if plan.weight is not None:  # the merged tokens come first
-        cam = cam[:, : int((plan.weight > 0.5).sum())]
-    for here in walk(in_chunks(model, cam.shape[-2], cam.device), doing):
-        yield _Chunk(here[0] if rows is None else rows[0, here[0]], cam[..., here[0], :])
-
-
 class _Chunk(NamedTuple):
     """Some merged tokens.
 
@@ -236,6 +227,15 @@ class _Chunk(NamedTuple):
 
     rows: Tensor
     cam: Tensor
+
+
+def _merged_rows(model: Student, plan: Plan, walk: Walk, doing: str) -> Iterator[_Chunk]:
+    """The merged tokens of a plan in chunks."""
+    cam, rows = plan.cam, plan.rows
+    if plan.weight is not None:  # the merged tokens come first
+        cam = cam[:, : int((plan.weight > 0.5).sum())]
+    for here in walk(in_chunks(model, cam.shape[-2], cam.device), doing):
+        yield _Chunk(here[0] if rows is None else rows[0, here[0]], cam[..., here[0], :])
 
 
 def _compressed(model: Student, scene: Scene, tokens: Tensor, plan: Plan, walk: Walk) -> Compressed:
