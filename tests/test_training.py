@@ -159,7 +159,8 @@ def test_distilling_lowers_the_loss_and_freezes(saved: Path, tmp_path: Path) -> 
 def test_narrow_students_train_their_encoder_at_once(saved: Path, tmp_path: Path) -> None:
     config = DistillConfig(
         teacher=str(saved), out=str(tmp_path / "t"),
-        student=StudentOptions(supertokens=4, dim=12, heads=2), unfreeze_encoder=None, data=DATA, train=replace(TRAIN, epochs=1),
+        student=StudentOptions(supertokens=4, dim=12, heads=2), unfreeze_encoder=None,
+        data=DATA, train=replace(TRAIN, epochs=1),
     )  # fmt: skip
     student = distill(config)
     assert student.output_dim == 24
