@@ -145,7 +145,7 @@ def test_only_head_and_supertokens_train(
 ) -> None:
     config = make(kind)
     row = specialize(config)
-    found, teacher = load(Path(config.out) / "model"), load(config.model)
+    found, teacher = load(Path(config.out) / "model"), load(config.teacher)
     assert isinstance(found, type(teacher))
     for part in ("tokenizer", "position", "encoder"):
         assert same(getattr(found.backbone, part), getattr(teacher.backbone, part))
@@ -180,7 +180,12 @@ def test_no_label_is_read(make: Callable, tmp_path: Path) -> None:
 
 def test_it_learns_to_answer_as_the_teacher(make: Callable, teacher: Backbone) -> None:
     """Over steps that each augment anew and draw ratios; the gate learns, the teacher does not."""
-    config = replace(make("classifier"), gate=True, budgets=BudgetDraws(random_ratio=True))
+    config = make("classifier")
+    config = replace(
+        config,
+        student=replace(config.student, gate=True),
+        budgets=BudgetDraws(random_ratio=True),
+    )
     draws = torch.Generator().manual_seed(0)
     model = Classifier.from_model(teacher, CLASSES, head=HeadConfig(hidden=()), generator=draws)
     with torch.no_grad():
@@ -212,7 +217,7 @@ def test_what_cannot_be_imitated(make: Callable, teacher: Backbone, tmp_path: Pa
     save(teacher, tmp_path / "plain", provenance={})
     with pytest.raises(InputError, match="fine-tuned classifier or segmenter, got a Backbone"):
         specialize(replace(config, teacher=str(tmp_path / "plain")))
-    save(specialist_of(load(config.model), config), tmp_path / "student", provenance={})
+    save(specialist_of(load(config.teacher), config), tmp_path / "student", provenance={})
     with pytest.raises(InputError, match="a teacher is a backbone, got a Student"):
         specialize(replace(config, teacher=str(tmp_path / "student")))
     for split, seed in (("train", 0), ("test", 1)):

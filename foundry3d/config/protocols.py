@@ -1,13 +1,12 @@
-"""Published protocols as data: what a number of a paper was measured with.
+"""Published protocols as data: the settings that a published number was measured with.
 
-One table. `settings` are options of the command that measures (`foundry3d classify --protocol
-NAME` takes them as its defaults; options that are given win); the other fields say what no option
-can: what was published, which rule picked the number, and where this package differs. Nothing
-here is ever selected on test: where a publication did, its number is to be compared with the
-column "best on test" alone.
+`settings` are options of the command that measures: `foundry3d classify --protocol NAME` takes
+them as its defaults, and options that are given win. The other fields record what no option can
+express: how the published number was selected and where this package differs. This package never
+selects on test; compare a number that was selected on test only with the column "best on test".
 
 A protocol never changes once it is published; a correction gets a new name (`...@point-jepa-2`).
-Facts: the cited files of Point-JEPA (c36b51c), Point-MAE (7445a68) and Point-BERT (ce5a6e1).
+Facts are from the cited files of Point-JEPA (c36b51c) and Point-MAE (7445a68).
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ class Protocol:
     Attributes:
         task: the command that measures it.
         data: data set and file.
-        source: where the facts are from.
+        source: the published files that the facts are from.
         pooling: of token features, as published.
-        selection: the published rule that picks the number.
+        selection: how the published number was selected.
         votes: published test-time voting; empty = none.
-        seeds: published runs behind mean and deviation.
-        differs: where this package does otherwise, whatever the options; empty = nowhere.
+        seeds: published runs that mean and deviation are taken over.
+        differs: where this package differs whatever the options; empty = nowhere.
         settings: options of the command, nested as in a recipe.
     """
 
@@ -50,6 +49,62 @@ class Protocol:
     settings: dict[str, Any]
 
 
+def over(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Nested settings with changes laid over them; dictionaries are joined key by key."""
+    return base | {
+        key: over(base.get(key, {}), **value) if isinstance(value, dict) else value
+        for key, value in changes.items()
+    }
+
+
+TUNED: dict[str, Any] = {
+    "head": {"hidden": (256, 256), "dropout": 0.5},
+    "augment": {"rotate": False},
+    "train": {"batch_size": 32, "lr": 1e-3, "weight_decay": 0.05, "clip": 10.0},
+}
+"""What all fine-tuned classification shares; episodes too."""
+
+MODELNET = over(
+    TUNED,
+    groups=64,
+    group_size=32,
+    data={"points": 1024, "up": "y"},
+    train={"warmup_epochs": 10},
+)
+"""ModelNet40, whole or in episodes."""
+
+SCANOBJECTNN = over(
+    TUNED,
+    groups=128,
+    group_size=32,
+    unfreeze_encoder=100,
+    label_smoothing=0.2,
+    dropout=0.1,
+    attention_dropout=0.05,
+    drop_path=0.2,
+    data={"points": 2048, "up": "y"},
+    augment={"scale": (0.9, 1.1), "rotate": True},
+    train={"epochs": 150, "warmup_epochs": 10},
+)
+"""Point-JEPA on ScanObjectNN; its variants change the length of the run."""
+
+SHAPENETPART: dict[str, Any] = {
+    "groups": 128,
+    "group_size": 32,
+    "drop_path": 0.1,
+    "head": {"upsampling": (384, 384), "hidden": (512, 256), "dropout": 0.5, "label_dim": 64},
+    "data": {"points": 2048, "up": "y"},
+    "augment": {"scale": (0.8, 1.25), "rotate": False},
+    "train": {"epochs": 300, "batch_size": 16, "lr": 2e-4, "warmup_epochs": 10,
+              "weight_decay": 0.05, "clip": 10.0},
+}  # fmt: skip
+"""Part segmentation on ShapeNetPart."""
+
+SHAPENETPART_DATA = (
+    "ShapeNetPart, shapenetcore_partanno_segmentation_benchmark_v0_normal, train and validation "
+    "lists together"
+)
+
 PROTOCOLS: dict[str, Protocol] = {
     "modelnet40@point-jepa": Protocol(
         task="classify",
@@ -57,19 +112,16 @@ PROTOCOLS: dict[str, Protocol] = {
         source="Point-JEPA classification/modelnet40.yaml, eval/voting.py",
         votes="10 passes that differ in the start of farthest point sampling, mean soft-max, "
         "repeated 300 times, best kept",
-        settings={
-            "groups": 64,
-            "group_size": 32,
-            "unfreeze_encoder": 150,
-            "label_smoothing": 0.1,
-            "drop_path": 0.2,
-            "votes": 10,
-            "head": {"hidden": (256, 256), "dropout": 0.5},
-            "data": {"points": 1024, "subsample": "fps", "up": "y"},
-            "augment": {"scale": (0.6, 1.4), "rotate": False},
-            "train": {"epochs": 200, "batch_size": 32, "lr": 1e-3, "warmup_epochs": 10,
-                      "weight_decay": 0.05, "clip": 10.0},
-        },
+        settings=over(
+            MODELNET,
+            unfreeze_encoder=150,
+            label_smoothing=0.1,
+            drop_path=0.2,
+            votes=10,
+            data={"subsample": "fps"},
+            augment={"scale": (0.6, 1.4)},
+            train={"epochs": 200},
+        ),
     ),
     "modelnet40@point-mae": Protocol(
         task="classify",
@@ -81,75 +133,32 @@ PROTOCOLS: dict[str, Protocol] = {
         seeds="one, not set",
         differs="tokens are pooled by max and mean, there is no class token; 1024 points are drawn "
         "from all; clouds are centred after scaling; biases and norms decay too",
-        settings={
-            "groups": 64,
-            "group_size": 32,
-            "label_smoothing": 0.0,
-            "drop_path": 0.1,
-            "votes": 10,
-            "head": {"hidden": (256, 256), "dropout": 0.5},
-            "data": {"points": 1024, "up": "y"},
-            "augment": {"scale": (2 / 3, 3 / 2), "rotate": False, "translate": 0.2},
-            "train": {"epochs": 300, "batch_size": 32, "lr": 5e-4, "warmup_epochs": 10,
-                      "weight_decay": 0.05, "clip": 10.0},
-        },
+        settings=over(
+            MODELNET,
+            label_smoothing=0.0,
+            drop_path=0.1,
+            votes=10,
+            augment={"scale": (2 / 3, 3 / 2), "translate": 0.2},
+            train={"epochs": 300, "lr": 5e-4},
+        ),
     ),
     "scanobjectnn-pb@point-jepa": Protocol(
         task="classify",
         data="ScanObjectNN PB-T50-RS, *_objectdataset_augmentedrot_scale75.h5",
         source="Point-JEPA classification/scanobjectnn.yaml",
-        settings={
-            "groups": 128,
-            "group_size": 32,
-            "unfreeze_encoder": 100,
-            "label_smoothing": 0.2,
-            "dropout": 0.1,
-            "attention_dropout": 0.05,
-            "drop_path": 0.2,
-            "head": {"hidden": (256, 256), "dropout": 0.5},
-            "data": {"points": 2048, "up": "y"},
-            "augment": {"scale": (0.9, 1.1), "rotate": True},
-            "train": {"epochs": 150, "batch_size": 32, "lr": 1e-3, "warmup_epochs": 10,
-                      "weight_decay": 0.05, "clip": 10.0},
-        },
+        settings=SCANOBJECTNN,
     ),
     "scanobjectnn-obj-bg@point-jepa": Protocol(
         task="classify",
         data="ScanObjectNN OBJ-BG, main_split/*_objectdataset.h5",
         source="Point-JEPA classification/_scanobjectnn_obj_bg.yaml over scanobjectnn.yaml",
-        settings={
-            "groups": 128,
-            "group_size": 32,
-            "unfreeze_encoder": 200,
-            "label_smoothing": 0.2,
-            "dropout": 0.1,
-            "attention_dropout": 0.05,
-            "drop_path": 0.2,
-            "head": {"hidden": (256, 256), "dropout": 0.5},
-            "data": {"points": 2048, "up": "y"},
-            "augment": {"scale": (0.9, 1.1), "rotate": True},
-            "train": {"epochs": 300, "batch_size": 32, "lr": 1e-3, "warmup_epochs": 10,
-                      "weight_decay": 0.05, "clip": 10.0},
-        },
+        settings=over(SCANOBJECTNN, unfreeze_encoder=200, train={"epochs": 300}),
     ),
     "scanobjectnn-obj-only@point-jepa": Protocol(
         task="classify",
         data="ScanObjectNN OBJ-ONLY, main_split_nobg/*_objectdataset.h5",
         source="Point-JEPA classification/_scanobjectnn_obj_only.yaml over scanobjectnn.yaml",
-        settings={
-            "groups": 128,
-            "group_size": 32,
-            "unfreeze_encoder": 100,
-            "label_smoothing": 0.2,
-            "dropout": 0.1,
-            "attention_dropout": 0.05,
-            "drop_path": 0.2,
-            "head": {"hidden": (256, 256), "dropout": 0.5},
-            "data": {"points": 2048, "up": "y"},
-            "augment": {"scale": (0.9, 1.1), "rotate": True},
-            "train": {"epochs": 150, "batch_size": 32, "lr": 1e-3, "warmup_epochs": 10,
-                      "weight_decay": 0.05, "clip": 10.0},
-        },
+        settings=SCANOBJECTNN,
     ),
     "modelnet-fewshot@point-jepa": Protocol(
         task="fewshot",
@@ -159,61 +168,35 @@ PROTOCOLS: dict[str, Protocol] = {
         seeds="folds 0-9, seed 0",
         differs="augmentation is drawn for each cloud; nothing can be held out of an episode, so "
         "the last epoch is reported",
-        settings={
-            "mode": "finetune",
-            "folds": 10,
-            "groups": 64,
-            "group_size": 32,
-            "label_smoothing": 0.2,
-            "drop_path": 0.2,
-            "head": {"hidden": (256, 256), "dropout": 0.5},
-            "data": {"points": 1024, "up": "y"},
-            "augment": {"scale": (0.6, 1.4), "rotate": False},
-            "train": {"epochs": 150, "batch_size": 32, "lr": 1e-3, "warmup_epochs": 10,
-                      "weight_decay": 0.05, "clip": None},
-        },
+        settings=over(
+            MODELNET,
+            mode="finetune",
+            folds=10,
+            label_smoothing=0.2,
+            drop_path=0.2,
+            augment={"scale": (0.6, 1.4)},
+            train={"epochs": 150, "clip": None},
+        ),
     ),
     "shapenetpart@point-jepa": Protocol(
         task="segment",
-        data="ShapeNetPart, shapenetcore_partanno_segmentation_benchmark_v0_normal, train and "
-        "validation lists together",
+        data=SHAPENETPART_DATA,
         source="Point-JEPA segmentation/shapenetpart.yaml, models/part_segmentation.py",
         pooling="mean of blocks 3, 7, 11, each layer-normed; then max and mean",
         selection="epoch of the best category mIoU on test",
         seeds="0, the script 1-10",
-        settings={
-            "groups": 128,
-            "group_size": 32,
-            "drop_path": 0.1,
-            "head": {"upsampling": (384, 384), "hidden": (512, 256), "dropout": 0.5,
-                     "label_dim": 64},
-            "data": {"points": 2048, "up": "y"},
-            "augment": {"scale": (0.8, 1.25), "rotate": False},
-            "train": {"epochs": 300, "batch_size": 16, "lr": 2e-4, "warmup_epochs": 10,
-                      "weight_decay": 0.05, "clip": 10.0},
-        },
+        settings=SHAPENETPART,
     ),
     "shapenetpart@point-mae": Protocol(
         task="segment",
-        data="ShapeNetPart, shapenetcore_partanno_segmentation_benchmark_v0_normal, train and "
-        "validation lists together",
+        data=SHAPENETPART_DATA,
         source="Point-MAE segmentation/main.py",
         pooling="blocks 3, 7, 11 side by side; then max and mean",
         selection="epoch of the best instance mIoU on test",
         seeds="one, not set",
         differs="blocks are averaged, published side by side; one optimiser step a batch, "
         "published two; two hidden layers, published 512 and 256 on 3392 features",
-        settings={
-            "groups": 128,
-            "group_size": 32,
-            "drop_path": 0.1,
-            "head": {"upsampling": (1536, 1024), "hidden": (512, 256), "dropout": 0.5,
-                     "label_dim": 64},
-            "data": {"points": 2048, "up": "y"},
-            "augment": {"scale": (0.8, 1.25), "rotate": False, "translate": 0.1},
-            "train": {"epochs": 300, "batch_size": 16, "lr": 2e-4, "warmup_epochs": 10,
-                      "weight_decay": 0.05, "clip": 10.0},
-        },
+        settings=over(SHAPENETPART, head={"upsampling": (1536, 1024)}, augment={"translate": 0.1}),
     ),
     "modelnet40-svm@point-jepa": Protocol(
         task="probe",
@@ -233,29 +216,28 @@ PROTOCOLS: dict[str, Protocol] = {
         selection="best epoch on held-out training clouds",
         seeds="0-2",
         differs="",
-        settings={
-            "label_smoothing": 0.1,
-            "drop_path": 0.1,
-            "eval_every": 2,
-            "head": {"hidden": (256, 256), "dropout": 0.5},
-            "data": {"points": 1024, "validation": 0.1, "up": "z"},
-            "augment": {"scale": (0.8, 1.2), "rotate": False},
-            "train": {"epochs": 30, "batch_size": 32, "lr": 1e-3, "warmup_epochs": 2,
-                      "weight_decay": 0.05, "clip": 10.0},
-        },
+        settings=over(
+            TUNED,
+            label_smoothing=0.1,
+            drop_path=0.1,
+            eval_every=2,
+            data={"points": 1024, "validation": 0.1, "up": "z"},
+            augment={"scale": (0.8, 1.2)},
+            train={"epochs": 30, "warmup_epochs": 2},
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def find(name: str, task: str) -> Protocol:
-    """The protocol of that name for a command.
+    """The protocol with this name for a command.
 
     Raises:
-        InputError: no such protocol, or one of another command.
+        InputError: unknown protocol, or one for another command.
     """
     fitting = sorted(known for known, protocol in PROTOCOLS.items() if protocol.task == task)
     if name not in fitting:
-        of = f"is one of {PROTOCOLS[name].task}" if name in PROTOCOLS else "is not known"
+        of = f"is for {PROTOCOLS[name].task}" if name in PROTOCOLS else "is unknown"
         raise InputError(f"protocol {name!r} {of}; {task} knows {', '.join(fitting) or 'none'}")
     return PROTOCOLS[name]
 
@@ -270,10 +252,12 @@ def dotted(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def deviations(name: str | None, config: Any, task: str) -> dict[str, Any]:
-    """The settings of a protocol that a run's record of options changes, with the run's values.
+    """The settings in which a run differs from its protocol, with the run's values.
+
+    Without a protocol there are none.
 
     Raises:
-        InputError: as `find`; no name deviates from nothing.
+        InputError: unknown protocol, or one for another command.
     """
     if name is None:
         return {}

@@ -20,7 +20,7 @@ from foundry3d.config import (
     from_dict,
     to_dict,
 )
-from foundry3d.config.protocols import find
+from foundry3d.config.protocols import find, over
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.data.parts import part_splits
 from foundry3d.data.published.sources import is_published
@@ -84,14 +84,6 @@ def with_source(config: SuiteConfig, data: DataConfig, column: str) -> DataConfi
     return replace(data, train=train, test=test)
 
 
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings with changes laid over them."""
-    return base | {
-        key: merged(base[key], value) if isinstance(value, dict) else value
-        for key, value in changes.items()
-    }
-
-
 def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConfig:
     """The fine-tuning run of a cell: the suite's recipe or the published protocol."""
     base: ClassifyConfig | SegmentConfig
@@ -100,8 +92,8 @@ def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConf
     if config.as_published and protocol and find_task(protocol) == cell.task:
         changes = find(protocol, cell.task).settings
         if cell.task == "classify":
-            changes = merged(changes, {"train": {"epochs": EPOCHS}})
-        values = merged(to_dict(base), changes) | {"protocol": protocol}
+            changes = over(changes, train={"epochs": EPOCHS})
+        values = over(to_dict(base), **changes) | {"protocol": protocol}
         base = from_dict(type(base), values)
     epochs = base.train.epochs
     return replace(
