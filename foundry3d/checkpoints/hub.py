@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from foundry3d.checkpoints.folder import load, read_config, save
+from foundry3d.checkpoints.folder import Model, load, read_config, save
 from foundry3d.checkpoints.foreign import load_foreign
 from foundry3d.config import ConvertConfig
 from foundry3d.errors import InputError
@@ -112,7 +112,7 @@ def save_pretrained(
     return save(model, folder, provenance=known, files={"README.md": text})
 
 
-def from_pretrained(name: str | Path) -> Backbone | Student:
+def from_pretrained(name: str | Path) -> Model:
     """The model of a folder, or of a hub repository `owner/name`, in evaluation mode.
 
     Raises:
@@ -152,7 +152,8 @@ def convert(config: ConvertConfig) -> Path:
     """Reads any checkpoint (another project's file, or a folder) and writes a shareable folder.
 
     Raises:
-        InputError: a checkpoint that cannot be read, or an output folder that exists.
+        InputError: a checkpoint that cannot be read, one of a model that is neither a backbone nor
+            a student, or an output folder that exists.
     """
     source, out = Path(config.path), Path(config.out)
     if out.exists():
@@ -168,7 +169,12 @@ def convert(config: ConvertConfig) -> Path:
         )
     else:
         provenance = read_config(source)["provenance"]
-        model = load(source)
+        found = load(source)
+        if not isinstance(found, Backbone | Student):
+            raise InputError(
+                f"{source}: backbones and students can be shared, this is a {type(found).__name__}"
+            )
+        model = found
     save_pretrained(model, out, provenance=provenance, license=config.license)
     print(
         f"{out}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()):,} parameters"
