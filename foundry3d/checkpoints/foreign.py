@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from foundry3d.checkpoints.layouts import LAYOUTS, Keys, recognise, sort_keys
+from foundry3d.checkpoints.sizes import read_header
 from foundry3d.checkpoints.torch_files import (
     check_tensors,
     hyper_parameters,
@@ -156,6 +158,18 @@ def _sorted_keys(state: dict[str, Any], weights: str, path: Path) -> Keys:
     return keys
 
 
+def _content(path: Path) -> Any:
+    """What a file holds: that of torch.save, or the tensors of a safetensors file by name.
+
+    Raises:
+        InputError: neither of them, or a file that cannot be read safely.
+    """
+    if path.suffix != ".safetensors":
+        return read_torch(path)
+    read_header(path)
+    return load_file(path)
+
+
 def load_foreign(
     path: str | Path,
     *,
@@ -169,10 +183,12 @@ def load_foreign(
 
     Args:
         path: a Lightning `.ckpt` (Point-JEPA, point2vec) or a `.pth` (Point-MAE, Point-BERT),
-            pre-trained or fine-tuned.
-        num_heads: attention heads; needed where the file does not store them (`.pth`).
-        num_groups: tokens of a cloud; needed likewise.
-        group_size: points of a token; needed likewise.
+            pre-trained or fine-tuned, or their weights as `.safetensors`. Prefixes of data
+            parallelism (`module.`) and compilation (`_orig_mod.`) are left out.
+        num_heads: attention heads; needed where the file does not store them (`.pth` and
+            `.safetensors`).
+        num_groups: tokens of each cloud; needed likewise.
+        group_size: points per group; needed likewise.
         radius: divides group coordinates; None = as stored, else not at all.
         weights: online, or the moving average that pre-trained files hold beside it.
 
@@ -185,7 +201,7 @@ def load_foreign(
             missing, contradicts the file, or does not fit.
     """
     path = Path(path)
-    content = read_torch(path)
+    content = _content(path)
     state = state_dict(content, path)
     keys = _sorted_keys(state, weights, path)
     check_tensors({key: state[key] for key in keys.taken.values()}, path)
