@@ -195,7 +195,7 @@ def their_state(form: Form) -> Saved:
             tensor = tensor[None, None]
         state[form.key(ours)] = tensor.clone()
     for name in form.others:
-        state[form.module + name] = torch.rand(2, 3)
+        state[form.module + name] = torch.ones(2, 3)
     return state
 
 

@@ -1,5 +1,7 @@
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -10,8 +12,9 @@ from torch import Tensor, nn
 import foundry3d
 from foundry3d import cli
 from foundry3d.checkpoints import hub
-from foundry3d.config import DistillConfig, StudentConfig
+from foundry3d.config import ConvertConfig, DistillConfig, StudentConfig
 from foundry3d.errors import InputError
+from foundry3d.heads.classifier import Classifier
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.training.distill import DistillTask, student_of
@@ -36,11 +39,34 @@ def test_a_shared_folder_is_a_checkpoint_with_a_card(teacher: Backbone, points, 
     assert f"{parameters / 1e6:.3f} M" in text
 
 
-def test_no_hub_library_is_one_sentence(tmp_path: Path, teacher: Backbone) -> None:
-    with pytest.raises(InputError, match=r"foundry3d\[hub\]|neither a folder nor"):
+def test_no_hub_library_is_one_sentence(
+    tmp_path: Path, teacher: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"not a folder here; .*foundry3d\[hub\]"):
         hub.from_pretrained("nobody/nothing")
+    with pytest.raises(InputError, match=r"pushing to a hub.*foundry3d\[hub\]"):
+        hub.push(hub.save_pretrained(teacher, tmp_path / "m"), "nobody/nothing")
     with pytest.raises(InputError, match="expected a checkpoint folder"):
         hub.push(tmp_path, "nobody/nothing")
+
+
+def test_a_repository_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_reach(name: str) -> str:
+        raise OSError("no route\nto the host")
+
+    library = SimpleNamespace(snapshot_download=out_of_reach)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
+    with pytest.raises(InputError, match=r"nobody/nothing: neither a folder nor .*\(no route\)$"):
+        hub.from_pretrained("nobody/nothing")
+
+
+def test_a_model_with_a_head_is_not_converted(teacher: Backbone, tmp_path: Path) -> None:
+    headed = Classifier.from_model(teacher, classes=("a", "b"))
+    foundry3d.save(headed, tmp_path / "headed", provenance={})
+    with pytest.raises(InputError, match="this is a Classifier"):
+        hub.convert(ConvertConfig(path=str(tmp_path / "headed"), out=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_convert_reads_foreign_files_and_own_folders(shared, tmp_path: Path, capsys) -> None:
@@ -48,7 +74,7 @@ def test_convert_reads_foreign_files_and_own_folders(shared, tmp_path: Path, cap
     cli.main(["convert", str(source), "--out", str(tmp_path / "a"), "--weights", "ema"])
     assert "Point-JEPA" in capsys.readouterr().out
     direct, provenance = foundry3d.load_foreign(source, weights="ema")
-    points = torch.rand(2, 64, 3)
+    points = torch.rand(2, 64, 3, generator=torch.Generator().manual_seed(3))
     assert torch.equal(foundry3d.load(tmp_path / "a")(points).features, direct(points).features)
     cli.main(["convert", str(tmp_path / "a"), "--out", str(tmp_path / "b")])
     for name in ("a", "b"):

@@ -1,7 +1,7 @@
-"""Checkpoints: the package's own are folders that say what they hold, loaded strictly.
+"""Our own checkpoints: folders that describe themselves and are loaded strictly.
 
-`config.json` (format, version, kind, sizes, provenance) beside `model.safetensors` (weights, no
-code). Both appear complete or not at all.
+A folder has `config.json` (format, version, kind, sizes, provenance) and `model.safetensors`
+(weights, no code). Both appear complete or not at all.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ def save(
 
     Args:
         model: of one of `KINDS`; its weights are written as they are.
-        folder: where to.
+        folder: to write; made where it is missing.
         provenance: where it comes from (data, protocol, seed, scores); JSON values.
-        files: further text files of the folder by name, e.g. a model card.
+        files: further text files to write, by name, e.g. a model card.
 
     Returns:
         The folder.
@@ -244,7 +244,7 @@ def _load(path: Path, **options: Any) -> Model:
 
 
 def load_backbone(path: str | Path) -> Inner:
-    """The model of a checkpoint; of a fine-tuned one, what is under its head.
+    """The model in a checkpoint; for a fine-tuned one, the model under its head.
 
     Raises:
         InputError: as `load`.

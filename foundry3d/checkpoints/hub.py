@@ -1,6 +1,6 @@
 """Folders to share: weights, sizes, provenance and a model card that a hub shows.
 
-A shared folder is an ordinary checkpoint with a `README.md` beside it, so `foundry3d.load` reads
+A shared folder is an ordinary checkpoint with a `README.md`, so `foundry3d.load` reads
 it. Pushing and fetching need the optional `huggingface_hub`; folders need nothing.
 """
 
@@ -46,10 +46,10 @@ def card(model: Backbone | Student, *, title: str, provenance: dict[str, Any], l
     """The model card (Markdown): what it is, where it comes from, protocol, scores, cost.
 
     Args:
-        model: accounted for with one cloud.
+        model: its cost is stated for one cloud.
         title: the model's name.
         provenance: as saved with it; `metrics` and `scores` get tables of their own.
-        license: of the weights; the one who shares them knows it.
+        license: of the weights, stated by whoever shares them.
     """
     cost, shape = count(model), model.shape
     if isinstance(model, Student):
@@ -97,7 +97,7 @@ def save_pretrained(
 
     Args:
         model: to save.
-        folder: where to; its name is the model's.
+        folder: to write; its name becomes the model's.
         provenance: where the model comes from; JSON values.
         license: of the weights.
 
@@ -105,7 +105,7 @@ def save_pretrained(
         The folder.
 
     Raises:
-        InputError: the folder exists and is not a checkpoint.
+        InputError: the folder exists and was not written by this function or by `save`.
     """
     known = provenance or {}
     text = card(model, title=Path(folder).name, provenance=known, license=license)
@@ -113,7 +113,7 @@ def save_pretrained(
 
 
 def from_pretrained(name: str | Path) -> Model:
-    """The model of a folder, or of a hub repository `owner/name`, in evaluation mode.
+    """The model in a folder, or in a hub repository `owner/name`, in evaluation mode.
 
     Raises:
         InputError: no such folder and no hub library, or the repository cannot be fetched.
