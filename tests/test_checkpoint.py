@@ -39,6 +39,46 @@ def test_saving_again_replaces(teacher: Backbone, points, tmp_path: Path) -> Non
         save(student, tmp_path / "notes", provenance={})
 
 
+def test_what_somebody_else_wrote_stays(teacher: Backbone, tmp_path: Path) -> None:
+    """A folder with another program's config.json is refused and left as it is."""
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for text in ("{}", '{"format": "other"}', "[]", "not json", '{"format": ["foundry3d"]}'):
+        (folder / "config.json").write_text(text)
+        (folder / "thesis.txt").write_text("x")
+        for write in (save, foundry3d.save_pretrained):
+            with pytest.raises(InputError, match="not a checkpoint"):
+                write(teacher, folder, provenance={})
+        assert sorted(os.listdir(folder)) == ["config.json", "thesis.txt"]
+        assert (folder / "config.json").read_text() == text
+    with pytest.raises(InputError, match="not a checkpoint"):
+        save(teacher, folder / "thesis.txt", provenance={})
+    assert sorted(os.listdir(tmp_path)) == ["d"]
+
+
+def test_notes_in_a_checkpoint_stay(teacher: Backbone, points, tmp_path: Path) -> None:
+    folder = foundry3d.save_pretrained(teacher, tmp_path / "m")
+    (folder / "notes.txt").write_text("mine")
+    (folder / "logs" / "deep").mkdir(parents=True)
+    (folder / "logs" / "deep" / "a.csv").write_text("1,2")
+    (folder / "latest").symlink_to("logs")
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "README.md").write_text("an old card")
+    student = Student.from_teacher(teacher, supertokens=4)
+    for _ in range(2):
+        foundry3d.save_pretrained(student, folder)
+        assert (folder / "notes.txt").read_text() == "mine"
+        assert (folder / "latest" / "deep" / "a.csv").read_text() == "1,2"
+        assert os.readlink(folder / "gone") == "nowhere"
+        assert "4 supertokens" in (folder / "README.md").read_text()
+    save(teacher, folder, provenance={})
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert torch.equal(load(folder)(points).features, teacher(points).features)
+    names = ["README.md", "config.json", "gone", "latest", "logs", "model.safetensors", "notes.txt"]
+    assert sorted(os.listdir(folder)) == names
+    assert sorted(os.listdir(tmp_path)) == ["m"]
+
+
 def test_a_full_disk_leaves_the_old_one(teacher: Backbone, points, tmp_path: Path) -> None:
     save(teacher, tmp_path / "m", provenance={})
     before = teacher(points).features

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from foundry3d.baselines import RandomSampling
 from foundry3d.checkpoints import folder as checkpoint
@@ -255,6 +256,54 @@ def test_every_form_loads_to_the_bit(name: str, tmp_path: Path, points: torch.Te
     assert set(provenance["left_out"]) == form.left_out
     assert json.loads(json.dumps(provenance)) == provenance
     assert all(weight.requires_grad for weight in model.parameters())
+
+
+COMPILED = ["_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module."]
+
+
+@pytest.mark.parametrize("prefix", COMPILED)
+@pytest.mark.parametrize("container", ["state_dict", "model", "base_model", None])
+@pytest.mark.parametrize("name", ["jepa", "mae", "bert classes"])
+def test_weights_of_compiled_models_load_from_every_container(
+    name: str, container: str | None, prefix: str, tmp_path: Path
+) -> None:
+    form = FORMS[name]
+    state = {key.removeprefix("module."): value for key, value in their_state(form).items()}
+    state = {prefix + key: value for key, value in state.items()}
+    torch.save({container: state, "epoch": 1} if container else state, tmp_path / "foreign.pth")
+    model, provenance = load_foreign(tmp_path / "foreign.pth", **GIVEN)
+    assert same(model, backbone(form.config))
+    assert provenance["source"] == form.source
+
+
+def test_parts_that_were_compiled_load_too(tmp_path: Path) -> None:
+    def compile_part(_: Saved, state: Saved) -> None:
+        for key in [key for key in state if key.startswith("student.")]:
+            state[key.replace("student.", "student._orig_mod.", 1)] = state.pop(key)
+
+    assert same(load_foreign(written(tmp_path, JEPA, compile_part))[0], backbone(SIZES))
+
+
+def test_weights_that_are_there_twice_are_refused(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, JEPA, lambda _, s: s.update({"student._orig_mod.norm.weight": torch.ones(24)})
+    )
+    assert "twice" in refusal(path)
+
+
+@pytest.mark.parametrize("prefix", ["", *COMPILED])
+@pytest.mark.parametrize("name", FORMS)
+def test_weights_load_from_safetensors(name: str, prefix: str, tmp_path: Path) -> None:
+    form = FORMS[name]
+    state = {key.removeprefix("module."): value for key, value in their_state(form).items()}
+    path = tmp_path / "foreign.safetensors"
+    save_file({prefix + key: value for key, value in state.items()}, path)
+    assert same(load_foreign(path, **GIVEN)[0], backbone(form.config))
+    with pytest.raises(InputError, match="does not say its heads"):
+        load_foreign(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="truncated"):
+        load_foreign(path, **GIVEN)
 
 
 @pytest.mark.parametrize("name", ["jepa", "mae classes", "bert"])

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 import foundry3d
 from foundry3d import cli
 from foundry3d.checkpoints import hub
-from foundry3d.config import DistillConfig, StudentConfig, StudentOptions
+from foundry3d.config import ConvertConfig, DistillConfig, StudentConfig, StudentOptions
 from foundry3d.errors import InputError
+from foundry3d.heads.classifier import Classifier
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.training.distill import DistillTask, student_of
@@ -37,10 +38,14 @@ def test_a_shared_folder_is_a_checkpoint_with_a_card(teacher: Backbone, points, 
     assert f"{parameters / 1e6:.3f} M" in text
 
 
-def test_no_hub_library_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+def test_no_hub_library_is_one_sentence(
+    tmp_path: Path, teacher: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r'not a folder here; .* install "foundry3d\[hub\]"'):
+    with pytest.raises(InputError, match=r"not a folder here; .*foundry3d\[hub\]"):
         hub.from_pretrained("nobody/nothing")
+    with pytest.raises(InputError, match=r"pushing to a hub.*foundry3d\[hub\]"):
+        hub.push(hub.save_pretrained(teacher, tmp_path / "m"), "nobody/nothing")
     with pytest.raises(InputError, match="expected a checkpoint folder"):
         hub.push(tmp_path, "nobody/nothing")
 
@@ -76,6 +81,14 @@ def test_repositories_are_fetched_and_pushed(
         hub.from_pretrained("nobody/nothing")
     assert hub.push(folder, "me/new") == "hub/me/new"
     assert (library.made, library.sent) == ([("me/new", True)], [str(folder)])
+
+
+def test_a_model_with_a_head_is_not_converted(teacher: Backbone, tmp_path: Path) -> None:
+    headed = Classifier.from_model(teacher, classes=("a", "b"))
+    foundry3d.save(headed, tmp_path / "headed", provenance={})
+    with pytest.raises(InputError, match="this is a Classifier"):
+        hub.convert(ConvertConfig(path=str(tmp_path / "headed"), out=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_convert_reads_foreign_files_and_own_folders(parity, tmp_path: Path, capsys) -> None:

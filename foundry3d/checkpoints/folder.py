@@ -1,7 +1,7 @@
-"""Checkpoints: the package's own are folders that say what they hold, loaded strictly.
+"""Our own checkpoints: folders that describe themselves and are loaded strictly.
 
-`config.json` (format, version, kind, sizes, provenance) beside `model.safetensors` (weights, no
-code). Both appear complete or not at all.
+A folder has `config.json` (format, version, kind, sizes, provenance) and `model.safetensors`
+(weights, no code). Both appear complete or not at all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,6 +20,7 @@ from torch import nn
 
 from foundry3d.baselines import FPSStudent, KMeansStudent, Merged
 from foundry3d.checkpoints.foreign import load_foreign
+from foundry3d.checkpoints.sizes import checked_config, read_json, shown
 from foundry3d.config import (
     BackboneConfig,
     ClassifierConfig,
@@ -28,7 +29,6 @@ from foundry3d.config import (
     MergedConfig,
     SegmenterConfig,
     StudentConfig,
-    from_dict,
     to_dict,
 )
 from foundry3d.errors import InputError
@@ -38,13 +38,17 @@ from foundry3d.inference.kernels import is_compiled
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 
-FORMAT, VERSION = "foundry3d", 1
+FORMAT, VERSION, WEIGHTS = "foundry3d", 1, "model.safetensors"
+
+Model = Inner | Classifier | Segmenter
+"""What a checkpoint can hold, see `KINDS`."""
+Expected = TypeVar("Expected", bound=nn.Module)
 
 
 class Kind(NamedTuple):
-    """What a checkpoint can hold: a module built from one record, which it keeps as `config`."""
+    """A module built from one record, which it keeps as `config`."""
 
-    model: type[nn.Module]
+    model: type[Model]
     config: type
 
 
@@ -59,6 +63,41 @@ KINDS = {
 }
 
 
+def _replaceable(folder: Path) -> None:
+    """Refuses to save where something other than one of our checkpoints is.
+
+    Raises:
+        InputError: the path is a file, or a folder that `save` did not write.
+    """
+    try:
+        content = read_json(folder / "config.json")
+    except InputError:
+        content = None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(
+            f"{folder} exists and is not a checkpoint of {FORMAT}; choose another folder"
+        )
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _keep_others(folder: Path, new: Path) -> None:
+    """Brings everything in a checkpoint folder that is not replaced over to the new one."""
+    for entry in folder.iterdir():
+        kept = new / entry.name
+        if kept.exists():
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, kept, symlinks=True, copy_function=_link)
+        else:
+            _link(str(entry), str(kept))
+
+
 def save(
     model: nn.Module,
     folder: str | Path,
@@ -68,23 +107,26 @@ def save(
 ) -> Path:
     """Writes a model as a folder; an earlier one there is replaced only by a complete new one.
 
+    Only `config.json`, `model.safetensors` and `files` are replaced: what else is in the folder
+    of an earlier model, such as notes, stays.
+
     Args:
         model: of one of `KINDS`; its weights are written as they are.
-        folder: where to.
+        folder: to write; made where it is missing.
         provenance: where it comes from (data, protocol, seed, scores); JSON values.
-        files: further text files of the folder by name, e.g. a model card.
+        files: further text files to write, by name, e.g. a model card.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: the folder exists and is not a checkpoint, or the model is of no known kind, or
-            compiled.
+        InputError: the folder exists and was not written by `save`, or the model is of no known
+            kind, or compiled.
         OSError: the disk refuses, e.g. it is full; nothing is left behind.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise InputError(f"{folder} exists and is not a checkpoint; choose another folder")
+    if folder.exists():
+        _replaceable(folder)
     if is_compiled(model):
         raise InputError("a compiled model is not saved; save the one it was made of")
     kind = next((name for name, kind in KINDS.items() if isinstance(model, kind.model)), None)
@@ -104,13 +146,14 @@ def save(
         new.mkdir()
         tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         try:
-            save_file(tensors, new / "model.safetensors")
+            save_file(tensors, new / WEIGHTS)
         except SafetensorError as error:
             raise OSError(f"could not write {folder}: {error}") from None
         for name, text in (files or {}).items():
             (new / name).write_text(text)
         (new / "config.json").write_text(json.dumps(content, indent=2) + "\n")
         if folder.exists():
+            _keep_others(folder, new)
             os.rename(folder, temporary / "old")
         os.rename(new, folder)
     finally:
@@ -133,72 +176,90 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         folder: a checkpoint, or a run folder that holds one as `model/`.
 
     Raises:
-        InputError: not a folder of this format, or of a newer version.
+        InputError: not a folder of this format, one of a newer version, or an incomplete header.
     """
     folder = model_folder(folder)
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{folder}: expected a checkpoint folder with config.json and model.safetensors"
         )
-    try:
-        content = json.loads((folder / "config.json").read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"{folder}/config.json is not readable JSON: {error}") from None
+    content = read_json(folder / "config.json")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{folder}/config.json was not written by {FORMAT}; nothing to load")
-    if content.get("version") != VERSION or content.get("kind") not in KINDS:
+    number, kind = content.get("version"), content.get("kind")
+    if type(number) is not int or number != VERSION or kind not in list(KINDS):
         raise InputError(
-            f"{folder}: version {content.get('version')!r} of kind {content.get('kind')!r} is not "
-            f"known here (version {VERSION}: {', '.join(KINDS)}); update {FORMAT}"
+            f"{folder}: version {shown(number)} of kind {shown(kind)} is not known here "
+            f"(version {VERSION}: {', '.join(KINDS)}); update {FORMAT}"
         )
+    if not isinstance(content.get("provenance"), dict):
+        raise InputError(f"{folder}/config.json has no provenance; save the model again")
     return content
 
 
-def load(path: str | Path, **options: Any) -> Any:
+@overload
+def load(path: str | Path, *, kind: type[Expected], **options: Any) -> Expected: ...
+
+
+@overload
+def load(path: str | Path, *, kind: None = None, **options: Any) -> Model: ...
+
+
+def load(
+    path: str | Path, *, kind: type[Expected] | None = None, **options: Any
+) -> Expected | Model:
     """The model of a checkpoint, of the class in `KINDS`, in evaluation mode, on the CPU.
+
+    Types and sizes in its config.json are held against the weights before they take memory.
 
     Args:
         path: a folder that `save` wrote, a run folder that holds one as `model/`, or a file of
             another project (see `load_foreign`).
+        kind: the class that is expected, e.g. `foundry3d.Student`; None = any.
         options: of `load_foreign`, for files alone. Its notices become warnings here.
 
     Raises:
-        InputError: not a checkpoint, truncated, or keys and shapes that do not fit its sizes.
+        InputError: not a checkpoint, truncated, values, keys or shapes that do not fit, or a model
+            of another class than `kind`.
     """
-    if Path(path).is_file():
+    model = _load(Path(path), **options)
+    if kind is not None and not isinstance(model, kind):
+        raise InputError(f"{path}: expected a {kind.__name__}, it is a {type(model).__name__}")
+    return model
+
+
+def _load(path: Path, **options: Any) -> Model:
+    if path.is_file():
+        if path.name == WEIGHTS and (path.parent / "config.json").is_file():
+            raise InputError(f"{path} is part of a checkpoint; load its folder, {path.parent}")
         backbone, provenance = load_foreign(path, **options)
         for notice in provenance["notices"]:
-            warnings.warn(f"{path}: {notice}", stacklevel=2)
+            warnings.warn(f"{path}: {notice}", stacklevel=3)
         return backbone
     if options:
         raise InputError(f"{path} is not a file; {', '.join(options)} are for foreign files alone")
     content = read_config(path)
-    kind = KINDS[content["kind"]]
-    model = kind.model(from_dict(kind.config, content["config"]))
-    weights = model_folder(path) / "model.safetensors"
+    kind, weights = KINDS[content["kind"]], model_folder(path) / WEIGHTS
+    record: Any = checked_config(kind.model, kind.config, content.get("config"), weights)
     try:
         tensors = load_file(weights)
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{weights} is truncated or not a safetensors file ({error}); copy it again"
         ) from None
-    own = model.state_dict()
-    missing, surplus = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    shapes = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
-    if missing or surplus or shapes:
-        raise InputError(
-            f"{weights} does not fit its config.json: missing {missing[:3]}, unknown "
-            f"{surplus[:3]}, of another shape {sorted(shapes)[:3]}"
-        )
+    model: Model = kind.model(record)
+    for name, own in model.state_dict().items():
+        if tensors[name].is_floating_point() != own.is_floating_point():
+            raise InputError(f"{weights}: {name} is {tensors[name].dtype}, expected {own.dtype}")
     model.load_state_dict(tensors)
     return model.eval()
 
 
 def load_backbone(path: str | Path) -> Inner:
-    """The model of a checkpoint; of a fine-tuned one, what is under its head.
+    """The model in a checkpoint; for a fine-tuned one, the model under its head.
 
     Raises:
         InputError: as `load`.
     """
-    model: Inner | Headed = load(path)
+    model = load(path)
     return model.backbone if isinstance(model, Headed) else model

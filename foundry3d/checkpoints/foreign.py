@@ -1,8 +1,8 @@
 """Teachers of other projects: Point-JEPA, point2vec, Point-MAE and Point-BERT checkpoints.
 
 The keys of a file go through one table for its source, and every size is taken from its tensors.
-What neither tensors nor file can tell (heads, groups, group size of some sources) must be given;
-nothing is guessed.
+What neither the tensors nor the file state (heads, groups, group size of some sources) must be
+given; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from foundry3d.checkpoints.layouts import LAYOUTS, Keys, recognise, sort_keys
+from foundry3d.checkpoints.sizes import read_header
 from foundry3d.checkpoints.torch_files import (
     check_tensors,
     hyper_parameters,
@@ -33,7 +35,7 @@ STORED = {  # our sizes, as Lightning checkpoints store them and as `load_foreig
 
 
 def _plain(key: str, tensor: Tensor) -> Tensor:
-    """A tensor of its own memory in the shape our modules give it: 1x1 convolutions are linear."""
+    """A copy of a tensor in the shape our modules have: 1x1 convolutions are linear layers."""
     if key.startswith("tokenizer.") and tensor.ndim == 3 and tensor.shape[-1] == 1:
         tensor = tensor.squeeze(-1)
     if key in ("class_token", "class_position"):
@@ -89,7 +91,7 @@ def _sizes(tensors: dict[str, Tensor], keys: Keys, path: Path) -> dict[str, Any]
 
 
 def _settled(name: str, given: float | None, stored: dict[str, Any], path: Path) -> float | None:
-    """A size that tensors do not show: as stored, or as given; never one against the other."""
+    """A size that tensors do not show: as stored or as given; where it is both, they must agree."""
     key, option = STORED[name]
     value = stored.get(key, given)
     if given is not None and value != given:
@@ -106,7 +108,7 @@ def _settled(name: str, given: float | None, stored: dict[str, Any], path: Path)
 def _config(
     sizes: dict[str, Any], given: dict[str, float | None], stored: dict[str, Any], path: Path
 ) -> BackboneConfig:
-    """Sizes from the tensors beside those that are stored or given, all in agreement."""
+    """Sizes from the tensors, and those that are stored or given, once all agree."""
     for key in ("dim", "depth"):
         value = stored.get(f"encoder_{key}", sizes[key])
         if value != sizes[key]:
@@ -122,7 +124,7 @@ def _config(
 
 
 def _fill(model: Backbone, tensors: dict[str, Tensor], keys: Keys, path: Path) -> None:
-    """Gives a model without memory its weights: every one, and no other."""
+    """Loads the weights of a model on the meta device: every one, and no other."""
     own = model.state_dict()
     for key in [key for key in own if key not in tensors]:
         if not key.endswith("num_batches_tracked"):
@@ -156,6 +158,18 @@ def _sorted_keys(state: dict[str, Any], weights: str, path: Path) -> Keys:
     return keys
 
 
+def _content(path: Path) -> Any:
+    """What a file holds: that of torch.save, or the tensors of a safetensors file by name.
+
+    Raises:
+        InputError: neither of them, or a file that cannot be read safely.
+    """
+    if path.suffix != ".safetensors":
+        return read_torch(path)
+    read_header(path)
+    return load_file(path)
+
+
 def load_foreign(
     path: str | Path,
     *,
@@ -169,12 +183,14 @@ def load_foreign(
 
     Args:
         path: a Lightning `.ckpt` (Point-JEPA, point2vec) or a `.pth` (Point-MAE, Point-BERT),
-            pre-trained or fine-tuned.
-        num_heads: attention heads; needed where the file does not store them (`.pth`).
-        num_groups: tokens of a cloud; needed likewise.
-        group_size: points of a token; needed likewise.
+            pre-trained or fine-tuned, or their weights as `.safetensors`. Prefixes of data
+            parallelism (`module.`) and compilation (`_orig_mod.`) are left out.
+        num_heads: attention heads; needed where the file does not store them (`.pth` and
+            `.safetensors`).
+        num_groups: tokens of each cloud; needed likewise.
+        group_size: points per group; needed likewise.
         radius: divides group coordinates; None = as stored, else not at all.
-        weights: online, or the moving average that pre-trained files hold beside it.
+        weights: online, or the moving average that pre-trained files hold as well.
 
     Returns:
         The backbone, and its provenance: `source`, `form` (pre-trained or fine-tuned), `file`,
@@ -185,7 +201,7 @@ def load_foreign(
             missing, contradicts the file, or does not fit.
     """
     path = Path(path)
-    content = read_torch(path)
+    content = _content(path)
     state = state_dict(content, path)
     keys = _sorted_keys(state, weights, path)
     check_tensors({key: state[key] for key in keys.taken.values()}, path)

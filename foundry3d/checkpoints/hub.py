@@ -1,6 +1,6 @@
 """Folders to share: weights, sizes, provenance and a model card that a hub shows.
 
-A shared folder is an ordinary checkpoint with a `README.md` beside it, so `foundry3d.load` reads
+A shared folder is an ordinary checkpoint with a `README.md`, so `foundry3d.load` reads
 it. Pushing and fetching need the optional `huggingface_hub`; folders need nothing.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from foundry3d.checkpoints.folder import load, read_config, save
+from foundry3d.checkpoints.folder import Model, load, read_config, save
 from foundry3d.checkpoints.foreign import load_foreign
 from foundry3d.config import ConvertConfig
 from foundry3d.errors import InputError
@@ -46,10 +46,10 @@ def card(model: Backbone | Student, *, title: str, provenance: dict[str, Any], l
     """The model card (Markdown): what it is, where it comes from, protocol, scores, cost.
 
     Args:
-        model: accounted for with one cloud.
+        model: its cost is stated for one cloud.
         title: the model's name.
         provenance: as saved with it; `metrics` and `scores` get tables of their own.
-        license: of the weights; the one who shares them knows it.
+        license: of the weights, stated by whoever shares them.
     """
     cost, shape = count(model), model.shape
     if isinstance(model, Student):
@@ -97,7 +97,7 @@ def save_pretrained(
 
     Args:
         model: to save.
-        folder: where to; its name is the model's.
+        folder: to write; its name becomes the model's.
         provenance: where the model comes from; JSON values.
         license: of the weights.
 
@@ -105,15 +105,15 @@ def save_pretrained(
         The folder.
 
     Raises:
-        InputError: the folder exists and is not a checkpoint.
+        InputError: the folder exists and was not written by this function or by `save`.
     """
     known = provenance or {}
     text = card(model, title=Path(folder).name, provenance=known, license=license)
     return save(model, folder, provenance=known, files={"README.md": text})
 
 
-def from_pretrained(name: str | Path) -> Backbone | Student:
-    """The model of a folder, or of a hub repository `owner/name`, in evaluation mode.
+def from_pretrained(name: str | Path) -> Model:
+    """The model in a folder, or in a hub repository `owner/name`, in evaluation mode.
 
     Raises:
         InputError: no such folder and no hub library, or the repository cannot be fetched.
@@ -152,7 +152,8 @@ def convert(config: ConvertConfig) -> Path:
     """Reads any checkpoint (another project's file, or a folder) and writes a shareable folder.
 
     Raises:
-        InputError: a checkpoint that cannot be read, or an output folder that exists.
+        InputError: a checkpoint that cannot be read, one of a model that is neither a backbone nor
+            a student, or an output folder that exists.
     """
     source, out = Path(config.model), Path(config.out)
     if out.exists():
@@ -168,7 +169,12 @@ def convert(config: ConvertConfig) -> Path:
         )
     else:
         provenance = read_config(source)["provenance"]
-        model = load(source)
+        found = load(source)
+        if not isinstance(found, Backbone | Student):
+            raise InputError(
+                f"{source}: backbones and students can be shared, this is a {type(found).__name__}"
+            )
+        model = found
     save_pretrained(model, out, provenance=provenance, license=config.license)
     print(
         f"{out}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()):,} parameters"

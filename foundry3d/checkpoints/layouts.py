@@ -75,7 +75,7 @@ class Layout:
         source: the project.
         form: pre-trained or fine-tuned.
         marks: prefixes; a file with keys under every one of them has this layout.
-        roots: what stands for `{root}`, by the weights asked for.
+        roots: what `{root}` stands for, by the weights asked for.
         names: our names to theirs.
         left_out: keys of other parts; a prefix when it ends in a dot, else a whole key.
     """

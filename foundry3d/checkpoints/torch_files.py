@@ -6,6 +6,7 @@ stand-in; a file made to run something, or to unpack to more than it is, is refu
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ HOSTILE = (  # a file that names one of these was made to run something, not to 
 )
 _SAFE_CLASSES = Lock()
 """Held while our stand-ins are in torch's list of safe classes, which the whole process shares."""
-CONTAINERS = ("state_dict", "base_model", "model_state_dict")
+CONTAINERS = ("state_dict", "base_model", "model_state_dict", "model")
 
 
 class Inert:
@@ -98,13 +99,22 @@ def read_torch(path: str | Path) -> Any:
 
 
 def state_dict(content: Any, path: Path) -> dict[str, Any]:
-    """The weights of a file, by the names they have without data parallelism."""
+    """The weights of a file, by the names they have without data parallelism and compilation.
+
+    Raises:
+        InputError: no weights by name, or two by the same one.
+    """
     if isinstance(content, Mapping):
-        content = next((content[name] for name in CONTAINERS if name in content), content)
+        held = (content.get(name) for name in CONTAINERS)
+        content = next((weights for weights in held if isinstance(weights, Mapping)), content)
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{path} holds no weights under {', '.join(CONTAINERS)}")
-    parallel = all(key.startswith("module.") for key in content)
-    return {key.removeprefix("module.") if parallel else key: content[key] for key in content}
+    names = {key: re.sub(r"(^|(?<=\.))_orig_mod\.", "", key) for key in content}
+    if all(name.startswith("module.") for name in names.values()):
+        names = {key: name.removeprefix("module.") for key, name in names.items()}
+    if len(set(names.values())) < len(names):
+        raise InputError(f"{path} holds weights twice, with and without '_orig_mod.'")
+    return {name: content[key] for key, name in names.items()}
 
 
 def hyper_parameters(content: Any) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Sampling, neighbours, grouping and ordering of points: pure functions.
 
-`reference` is the definition in plain torch; `ops` checks the input and picks the fastest form that
-gives the same indices: `cpu` (compiled by numba: `scan` for small clouds, `tree` and `search` for
-large ones) or `cuda` (Triton). `threads` spreads rows over threads.
+`reference` is the definition in plain torch. `ops` checks the input, `backends` picks the fastest
+form that gives the same indices: `cpu` (compiled by numba through `jit`: `scan` for small clouds,
+`tree` and `search` for large ones) or `cuda` (Triton). `opaque` hides all of it from compilers, and
+`threads` spreads rows over threads.
 """
 
 from foundry3d.geometry.ops import (

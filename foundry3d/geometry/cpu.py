@@ -1,7 +1,7 @@
-"""Compiled CPU twins of `geometry`: the same indices, clouds or blocks of queries per thread.
+"""Compiled CPU twins of `geometry`: the same indices, work spread over threads.
 
-Small clouds are scanned whole (`scan`), large ones searched on a tree
-(`search`). Every tensor here is float32 on the CPU and needs no gradient.
+Small clouds are scanned whole (`scan`), large ones searched with a tree (`search`). Every tensor
+here is float32 on the CPU and needs no gradient.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from foundry3d.geometry.threads import spread
 from foundry3d.geometry.tree import Tree, build
 
 LARGE, MANY = 4096, 256
-"""A tree pays from so many points a cloud on, asked for so many samples or neighbourhoods."""
+"""A tree pays off from this many points in a cloud and this many samples or neighbourhoods."""
 
 
 def tree_pays(points: int, count: int) -> bool:
@@ -30,7 +30,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def build_trees(points: Tensor, bucket: int = 256) -> list[Tree]:
-    """A tree for each cloud of points (B, N, 3)."""
+    """One tree for each cloud of points (B, N, 3)."""
     threads = torch.get_num_threads()
     return [build(cloud, bucket, threads=threads) for cloud in _array(points)]
 

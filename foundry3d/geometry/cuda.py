@@ -19,7 +19,7 @@ from torch import Tensor
 from foundry3d.geometry import reference
 
 MOST_IN_REGISTERS = 8192
-"""Clouds of up to so many points stay in registers while they are sampled; larger ones are read
+"""Clouds of up to this many points stay in registers while they are sampled; larger ones are read
 again for every center, with the distances so far in global memory."""
 
 

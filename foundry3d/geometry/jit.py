@@ -77,7 +77,7 @@ class _NoCache(NullCache):
 
 def compiled(kernel: Kernel) -> Kernel:
     """Compiles a kernel at its first call, without the interpreter lock and without fast-math."""
-    dispatcher = njit(nogil=True)(kernel)
+    dispatcher: Any = njit(nogil=True)(kernel)
     try:
         dispatcher._cache = _Cache(kernel)
     except (RuntimeError, OSError):  # numba found no folder that can be written

@@ -41,7 +41,7 @@ def distances(axes: Axes, x: float, y: float, z: float, out: np.ndarray) -> None
 def lower(
     axes: Axes, x: float, y: float, z: float, nearest: np.ndarray, bits: np.ndarray
 ) -> tuple[Whole, Whole]:
-    """Lowers the nearest distances to those to a new sample: their maximum, and where first."""
+    """Lowers distances to those from a new sample; returns their maximum and its first index."""
     xs, ys, zs = axes
     size = np.int32(nearest.shape[0])
     for i in range(size):
@@ -80,7 +80,7 @@ def kth_bound(bits: np.ndarray, k: Whole) -> Whole:
 
 @compiled
 def _keep(bits: np.ndarray, index: np.ndarray, bound: Whole, last: Whole) -> Whole:
-    """Moves candidates below the bound, or at it and not after last, to the front: how many."""
+    """Moves candidates below the bound, or at it up to last, to the front; returns how many."""
     kept = np.uint64(0)
     for i in range(np.uint64(bits.shape[0])):
         value, name = bits[i], index[i]
@@ -100,7 +100,7 @@ def shrink(bits: np.ndarray, index: np.ndarray, size: Whole, k: int) -> tuple[Wh
     last: Whole = np.int32(0x7FFFFFFF)
     bound = kth_bound(bits[:size], k)
     size = _keep(bits[:size], index[:size], bound, last)
-    if size > 2 * k + 2:  # more ties than distances alone can part
+    if size > 2 * k + 2:  # more ties than distances alone can separate
         ties = np.empty(size + 1, np.int32)
         some = np.uint64(0)
         for i in range(size):
@@ -114,7 +114,7 @@ def shrink(bits: np.ndarray, index: np.ndarray, size: Whole, k: int) -> tuple[Wh
 
 @compiled
 def ranked(bits: np.ndarray, index: np.ndarray, size: Whole, found: np.ndarray) -> None:
-    """The found.shape[0] lowest of size candidates, in order; 16 more places must be readable."""
+    """Writes the lowest of size candidates into found; 16 more places must be readable."""
     k = found.shape[0]
     if size > 128:
         keys = np.empty(size, np.int64)

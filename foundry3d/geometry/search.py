@@ -17,7 +17,7 @@ from foundry3d.geometry.threads import spread
 from foundry3d.geometry.tree import Tree
 
 BLOCK = 2048
-"""Queries a thread takes at a time."""
+"""Queries that a thread takes at a time."""
 
 
 @compiled
@@ -107,7 +107,7 @@ def _first_least(bits: np.ndarray) -> Whole:
 def _append(
     bits: np.ndarray, index: np.ndarray, kept: np.ndarray, names: np.ndarray, bound: Whole
 ) -> Whole:
-    """Candidates at or below the bound behind kept and names: how many."""
+    """Appends candidates at or below the bound to kept and names; returns how many."""
     count = np.uint64(0)
     size = bits.shape[0]
     for low in range(0, size, 16):
@@ -134,7 +134,7 @@ def _queue(
     reach: np.ndarray,
     waiting: np.ndarray,
 ) -> int:
-    """Buckets but home that the bound does not exclude, nearest first, into waiting[1:count]."""
+    """Buckets that the bound does not exclude, but home, nearest first into waiting[1:count]."""
     fold, count = boxes.shape[2], 1
     bits = reach.view(np.int32)
     for block in range(boxes.shape[0]):

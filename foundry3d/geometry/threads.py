@@ -13,14 +13,14 @@ import numpy as np
 
 @lru_cache(maxsize=2)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Kept, as making one costs more than a small kernel; a forked process makes its own."""
+    """Kept, because making one takes longer than a small kernel; a forked process makes its own."""
     return ThreadPoolExecutor(threads)
 
 
 def spread(
     kernel: Callable[..., None], threads: int, *arrays: np.ndarray, block: int | None = None
 ) -> None:
-    """Runs the kernel over slices of the arrays' first axis: one a thread, or of block rows."""
+    """Runs the kernel over slices of the arrays' first axis: one per thread, or `block` rows."""
     count = len(arrays[0])
     parts = min(count, max(threads, -(-count // block) if block else 1))
     if threads <= 1 or parts <= 1:

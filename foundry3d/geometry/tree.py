@@ -1,9 +1,10 @@
 """A kd-tree of a cloud for exact sampling and neighbours.
 
-Points lie bucket after bucket, in each by ascending original index. Cells are halved at the exact
-median, equal values falling on either side, so buckets have one size whatever the points are.
+Points are stored bucket after bucket, within each by ascending original index. Cells are halved at
+the exact median, equal values falling on either side, so all buckets have the same size whatever
+the points are.
 
-Shapes: N points, L = 2^levels buckets, F = 2^ceil(levels / 2) of them a block.
+Shapes: N points, L = 2^levels buckets, F = 2^ceil(levels / 2) buckets per block.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from foundry3d.geometry.scan import Whole, limits
 from foundry3d.geometry.threads import spread
 
 SUBTREE = 2**17
-"""Up to so many points a subtree is split by one thread, inside its caches."""
+"""A subtree of up to this many points is split by one thread, within its caches."""
 
 
 class Tree(NamedTuple):
@@ -58,7 +59,7 @@ def _float(value: Whole) -> np.float32:
 
 @compiled
 def _pivot(values: np.ndarray, left: int, low: Whole, high: Whole) -> tuple[Whole, Whole]:
-    """A value with `left` of the values at or below it, so many of them equal to it."""
+    """A value with `left` values at or below it, and how many of these equal it."""
     while low < high:
         middle = (low + high) >> 1
         bound = np.int32(middle)
@@ -105,7 +106,7 @@ def _halve(source: np.ndarray, target: np.ndarray, start: int, middle: int, end:
 
 @compiled
 def _split(a: np.ndarray, b: np.ndarray, edges: np.ndarray, levels: int, nodes: np.ndarray) -> None:
-    """Splits nodes (n, 2), first and last bucket, so many levels down; from a to b and back."""
+    """Splits nodes (n, 2), first and last bucket, by this many levels; from a to b and back."""
     for node in range(nodes.shape[0]):
         first, last = nodes[node, 0], nodes[node, 1]
         width = last - first
@@ -131,7 +132,7 @@ def _close(keys: np.ndarray, edges: np.ndarray, boxes: np.ndarray) -> None:
 
 
 def build(points: np.ndarray, bucket: int = 256, *, threads: int = 1) -> Tree:
-    """The tree of points (N, 3) float32 with buckets of more than bucket / 2 points or all N."""
+    """The tree of points (N, 3) float32 in buckets of more than bucket / 2 points, or of all N."""
     size = len(points)
     levels = max(0, int(np.ceil(np.log2(size / bucket))))
     count = 2**levels

@@ -23,6 +23,7 @@ from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.probe import probe_row
 from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.models.student import Student
 from foundry3d.report.figures import Curves, draw_lines
 from foundry3d.report.rows import append, read_rows, table
 from foundry3d.training.distill import Learner, distill
@@ -99,7 +100,9 @@ def run_cell(config: SweepConfig, cell: Cell, teacher: Backbone, splits: Splits)
         resume=True,
     )
     complete = (folder / "model" / "config.json").is_file()
-    student = load(folder / "model") if complete else distill(settings, teacher=teacher)
+    student = (
+        load(folder / "model", kind=Student) if complete else distill(settings, teacher=teacher)
+    )
     held = splits.validation or splits.train
     row: dict[str, Any] = cell._asdict() | held_out_losses(teacher, student, held, base.data.points)
     found = probe_row(cell.name, student, splits, base.data, seed=base.train.seed)

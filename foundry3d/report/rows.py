@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
+import tomllib
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,16 +15,43 @@ from typing import Any
 from foundry3d.errors import InputError
 
 
+def _own_checkout(root: Path) -> bool:
+    """Whether a folder is a git checkout of this package."""
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text()).get("project")
+    except (OSError, ValueError):
+        return False
+    named = isinstance(project, dict) and project.get("name") == "foundry3d"
+    return named and (root / ".git").exists()
+
+
 def code_version() -> str:
-    """The package's version, with the commit where it runs from a git checkout."""
+    """The package's version, with the commit where it runs from its own git checkout.
+
+    Git is asked about no other repository, and with the programs that a repository's settings
+    can name switched off.
+    """
     try:
         number = version("foundry3d")
     except PackageNotFoundError:
         number = "unknown"
-    here = Path(__file__).parent
+    root = Path(__file__).parents[2]
+    if not _own_checkout(root):
+        return number
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "-c",
+        "core.fsmonitor=false",
+        "-c",
+        f"core.hooksPath={os.devnull}",
+    ]
+    others = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
         asked = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=10"],
+            [*command, "describe", "--always", "--dirty", "--abbrev=10"],
+            env=others | {"GIT_CEILING_DIRECTORIES": str(root.parent), "GIT_OPTIONAL_LOCKS": "0"},
             capture_output=True,
             text=True,
             timeout=5,

@@ -137,7 +137,8 @@ def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     before = cell.needs()
     assert before is not None
     settings, folder = settings_of(config, before), cell_folder(config, before) / "model"
-    model, data = load(folder), settings.data
+    model: Any = load(folder)
+    data = settings.data
     wrapped = reduced_at_test(model.backbone, cell.at_test, points=data.points, seed=cell.seed)
     model.backbone = wrapped
     task: ClassifyTask | SegmentTask
@@ -193,7 +194,7 @@ def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     """
     teacher = require_teacher(load(model_path(config, "teacher")))
     path = model_path(config, cell.model)
-    student, settings = load(path), config.distill
+    student, settings = load_backbone(path), config.distill
     splits = load_splits(settings.data, seed=settings.train.seed)
     clouds, total = splits.validation or splits.test or splits.train, 0.0
     with torch.inference_mode():
