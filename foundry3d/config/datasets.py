@@ -53,9 +53,8 @@ class PackConfig:
 
     Attributes:
         source: an .npz archive, a folder of point-cloud files, or `procedural`.
-        out: folder of the shards and their index; empty, missing, or left by a run that was stopped,
-            which then continues.
-        shard_clouds: clouds per shard.
+        out: folder of the shards and their index; must not hold anything yet.
+        shard_clouds: clouds of a shard.
         clouds: built-in shapes to pack.
         points: of a built-in shape, or drawn from a mesh; files of points keep all of theirs.
         seed: of built-in shapes, points drawn from meshes, and the order.
