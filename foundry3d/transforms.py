@@ -1,4 +1,4 @@
-"""Normalisation and augmentation of batches: never in place, every cloud draws its own.
+"""Normalisation and augmentation of batches: never in place, with separate draws for each cloud.
 
 Shapes: B clouds, N points.
 """
@@ -40,9 +40,9 @@ def subsample(
     how: Literal["random", "fps", "first"],
     generator: torch.Generator | None,
 ) -> Tensor:
-    """`count` points of each cloud (B, N, 3), without replacement; all of them where N == count.
+    """`count` points of each cloud (B, N, 3), without replacement; the input itself if N == count.
 
-    `fps` keeps a farthest point sample from a drawn start, `random` a uniform choice, `first` the
+    `fps` takes a farthest point sample from a random start, `random` a uniform choice, `first` the
     first points.
     """
     batch, size, _ = points.shape
@@ -70,9 +70,10 @@ def rotate_about(points: Tensor, angle: Tensor, up: Axis) -> Tensor:
 def augment(
     points: Tensor, config: AugmentConfig, *, up: Axis, generator: torch.Generator | None = None
 ) -> Tensor:
-    """A randomly changed copy of points (B, N, 3), in the order of Point-JEPA.
+    """A randomly augmented copy of points (B, N, 3), with steps in the order of Point-JEPA.
 
-    Scale per axis, flip, centre and unit sphere, shift, rotation about `up`.
+    Scale along each axis, flip across a vertical plane, centre and scale into the unit sphere,
+    shift, rotate about `up`.
     """
     batch = points.shape[0]
     low, high = config.scale

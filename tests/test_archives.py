@@ -15,6 +15,7 @@ from foundry3d.data import members
 from foundry3d.data.archive import read_archive, write_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.published.commands import compare
+from foundry3d.data.published.fewshot import MODELNET_FEWSHOT
 from foundry3d.data.published.modelnet import MODELNET40_H5, MODELNET40_NORMAL
 from foundry3d.data.published.objaverse import OBJAVERSE
 from foundry3d.data.published.omniobject3d import OMNIOBJECT3D
@@ -238,6 +239,14 @@ def test_one_array_that_stands_for_many_clouds_is_refused(tmp_path: Path) -> Non
     path = folder / "modelnet40_train_8192pts_fps.dat"
     one = some(8, 6)
     path.write_bytes(pickle.dumps([[one] * 8000, [np.array([0])] * 8000]))
-    refused(lambda: MODELNET40_NORMAL.read(tmp_path, "train"), "same array stands for several")
+    refused(
+        lambda: MODELNET40_NORMAL.read(tmp_path, "train"), "clouds take 1536000 bytes, the file"
+    )
     path.write_bytes(pickle.dumps([[one, one + 1], [np.array([0]), np.array([3])]]))
     assert MODELNET40_NORMAL.read(tmp_path, "train").labels.tolist() == [0, 3]
+    fold = tmp_path / "ModelNetFewshot" / "5way_10shot" / "0.pkl"
+    fold.parent.mkdir(parents=True)
+    fold.write_bytes(pickle.dumps({"train": [(one, 0, 7)] * 800, "test": [(one, 0, 7)]}))
+    refused(
+        lambda: MODELNET_FEWSHOT.read(tmp_path, "5way_10shot/0/train"), "clouds take 153600 bytes"
+    )

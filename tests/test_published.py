@@ -308,7 +308,7 @@ def test_bad_h5_is_one_sentence(tmp_path: Path, spoil: Callable[[Path], None], s
 
 def test_lists_of_another_data_set_are_refused(tmp_path: Path) -> None:
     write_list(tmp_path / "modelnet40_train.txt", ["sheep_0001"])
-    with pytest.raises(InputError, match="'sheep' is none of the 40 classes"):
+    with pytest.raises(InputError, match="'sheep' is not one of the 40 classes"):
         MODELNET40_NORMAL.read(tmp_path, "train")
     with pytest.raises(
         InputError, match=r"modelnet40_test\.txt: there is no such file.*data check"

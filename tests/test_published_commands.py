@@ -209,7 +209,7 @@ def test_prepare_writes_safe_archives_and_overwrites_none(capsys, tmp_path: Path
     assert np.array_equal(np.sort(train.points[0], axis=0), np.sort(clouds[0], axis=0))
     before = {path: path.read_bytes() for path in out.iterdir()}
     config = PrepareConfig(dataset=("modelnet40", str(tmp_path)), out=str(out))
-    with pytest.raises(InputError, match="is already there"):
+    with pytest.raises(InputError, match="already exists"):
         prepare(config)
     assert before == {path: path.read_bytes() for path in out.iterdir()}
 

@@ -571,7 +571,9 @@ def test_shards_train_and_are_not_probed(folder: Path) -> None:
         DataConfig(train=str(folder), points=8),
         DataConfig(test=str(folder), train_clouds=4, points=8),
     ):
-        with pytest.raises(InputError, match="holds shards, which only training streams"):
+        with pytest.raises(
+            InputError, match="holds shards, which can only be streamed for training"
+        ):
             load_splits(config)
 
 

@@ -1,7 +1,7 @@
-"""Batches made ready in the background while a step runs, in order and with the same numbers.
+"""Batches prepared in the background while a step runs, in order and with the same numbers.
 
-One thread is enough: the compiled geometry, torch and NumPy's copies release the interpreter.
-What a batch draws comes from the generator of its own step, so it does not matter who draws it.
+One thread is enough: the compiled geometry, torch and NumPy's copies release the interpreter lock.
+The random draws of a batch come from the generator of its step, so the thread does not matter.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Epochs(Sized, Protocol):
 
 
 def ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
-    """The items in order, up to `depth` of them made in a thread before they are asked for.
+    """The items in order, up to `depth` of them computed in a thread before they are requested.
 
-    Errors of the iterator are raised where its item is asked for. Closing the generator, which an
-    error or the end of its use does, waits for the item in work and leaves no thread.
+    An error of the iterator is raised when its item is requested. Closing the generator waits for
+    the item being computed and ends the thread.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="foundry3d-ahead")
     try:
@@ -43,7 +43,7 @@ def ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
 
 
 def pinned(batch: Any) -> Any:
-    """A tensor, or a named tuple of them, in page-locked memory that copies need not wait for."""
+    """A tensor, or a named tuple of tensors, in page-locked memory, for asynchronous copies."""
     if isinstance(batch, Tensor):
         return batch.pin_memory()
     if isinstance(batch, tuple):
@@ -52,13 +52,13 @@ def pinned(batch: Any) -> Any:
 
 
 class Loader:
-    """What a trainer iterates: batches, made ready for their step, ahead of it.
+    """The iterable that a trainer gets: batches, prepared ahead of their step.
 
     Args:
         batches: of an epoch.
-        begin: called when an epoch starts; returns what makes the i-th batch of it ready, given i
-            and the batch, and may run in another thread.
-        depth: batches made ready ahead; 0 = none, each is made when it is asked for.
+        begin: called when an epoch starts; returns the function that prepares the i-th batch, given
+            i and the batch. That function may run in another thread.
+        depth: number of batches prepared ahead; 0 = each is prepared when it is requested.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Loader:
         self.batches, self.begin, self.depth = batches, begin, depth
         self.sampler = batches.sampler
         self.waited = 0.0
-        """Seconds that were spent waiting for batches so far."""
+        """Seconds spent waiting for batches so far."""
         self._running: Generator[Any, None, None] | None = None
 
     def __len__(self) -> int:
@@ -87,6 +87,6 @@ class Loader:
             yield item
 
     def close(self) -> None:
-        """Ends the work in the background, if there is any."""
+        """Stops the background thread, if there is one."""
         if self._running is not None:
             self._running.close()

@@ -39,12 +39,12 @@ class Stream(Protocol):
 
     @property
     def name(self) -> str:
-        """What reports call this data."""
+        """How reports refer to this data."""
 
     def __len__(self) -> int: ...
 
     def batches(self, batch_size: int, *, seed: int, rank: int, world: int) -> Iterable[Tensor]:
-        """What `Batches` is for clouds in memory, `sampler` and `set_epoch` included."""
+        """Training batches like `Batches`, with `sampler` and `set_epoch`."""
 
 
 def _read(
@@ -60,8 +60,8 @@ def _read(
         return procedural.generate(count, points=points, seed=seed)
     if is_sharded(source):
         raise InputError(
-            f"{source} holds shards, which only training streams, as data.train; name the archive "
-            "or folder they were packed from"
+            f"{source} holds shards, which can only be streamed for training, as data.train; name "
+            "the archive or folder they were packed from"
         )
     if Path(source).is_dir():
         return read_folder(source, points=points, seed=seed, class_names=class_names)
@@ -76,7 +76,7 @@ def _read(
 
 
 def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (kept, held out) of labels (n,), the same share of every class, in order."""
+    """Sorted indices (kept, held out) of labels (n,), the same share of every class held out."""
     generator = np.random.default_rng(seed)
     held = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -89,12 +89,12 @@ def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
 def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
     """Reads or generates what the configuration names.
 
-    Procedural test clouds come from another seed than the training ones. The held-out clouds are
-    drawn from training, never from test.
+    Procedural test clouds have another seed than the training ones. The held-out clouds are drawn
+    from training, never from test.
 
     Raises:
-        InputError: a source that cannot be read, clouds with fewer points than asked for, or a test
-            folder with a class that training does not have.
+        InputError: a source that cannot be read, clouds with too few points, or a test folder with
+            a class that training does not have.
     """
     train = _read(config.train, config.train_clouds, config.points, 2 * seed, train=True)
     test = (
@@ -133,7 +133,7 @@ def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards:
     """The training data alone: shards as a stream, anything else without the held-out clouds.
 
     Raises:
-        InputError: a source that cannot be read, or clouds with fewer points than asked for.
+        InputError: a source that cannot be read, or clouds with too few points.
     """
     if is_sharded(config.train):
         return Shards(config.train, points=config.points)
@@ -188,7 +188,7 @@ class Batches:
 
 
 class Numbered(NamedTuple):
-    """A batch that says which clouds of the split it holds.
+    """A batch and the indices of its clouds in the split.
 
     Attributes:
         points: (B, N, 3) float32.
@@ -200,7 +200,7 @@ class Numbered(NamedTuple):
 
 
 class NumberedBatches(Batches):
-    """`Batches` that yield `Numbered` records, for what is known about each cloud already."""
+    """`Batches` that yield `Numbered` records, to look up what was computed per cloud before."""
 
     def __iter__(self) -> Iterator[Numbered]:
         for index, points in zip(self.indices(), super().__iter__(), strict=True):
@@ -208,12 +208,12 @@ class NumberedBatches(Batches):
 
 
 class Labelled(NamedTuple):
-    """A batch with what is known about it.
+    """A batch with its labels.
 
     Attributes:
         points: (B, N, 3) float32.
         labels: (B,) int64 class of each cloud, -1 = none.
-        parts: (B, N) int64 part of each point; None where the data has none.
+        parts: (B, N) int64 part of each point; None without part labels.
     """
 
     points: Tensor

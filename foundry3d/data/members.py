@@ -82,7 +82,8 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> np.nd
         shape, _, kind = header(stream)
         declared, there = math.prod(shape) * kind.itemsize, info.file_size - stream.tell()
     held = min(info.compress_size, size)
-    if kind.hasobject or declared != there or declared > _DEFLATE * held:
+    possible = declared == there <= _DEFLATE * held and all(length >= 0 for length in shape)
+    if kind.hasobject or not possible:
         raise InputError(
             f"'{name}' is not a plain array of shape {shape} and {declared} bytes: the archive "
             f"declares {there} of them and holds {held}; write it again"

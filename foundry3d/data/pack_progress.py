@@ -1,4 +1,4 @@
-"""How far an unfinished `foundry3d data pack` has come: `packing.json` beside the shards.
+"""How far an unfinished `foundry3d data pack` has come: `packing.json` in the folder of the shards.
 
 It is written before the first shard and after each one, and removed once the index is complete, so
 a run that was stopped at any moment can continue with the next shard.

@@ -96,7 +96,7 @@ def _shapes(config: PackConfig) -> Source:
 
 
 def _folder(config: PackConfig) -> Source:
-    """Classes are the first folders below the source; files beside these folders have none."""
+    """Classes are the first folders below the source; files outside these folders have none."""
     folder = Path(config.source)
     files = find_files(folder)
     below = {path: path.relative_to(folder).parts for path in files}

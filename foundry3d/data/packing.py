@@ -1,4 +1,4 @@
-"""`foundry3d data pack`: clouds of any source into tar shards that training streams.
+"""`foundry3d data pack`: packs the clouds of a source into tar shards for training.
 
 The layout is that of `foundry3d.data.shards`. Clouds are written in random order, because reading
 mixes neighbouring shards only. A run that was stopped continues with the next shard when the same

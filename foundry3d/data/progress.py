@@ -1,4 +1,4 @@
-"""How far a long walk over many files is, and how long it will still take."""
+"""Progress lines for long loops: how much is done, and how long the rest will take."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ log = logging.getLogger("foundry3d")
 T = TypeVar("T")
 
 EVERY = 30.0
-"""Seconds between two lines, at the least."""
+"""Least number of seconds between two lines."""
 
 
 def with_progress(items: Sequence[T], doing: str, what: str = "files") -> Iterator[T]:
-    """The items, one after the other, with a line about the time left now and then.
+    """The items one by one; now and then a line reports the progress and the time left.
 
     Args:
-        items: what is walked over.
-        doing: what the line begins with, e.g. `embedded`.
-        what: the items are.
+        items: what to iterate over.
+        doing: beginning of the line, e.g. `embedded`.
+        what: the items in plural, e.g. `files`.
     """
     began = told = time.monotonic()
     for done, item in enumerate(items):

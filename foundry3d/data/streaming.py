@@ -37,7 +37,7 @@ class Skipped:
     first: str = ""
 
     def add(self, shard: str, key: str, reason: object, samples: int = 1) -> None:
-        """Notes a sample once, however often it is met."""
+        """Records a sample once, however often it is read."""
         self.first = self.first or f"{shard}, {key}: {' '.join(str(reason).split())}"
         self.found.setdefault((shard, key), samples)
 
@@ -57,10 +57,10 @@ class Part:
 def share(
     shards: dict[str, int], rng: np.random.Generator, rank: int = 0, world: int = 1
 ) -> list[Part]:
-    """What one of `world` processes reads: shards in random order, cut into equal spans.
+    """The span that one of `world` processes reads of the shards in random order.
 
-    With generators of the same seed the spans of all processes are disjoint, and each process
-    opens no more shards than its span touches.
+    With generators of the same seed the spans of all processes are disjoint and equally long, and
+    each process opens only the shards that its span touches.
     """
     names = sorted(shards)
     size = sum(shards.values()) // world
@@ -77,7 +77,7 @@ def share(
 def shuffled(
     clouds: Iterable[np.ndarray], buffer: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """The clouds, each once, mixed with those that come at most about `buffer` places away."""
+    """The clouds, each once, mixed with others that are about `buffer` places away at most."""
     held: list[np.ndarray] = []
     for cloud in clouds:
         if len(held) < buffer:
@@ -93,16 +93,16 @@ def shuffled(
 class Shards:
     """A folder of shards as training data.
 
-    Every cloud has the same number of points when it is read: all of them where all clouds have
-    as many, else a random subset of the smallest cloud's size or `points`, whichever is larger.
+    Every cloud is read with the same number of points: all of them where all clouds are of one
+    size, otherwise a random subset as large as the smallest cloud or `points`, whichever is larger.
 
     Args:
         folder: holds `index.json`.
-        points: how many a cloud must have at the least; smaller ones are skipped.
+        points: least number of points; smaller clouds are skipped.
         buffer: clouds held at a time for shuffling.
 
     Raises:
-        InputError: no index that can be used, or only clouds with fewer points.
+        InputError: no usable index, or only clouds with fewer points.
     """
 
     def __init__(self, folder: str | Path, *, points: int, buffer: int = BUFFER) -> None:
@@ -120,13 +120,13 @@ class Shards:
         return self.index.count
 
     def batches(self, batch_size: int, *, seed: int, rank: int = 0, world: int = 1) -> ShardBatches:
-        """Shuffled training batches, see `ShardBatches`."""
+        """Shuffled training batches; see `ShardBatches`."""
         return ShardBatches(self, batch_size, seed=seed, rank=rank, world=world)
 
     def read(
         self, parts: list[Part], rng: np.random.Generator, skipped: Skipped
     ) -> Iterator[np.ndarray]:
-        """Every usable cloud (self.points, 3) of the parts; the others are noted in `skipped`."""
+        """Every usable cloud (self.points, 3) of the parts; `skipped` records the others."""
         for part in parts:
             key, met, fault = "its start", 0, "the archive ends or is damaged there"
             try:
@@ -152,7 +152,7 @@ class Shards:
         rng: np.random.Generator,
         skipped: Skipped,
     ) -> np.ndarray | None:
-        """A sample's points, as many as all clouds get; None, and noted, if it cannot be used."""
+        """`self.points` points of a sample; None, and recorded, if it cannot be used."""
         try:
             points = decode(files, len(self.index.class_names))
             if len(points) < self.points:

@@ -1,4 +1,4 @@
-"""Built-in shapes of everyday things with part labels: no download, made as fast as read.
+"""Built-in shapes of everyday objects with part labels: no download, generated in milliseconds.
 
 In reading order: `patches` (what surfaces are made of), `primitives` (boxes, rods, lathes),
 `draw` (random proportions), `furniture`, `vessels`, `vehicles`, `things` (one function per

@@ -16,7 +16,7 @@ CORNER_X, CORNER_Y = np.array([1.0, 1.0, -1.0, -1.0]), np.array([1.0, -1.0, 1.0,
 
 
 class Draw:
-    """Random proportions of n shapes, each of shape (n, 1) so that copies broadcast beside them."""
+    """Random proportions of n shapes, each of shape (n, 1), so that they broadcast over copies."""
 
     def __init__(self, n: int, rng: np.random.Generator) -> None:
         self.n, self.rng = n, rng
@@ -30,5 +30,5 @@ class Draw:
         return self.rng.integers(low, high + 1, (self.n, 1))
 
     def chance(self, share: float) -> np.ndarray:
-        """True for about this share of the shapes."""
+        """(n, 1) bool, true with probability `share`."""
         return self.rng.random((self.n, 1)) < share

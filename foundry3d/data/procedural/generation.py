@@ -45,7 +45,7 @@ def _finished(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _gaussian(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Normal numbers after Box and Muller: a third of the time that the generator's own take."""
+    """Normal numbers by Box and Muller, in a third of the time of the generator's own method."""
     size = math.prod(shape)
     u, v = rng.random((2, (size + 1) // 2), dtype=np.float32)
     reach, angle = np.sqrt(-2 * np.log1p(-u)), 2 * np.pi * v
@@ -53,7 +53,7 @@ def _gaussian(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 def _centre(points: np.ndarray) -> np.ndarray:
-    """Moves clouds (3, n, N) to mean zero, in place; returns their radii (n, 1)."""
+    """Moves the mean of clouds (3, n, N) to the origin, in place; returns their radii (n, 1)."""
     points -= points.mean(axis=2, keepdims=True)
     square = np.einsum("dnp,dnp->np", points, points)
     return np.sqrt(np.maximum(square.max(axis=1, keepdims=True), 1e-12))
@@ -62,15 +62,15 @@ def _centre(points: np.ndarray) -> np.ndarray:
 def generate(count: int, *, points: int = 2048, seed: int = 0) -> Clouds:
     """Random labelled shapes, the same for the same arguments.
 
-    Every cloud is turned by any angle about z, slightly tilted, stretched, bent and noisy, centred
-    on its mean and scaled so that its farthest point has norm 1. Its points are uniform over the
-    surface, up to the stretching and bending of round parts, and in random order, so that its
-    first points are a smaller sample of it.
+    Every cloud is turned by any angle about z, slightly tilted, stretched and bent; noise is added,
+    the mean moved to the origin, and the farthest point scaled to norm 1. Points are uniform over
+    the surface, except for the stretching and bending of round parts, and in random order, so that
+    the first points of a cloud are a smaller sample of it.
 
     Args:
-        count: number of clouds, at least 1; categories are as even as can be, in random order.
-        points: points of each cloud, at least 1.
-        seed: what all randomness is drawn from, at least 0.
+        count: number of clouds, at least 1; categories in random order, as evenly as possible.
+        points: points per cloud, at least 1.
+        seed: of all random draws, at least 0.
 
     Returns:
         Clouds with points (count, points, 3) float32, labels into `CATEGORIES`, and parts

@@ -33,7 +33,7 @@ def box(
     top: tuple[Number, Number] = (1.0, 1.0),
     slide: tuple[Number, Number] = (0.0, 0.0),
 ) -> Patches:
-    """Closed boxes, tapered if wished.
+    """Closed boxes, optionally tapered.
 
     Args:
         centre: middle of the box.
@@ -95,7 +95,7 @@ def ball(
     Args:
         centre: middle of the whole spheroid.
         radius: horizontal radius.
-        height: vertical radius; None takes `radius`.
+        height: vertical radius; None = `radius`.
         low: latitude where the surface begins; -90 is the bottom.
         high: latitude where it ends; 90 is the top.
         segments: cone frusta it is made of.
@@ -113,9 +113,9 @@ def rod(start: Vector, end: Vector, radius: Number, end_radius: Number | None = 
 
     Args:
         start: middle of the first cap.
-        end: middle of the last cap, elsewhere than `start`.
+        end: middle of the last cap, different from `start`.
         radius: radius at `start`.
-        end_radius: radius at `end`; None takes `radius`.
+        end_radius: radius at `end`; None = `radius`.
 
     Returns:
         Patches, three for each of the (n, m) rods.
@@ -156,9 +156,9 @@ def ring(
         radius: from the centre to the middle of the tube.
         tube: radius of the tube, at most `radius`.
         right: unit vector that angle 0 points to.
-        up: unit vector that a quarter turn points to, square to `right`.
+        up: unit vector that a quarter turn points to, orthogonal to `right`.
         start: angle where the arc begins, in radians.
-        sweep: how far it goes on, in radians.
+        sweep: angle that it covers, in radians.
 
     Returns:
         Patches, one for each of the (n, m) arcs.

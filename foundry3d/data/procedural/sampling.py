@@ -18,13 +18,13 @@ _A, _B, _C = 3, 6, 9  # where the axes begin in a row of frame numbers
 def sample(patches: Patches, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Points uniform over the area of each shape, in random order.
 
-    Patches get their share of the points by systematic sampling: within one point of the exact
-    share, and right on average.
+    The number of points on each patch is drawn by systematic sampling: within one of its exact
+    share, and equal to it on average.
 
     Args:
         patches: n shapes, each with some area.
-        count: points of a shape, N.
-        rng: source of all randomness.
+        count: N, points per shape.
+        rng: generator of all draws.
 
     Returns:
         Coordinates (3, n, N) float32, and the patch (n, N) each point lies on.
@@ -48,7 +48,7 @@ def sample(patches: Patches, count: int, rng: np.random.Generator) -> tuple[np.n
 
 
 def _shares(areas: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """How many of the points each patch gets (n, K), from the areas (n, K)."""
+    """Number of points on each patch (n, K), from the areas (n, K)."""
     edges = np.cumsum(areas, axis=1)
     edges = np.floor(edges / edges[:, -1:] * count + rng.random((len(areas), 1)))
     edges[:, -1] = count

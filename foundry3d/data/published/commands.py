@@ -1,4 +1,4 @@
-"""Commands for published data sets: check a copy against the figures, pack it into archives."""
+"""Commands for published data sets: compare a copy with published figures, write archives."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COLUMNS = {
 
 
 class Row(NamedTuple):
-    """One comparison: of which split, what of it, what was published, what is there."""
+    """One comparison of a published figure of a split with a copy of it."""
 
     split: str
     what: str
@@ -38,10 +38,10 @@ class Row(NamedTuple):
 
 
 def compare(data: Published, root: Path) -> tuple[list[Row], list[str]]:
-    """A copy of a data set against what was published about it; labels and names, not points.
+    """Compares the labels of a copy of a data set, not its points, with what was published.
 
     Returns:
-        The comparisons, and one sentence for each split that cannot be found or understood.
+        The comparisons, and one sentence for each split that is missing or cannot be read.
     """
     rows: list[Row] = []
     faults: list[str] = []
@@ -58,7 +58,7 @@ def compare(data: Published, root: Path) -> tuple[list[Row], list[str]]:
 
 
 def _figures(name: str, split: Split, labels: np.ndarray, names: tuple[str, ...]) -> Iterator[Row]:
-    """The published figures of one split beside those of its labels (n,)."""
+    """Comparisons of the published figures of a split with those of its labels (n,)."""
     expected = "not published" if split.clouds is None else str(split.clouds)
     same = len(labels) == split.clouds if split.clouds is not None else len(labels) > 0
     yield Row(name, "clouds", expected, str(len(labels)), same)
@@ -76,13 +76,13 @@ def _figures(name: str, split: Split, labels: np.ndarray, names: tuple[str, ...]
 
 
 def check(config: CheckConfig) -> list[Row]:
-    """Prints a table of what a copy of a data set should hold and holds.
+    """Prints a table of what a copy of a data set should contain and what it contains.
 
-    Counts, classes and, where they are certain, the number of each class are compared; the points
-    themselves are read by `prepare` and by training.
+    Compared are the number of clouds, of classes and, where known for certain, of clouds per class;
+    the points themselves are read by `prepare` and by training.
 
     Raises:
-        InputError: after the table, something is missing or differs.
+        InputError: after the table is printed: something is missing or differs.
     """
     data = find(config.dataset[0])
     rows, faults = compare(data, Path(config.dataset[1]))
@@ -94,8 +94,8 @@ def check(config: CheckConfig) -> list[Row]:
     wrong = sum(not row.ok for row in rows)
     if wrong:
         raise InputError(
-            f"{config.dataset[1]}: {wrong} of {len(rows)} figures of {data.title} differ; what is "
-            f"missing is offered at {data.owner}"
+            f"{config.dataset[1]}: {wrong} of {len(rows)} figures of {data.title} differ; missing "
+            f"files are offered at {data.owner}"
         )
     return rows
 
@@ -111,8 +111,8 @@ def prepare(config: PrepareConfig) -> list[Path]:
         The archives.
 
     Raises:
-        InputError: an unknown split, an archive that is already there, files that cannot be used,
-            or not one split.
+        InputError: an unknown split, an archive that already exists, files that cannot be used, or
+            no split at all.
     """
     name, root, out = config.dataset[0], Path(config.dataset[1]), Path(config.out)
     data = find(name)
@@ -122,7 +122,7 @@ def prepare(config: PrepareConfig) -> list[Path]:
     }
     for path in paths.values():
         if path.exists():
-            raise InputError(f"{path} is already there; choose another --out or remove it")
+            raise InputError(f"{path} already exists; choose another --out or remove it")
     for split, path in paths.items():
         clouds = read_split(data, root, split)
         write_archive(path, clouds)
@@ -131,7 +131,7 @@ def prepare(config: PrepareConfig) -> list[Path]:
 
 
 def _available(data: Published, root: Path) -> list[str]:
-    """The splits whose files are there; says which are not."""
+    """The splits whose files exist; logs which are missing."""
     found: list[str] = []
     faults: list[str] = []
     for split in data.splits:
@@ -144,5 +144,5 @@ def _available(data: Published, root: Path) -> list[str]:
     if not found:
         raise InputError(fault)
     if faults:
-        log.info("%s: without %s, whose files are not there", data.title, ", ".join(faults[:6]))
+        log.info("%s: without %s, whose files are missing", data.title, ", ".join(faults[:6]))
     return found

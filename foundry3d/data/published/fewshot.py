@@ -1,7 +1,7 @@
 """Few-shot episodes: the published ModelNet40 folds, and seeded ones from any labelled clouds.
 
-An episode of W ways and S shots has W classes, S training clouds of each and up to 20 test clouds
-of each. The published folds were drawn without a seed; those made here can be drawn again.
+An episode of W ways and S shots has W classes, with S training clouds and up to 20 test clouds of
+each. The published folds were drawn without a seed; those drawn here can be repeated.
 
 Shape legend: n clouds, W ways, S shots, Q queries (test clouds of a class).
 """
@@ -16,8 +16,8 @@ import numpy as np
 
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.published.names import MODELNET40
-from foundry3d.data.published.pickles import read_pickle, stacked, whole
-from foundry3d.data.published.record import Published, Split, below, distinct
+from foundry3d.data.published.pickles import numbers, read_pickle, stacked, whole
+from foundry3d.data.published.record import Published, Split, below, require_held
 from foundry3d.errors import InputError
 
 QUERIES = 20
@@ -28,13 +28,13 @@ _PROTOCOLS = tuple((way, shot) for way in (5, 10) for shot in (10, 20))
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """Which clouds an episode takes.
+    """The clouds of an episode.
 
     Attributes:
-        classes: (W,) the classes, by their labels in the data; their places are the new labels.
+        classes: (W,) labels of its classes in the data, sorted; the new label is the position.
         train: (W * S,) indices, class after class.
         test: at most W * Q indices, class after class, none of them in `train`.
-        lacking: test clouds that the classes did not have, so that there are fewer.
+        lacking: number of test clouds missing from W * Q, because classes are too small.
     """
 
     classes: np.ndarray
@@ -65,8 +65,8 @@ def episode(
         labels: (n,) class of each cloud, -1 = none.
         way: W, classes drawn among those with more than S clouds.
         shot: S, training clouds of each.
-        queries: Q, test clouds of each; where a class has fewer than S + Q, all it has left.
-        generator: where chance comes from.
+        queries: Q, test clouds of each; a class with fewer than S + Q gives all it has left.
+        generator: of the draws.
 
     Raises:
         InputError: fewer than W classes with more than S clouds, or a number below 1.
@@ -92,9 +92,9 @@ def episode(
 
 
 def fold(clouds: Clouds, *, way: int, shot: int, fold: int, seed: int = 0) -> Episode:
-    """Fold number `fold` of a protocol: an episode with `QUERIES` test clouds of a class.
+    """Fold number `fold` of a protocol: an episode with `QUERIES` test clouds per class.
 
-    The same four numbers give the same episode; another of any gives an independent one.
+    The same four numbers give the same episode; changing any of them gives an independent one.
 
     Raises:
         InputError: what `episode` refuses, or a negative fold or seed.
@@ -139,8 +139,10 @@ def _names(path: Path, samples: list[tuple[Any, Any, Any]]) -> tuple[str, ...]:
 
 def _read(root: Path, split: str) -> Clouds:
     path, samples = _samples(root, split)
+    points = [points for points, _, _ in samples]
+    require_held((numbers(cloud, path) for cloud in points), path)
     return Clouds(
-        points=stacked(distinct([points for points, _, _ in samples], path), path, np.float32),
+        points=stacked(points, path, np.float32),
         labels=_labels(root, split),
         class_names=_names(path, samples),
         name=f"modelnet-fewshot {split}",

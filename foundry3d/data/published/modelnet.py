@@ -1,7 +1,7 @@
 """ModelNet40 in its two published forms: 2,048 points in HDF5, and 10,000 with normals as text.
 
-Of the text form, the 8,192 farthest points that Point-BERT and its followers keep in a `.dat`
-pickle are read in its place where that file is there.
+Instead of the text form, a `.dat` pickle of 8,192 farthest points, as Point-BERT and its followers
+use, is read if it exists.
 
 Shape legend: n clouds, N points of each.
 """
@@ -18,16 +18,16 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.files import read_points
 from foundry3d.data.published.hdf5 import labelled, labels_of
 from foundry3d.data.published.names import MODELNET40, MODELNET40_COUNTS
-from foundry3d.data.published.pickles import read_pickle, stacked, whole
+from foundry3d.data.published.pickles import numbers, read_pickle, stacked, whole
 from foundry3d.data.published.record import (
     ASK,
     Published,
     Split,
     below,
-    distinct,
     lines,
     number,
     present,
+    require_held,
     stack,
 )
 from foundry3d.errors import InputError
@@ -98,7 +98,8 @@ def _read_cache(path: Path) -> tuple[list[Any], np.ndarray]:
     labels = np.array([whole(value, path) for value in found[1]])
     if len(labels) != len(found[0]):
         raise InputError(f"{path}: expected one label for each cloud; download it again")
-    return distinct(found[0], path), labels
+    require_held((numbers(cloud, path) for cloud in found[0]), path)
+    return found[0], labels
 
 
 def _normal_labels(root: Path, split: str) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Objaverse as PointLLM offers it: 8,192 coloured points of each of 660,000 objects, no classes.
 
 `val_object_ids_3000.txt` names the objects that are held out. As PointLLM's own loader does, each
-cloud is centred and scaled into the unit sphere; then it is held as float16. The whole of the
-training split takes 33 GB of memory that way.
+cloud is centred and scaled into the unit sphere, and then held as float16. The whole training split
+takes 33 GB of memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ENDING = "_8192.npy"
 
 
 def files_of(root: Path, split: str) -> list[Path]:
-    """The files of a split, sorted by name; hidden ones (`._ID` of macOS) are not among them.
+    """The files of a split, sorted by name, without hidden ones (`._ID` of macOS).
 
     Raises:
         InputError: no hold-out list, or no file of the split.
@@ -47,7 +47,7 @@ def files_of(root: Path, split: str) -> list[Path]:
         and (path.name.removesuffix(_ENDING) in held) == (split == "test")
     )
     if not files:
-        raise InputError(f"{folder}: no {split} object is there as ID{_ENDING}; {ASK}")
+        raise InputError(f"{folder}: no {split} object ID{_ENDING}; {ASK}")
     return files
 
 

@@ -1,9 +1,9 @@
-"""OmniObject3D: scans of real objects in 216 classes, as HDF5 files of a class or PLY of an object.
+"""OmniObject3D: scans of real objects in 216 classes, one HDF5 file per class or PLY per object.
 
-Neither form comes with a split. The paper's (appendix A.1) is kept: of every class the last fifth,
-in the order of the file names, is for testing. Rounding the fifth up matches its 4,641 and 1,270
-objects best; the only object of a class is for training. Of the published sizes 4,096 points are
-read, else 16,384, else 1,024.
+Neither form comes with a split. The paper's (appendix A.1) is used: the last fifth of every class,
+in the order of the file names, is for testing. Rounding the fifth up is closest to its 4,641 and
+1,270 objects; the only object of a class is for training. Of the published sizes, 4,096 points are
+read, otherwise 16,384, otherwise 1,024.
 
 Shape legend: n clouds, N points of each.
 """
@@ -25,7 +25,7 @@ _SIZES = (4096, 16384, 1024)
 
 
 def last_fifth(objects: int, split: str) -> slice:
-    """Which of a class's objects are in `train` or `test`."""
+    """The objects of a class that are in `train` or `test`."""
     kept = max(4 * objects // 5, 1)
     return slice(None, kept) if split == "train" else slice(kept, None)
 

@@ -1,4 +1,4 @@
-"""What is known of a published data set, and the few steps that all its readers share.
+"""The description of a published data set, and the steps that readers of data sets share.
 
 Shape legend: n clouds, N points of each, C columns.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,18 +19,18 @@ from foundry3d.errors import InputError
 
 log = logging.getLogger("foundry3d")
 
-ASK = "`foundry3d data check` tells what is missing and where its owners offer it"
+ASK = "`foundry3d data check` shows what is missing and where its owners offer it"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """What was published about a split; None where no figure is known for sure.
+    """Published figures of a split; None where no figure is certain.
 
     Attributes:
-        clouds: how many there are.
-        classes: how many classes have at least one.
-        per_class: how many of each class, by label.
-        optional: whether a copy of the data is whole without it.
+        clouds: number of clouds.
+        classes: number of classes with at least one cloud.
+        per_class: number of clouds of each class, by label.
+        optional: whether a copy of the data is complete without it.
     """
 
     clouds: int | None = None
@@ -45,15 +44,15 @@ class Published:
     """One data set in one published layout.
 
     Attributes:
-        title: what papers call it.
-        layout: what is expected below the folder that is named, in one phrase.
+        title: its name in papers.
+        layout: the files expected below the folder, in one phrase.
         owner: the page where its owners offer it.
-        splits: its parts and what is known of them.
-        labels: classes (n,) int64 of the clouds of a split that are there, without their points.
-        read: the clouds of a split, points in the order of the files.
-        class_names: by label; empty where the files tell them.
-        train: the split that training takes.
-        test: the split that testing takes.
+        splits: its splits and their published figures.
+        labels: reads the classes (n,) int64 of the clouds of a split that exist, not their points.
+        read: reads the clouds of a split, points in the order of the files.
+        class_names: by label; empty where the files name them.
+        train: the split for training.
+        test: the split for testing.
     """
 
     title: str
@@ -68,7 +67,7 @@ class Published:
 
 
 def below(root: Path, *names: str) -> Path:
-    """The first of the folders `names` below `root`, or `root` itself where it has none of them.
+    """The first of the folders `names` that exists below `root`, otherwise `root` itself.
 
     Raises:
         InputError: `root` is no folder.
@@ -79,10 +78,10 @@ def below(root: Path, *names: str) -> Path:
 
 
 def need(path: Path) -> Path:
-    """The path of a file that must be there.
+    """The path, if it is one of a regular file.
 
     Raises:
-        InputError: it is not.
+        InputError: no such file.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; {ASK}")
@@ -90,10 +89,10 @@ def need(path: Path) -> Path:
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a list, without empty ones.
+    """The lines of a text file, without empty ones.
 
     Raises:
-        InputError: missing, no text, or empty.
+        InputError: missing or empty file, or one that is not text.
     """
     try:
         found = [line.strip() for line in need(path).read_text("utf-8").splitlines()]
@@ -101,7 +100,9 @@ def lines(path: Path) -> list[str]:
         raise InputError(f"{path}: expected a list in plain text; download it again") from None
     found = [line for line in found if line]
     if not found:
-        raise InputError(f"{path}: expected one name a line, got an empty file; download it again")
+        raise InputError(
+            f"{path}: expected one name per line, got an empty file; download it again"
+        )
     return found
 
 
@@ -109,11 +110,11 @@ def number(names: Sequence[str], name: str, path: Path) -> int:
     """The label of a class that a file names.
 
     Raises:
-        InputError: there is no such class.
+        InputError: unknown class.
     """
     if name not in names:
         raise InputError(
-            f"{path}: {ascii(name)[:40]} is none of the {len(names)} classes "
+            f"{path}: {ascii(name)[:40]} is not one of the {len(names)} classes "
             f"{', '.join(names[:3])} ...; is it the list of another data set?"
         )
     return names.index(name)
@@ -125,18 +126,18 @@ def stack(
     *,
     dtype: type[np.floating] = np.float32,
 ) -> np.ndarray:
-    """Clouds of one size, each from a file of its own.
+    """Clouds of one size, each from a separate file.
 
     Args:
         paths: at least one.
         read: the points (N, C) of a file.
-        dtype: of the result; float16 halves large sets, as archives do.
+        dtype: of the result; float16 halves the memory of large sets.
 
     Returns:
         (n, N, C).
 
     Raises:
-        InputError: a file that `read` refuses, or one of another size than the first.
+        InputError: a file that `read` refuses, or one with another size than the first.
     """
     need(paths[0])
     points = np.zeros((0, 0, 0), dtype)
@@ -160,25 +161,26 @@ def _room(shape: tuple[int, ...], dtype: type[np.floating]) -> np.ndarray:
     except MemoryError:
         size = math.prod(shape) * np.dtype(dtype).itemsize / 2**30
         raise InputError(
-            f"{shape[0]} clouds of {shape[1]} points take {size:.0f} GiB of memory, more than "
-            "there is; `foundry3d data pack` makes shards of a folder, which training streams"
+            f"{shape[0]} clouds of {shape[1]} points take {size:.0f} GiB of memory, more than is "
+            "available; `foundry3d data pack` packs a folder into shards, which training streams"
         ) from None
 
 
-def distinct(values: Sequence[Any], path: Path) -> list[Any]:
-    """Clouds out of one file, each stored on its own.
+def require_held(arrays: Iterable[np.ndarray], path: Path) -> None:
+    """Refuses arrays that cannot all be in the file, such as one array used for many clouds.
 
     Raises:
-        InputError: one object several times, which would take its memory that many times.
+        InputError: arrays that take more bytes than the file has.
     """
-    kept = list(values)
-    if len({id(value) for value in kept}) < len(kept):
-        raise InputError(f"{path}: the same array stands for several clouds; download it again")
-    return kept
+    wanted, there = sum(array.nbytes for array in arrays), path.stat().st_size
+    if wanted > there:
+        raise InputError(
+            f"{path}: its clouds take {wanted} bytes, the file has {there}; download it again"
+        )
 
 
 def present(files: Sequence[Path], labels: np.ndarray) -> np.ndarray:
-    """Labels (n,) of the files that are there; says how many are not, and which is the first."""
+    """Labels (n,) of the files that exist; logs how many are missing, and which is the first."""
     there = np.array([path.is_file() for path in files])
     if not there.all():
         first = files[int(np.argmin(there))]

@@ -1,8 +1,8 @@
 """ShapeNet55 of Point-BERT and Point-JEPA: 8,192 points of 52,470 shapes in 55 classes.
 
-Three layouts: a folder of `.npy` with the lists beside it (Point-JEPA) or in `ShapeNet-55/`
-(Point-BERT, Point-MAE), and Point-JEPA's packed `shapenet_{train,test}.npz`, which is read where
-it is there. Coordinates are held as float16, as archives do: the training split takes 2 GB.
+Three layouts: a folder of `.npy` with the lists next to it (Point-JEPA) or in `ShapeNet-55/`
+(Point-BERT, Point-MAE), and Point-JEPA's packed `shapenet_{train,test}.npz`, which is read if it
+exists. Coordinates are held as float16: the training split takes 2 GB.
 
 Shape legend: n clouds, N points of each.
 """

@@ -1,8 +1,8 @@
-"""ShapeNetPart: 16 categories whose points carry one of 50 parts.
+"""ShapeNetPart: 16 categories whose points have one of 50 part labels.
 
-Files hold different numbers of points. A cloud here has 2,048 of them: a random subset, and where
-a file has fewer, all of them and random ones again. (The usual loaders draw 2,048 with replacement,
-anew each time, at test as well.)
+Files have different numbers of points. A cloud here has 2,048: a random subset, or all points of a
+smaller file and random ones of them twice. (The usual loaders draw 2,048 with replacement every
+time, for testing as well.)
 
 Shape legend: n clouds, N points of each.
 """
@@ -66,7 +66,7 @@ def _categories(folder: Path) -> dict[str, int]:
     path = folder / "synsetoffset2category.txt"
     pairs = [line.split() for line in lines(path)]
     if any(len(pair) != 2 for pair in pairs):
-        raise InputError(f"{path}: expected a name and an offset a line; download it again")
+        raise InputError(f"{path}: expected a name and an offset per line; download it again")
     return {offset: number(CATEGORIES, name, path) for name, offset in pairs}
 
 

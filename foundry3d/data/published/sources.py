@@ -1,4 +1,4 @@
-"""Every published data set by the name that the command line uses, and the door to their clouds.
+"""The published data sets by their names on the command line, and how their clouds are read.
 
 Shape legend: n clouds, N points of each.
 """
@@ -57,12 +57,12 @@ def find(name: str) -> Published:
 def read_published(source: str, *, train: bool, seed: int = 0) -> Clouds:
     """The clouds that `NAME:ROOT` or `NAME:ROOT:SPLIT` names, e.g. `shapenet55:data:train_25`.
 
-    Points of a cloud are put in a random order, so that the first ones are a uniform subset.
+    Points of a cloud are shuffled, so that the first ones are a uniform subset.
 
     Args:
-        source: what `is_published` accepts. ROOT is the data set's folder or the one that holds it.
-        train: which split is meant where none is named.
-        seed: of the order; every cloud draws its own.
+        source: accepted by `is_published`. ROOT is the data set's folder or its parent.
+        train: whether the training or the test split is meant if SPLIT is missing.
+        seed: of the order, which is drawn for each cloud.
 
     Raises:
         InputError: an unknown name or split, or files that cannot be used.
@@ -76,7 +76,7 @@ def read_published(source: str, *, train: bool, seed: int = 0) -> Clouds:
 
 
 def read_split(data: Published, root: Path, split: str, *, seed: int = 0) -> Clouds:
-    """The clouds of one split, points of each in a random order.
+    """The clouds of one split, the points of each shuffled.
 
     Raises:
         InputError: an unknown split, or files that cannot be used.
@@ -86,7 +86,7 @@ def read_split(data: Published, root: Path, split: str, *, seed: int = 0) -> Clo
         more = f" and {len(known) - 6} more" if len(known) > 6 else ""
         raise InputError(f"{data.title} has no split {split!r}; {', '.join(known[:6])}{more}")
     clouds = data.read(root, split)
-    for i in range(len(clouds)):  # in place: these arrays are this call's own, and may be large
+    for i in range(len(clouds)):  # in place: nobody else has these arrays, and they may be large
         order = np.random.default_rng([seed, i]).permutation(clouds.points.shape[1])
         clouds.points[i] = clouds.points[i, order]
         if clouds.parts is not None:
