@@ -1,4 +1,6 @@
 import json
+import sys
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,12 @@ SHARED = Path(__file__).parents[2] / "shared"
 TINY = BackboneConfig(
     groups=12, group_size=8, point_widths=(8, 16, 32), dim=24, depth=3, heads=3, position_dim=16
 )
+
+
+def pytest_collection_finish() -> None:
+    """Where commands will run in processes of their own, their server imports meanwhile."""
+    if "processes" in sys.modules:
+        forkserver.ensure_running()
 
 
 @pytest.fixture(autouse=True)

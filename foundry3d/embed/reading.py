@@ -27,7 +27,7 @@ from foundry3d.errors import InputError, PartialFailure
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.report.rows import code_version
-from foundry3d.writing import replacing
+from foundry3d.writing import held, replacing
 
 log = logging.getLogger("foundry3d")
 
@@ -176,7 +176,7 @@ def require_file(path: Path, option: str) -> None:
 def appearing(path: Path, option: str = "out") -> Iterator[BinaryIO]:
     """A file to write that appears under its name when all went well, or not at all."""
     require_file(path, option)
-    with replacing(path) as partial, open(partial, "wb") as stream:
+    with held(path), replacing(path) as partial, open(partial, "wb") as stream:
         yield stream
 
 

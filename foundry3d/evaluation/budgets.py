@@ -43,6 +43,7 @@ COLUMNS = {
     "gmacs": "GMACs",
     "score": "accuracy",
 }
+KEY = ("path", "budget", "value")
 AXES = {"token_budget": "token budget", "ratio": "ratio r", "supertokens": "supertokens"}
 
 
@@ -173,7 +174,7 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
     splits = (part_splits if parted else load_splits)(config.data, seed=config.seed)
     if splits.test is None:
         raise InputError("budgets are compared on test clouds; name them with --data.test")
-    known = {key(row): row for row in read_rows(out / "results.jsonl")}
+    known = {key(row): row for row in read_rows(out / "results.jsonl", keys=KEY)}
     rows: list[dict[str, Any]] = []
     for path, model in loaded:
         inner = model.backbone if isinstance(model, Headed) else model
@@ -201,4 +202,5 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
 
 def key(row: dict[str, Any]) -> tuple[str, str, float]:
     """What a row is about: the model's path, the kind of budget and its value."""
-    return row["path"], row["budget"], float(row["value"])
+    path, budget, value = (row[name] for name in KEY)
+    return path, budget, float(value)

@@ -34,6 +34,7 @@ from foundry3d.evaluation.probe import describe
 from foundry3d.geometry import gather
 from foundry3d.heads.classifier import Classifier
 from foundry3d.report.rows import code_version, table
+from foundry3d.training.engine import seconds
 from foundry3d.training.task import draw_budget
 from foundry3d.transforms import augment, subsample
 
@@ -206,6 +207,6 @@ def classify(config: ClassifyConfig) -> dict[str, Any]:
             seed=config.train.seed,
         )  # fmt: skip
         row["oa_voted"] = round(accuracies(shares, splits.test.labels)["oa"], 2)
-    row["seconds"] = round(time.monotonic() - began, 1)
+    row["seconds"] = seconds(task, began)
     deliver(task, row, made_by="classify", shown=table([row], CLASSIFY_COLUMNS))
     return row

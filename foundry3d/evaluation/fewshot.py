@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,7 +40,7 @@ from foundry3d.evaluation.metrics import mean_std, overall_accuracy
 from foundry3d.evaluation.probe import describe, extract
 from foundry3d.heads.classifier import Classifier
 from foundry3d.report.rows import append, code_version, table
-from foundry3d.training.run_folder import open_run
+from foundry3d.training.run_folder import opened, run_name
 
 log = logging.getLogger("foundry3d")
 
@@ -119,7 +120,7 @@ def finetune_fold(
     )
     task = ClassifyTask(config, made, Splits(train=train, validation=None, test=queries))
     outcome = fit_and_select(task)
-    (Path(config.out) / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
+    shutil.rmtree(Path(config.out) / "checkpoints", ignore_errors=True)
     return {"oa": outcome.last.test["oa"], "oa_best_on_test": outcome.best_on_test.test["oa"]}
 
 
@@ -158,8 +159,8 @@ def fewshot(config: FewshotConfig) -> dict[str, Any]:
     model = start_model(config)
     folds = Folds(config)
     folds[0]  # refuses data without enough classes before the run folder is made
-    open_run(Path(config.out), config)
-    rows = list(score_folds(model, folds, config))
+    with opened(Path(config.out), config):
+        rows = list(score_folds(model, folds, config))
     row: dict[str, Any] = {"model": config.model} | describe(model)
     row["encoded"] = encoded(model.config)
     row |= {"mode": config.mode, "way": config.way, "shot": config.shot, "folds": len(rows)}
@@ -179,6 +180,6 @@ def fewshot(config: FewshotConfig) -> dict[str, Any]:
         "seconds": round(time.monotonic() - began, 1),
     }
     if config.results is not None:
-        append(config.results, [row])
+        append(config.results, [row | {"run": run_name(Path(config.out))}])
     print(table([row], FEWSHOT_COLUMNS))
     return row

@@ -29,8 +29,8 @@ from foundry3d.heads.classifier import Headed, Inner, reshaped
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.report.rows import append
-from foundry3d.training.engine import make_trainer, retain_memory, run_trainer
-from foundry3d.training.run_folder import open_run
+from foundry3d.training.engine import check_batch, make_trainer, retain_memory, run_trainer
+from foundry3d.training.run_folder import opened, run_name
 from foundry3d.training.task import Task, freeze
 from foundry3d.transforms import normalise
 
@@ -79,6 +79,8 @@ class FinetuneTask(Task):
         self.config, self.model, self.splits = config, model, splits
         self.history: list[Evaluation] = []
         self.best: dict[str, Tensor] | None = None
+        if any(isinstance(part, nn.BatchNorm1d) for part in model.head.modules()):
+            self.least_batch = 2
         for name in PARTS:
             limit = self.limit(name)
             if limit is None or limit >= config.train.epochs:
@@ -208,6 +210,7 @@ def fit_and_select(task: FinetuneTask) -> Outcome:
     """
     config, train = task.config, task.splits.train
     retain_memory()
+    check_batch(task)
     few = len(train) < 20 * config.train.batch_size
     trainer = make_trainer(Path(config.out), config.train, few_batches=few)
     task.train()
@@ -218,8 +221,8 @@ def fit_and_select(task: FinetuneTask) -> Outcome:
         rank=trainer.global_rank,
         world=trainer.world_size,
     )
-    last = open_run(Path(config.out), config)
-    run_trainer(trainer, task, batches, last)
+    with opened(Path(config.out), config) as last:
+        run_trainer(trainer, task, batches, last)
     if task.best is not None:
         task.model.load_state_dict(task.best)
     task.model.cpu().eval().requires_grad_(True)
@@ -251,7 +254,7 @@ def deliver(task: FinetuneTask, row: dict[str, Any], *, made_by: str, shown: str
     config = task.config
     save(task.model, Path(config.out) / "model", provenance={"made_by": made_by} | row)
     if config.results is not None:
-        append(config.results, [row])
+        append(config.results, [row | {"run": run_name(Path(config.out))}])
     print(shown)
 
 

@@ -39,6 +39,7 @@ from foundry3d.evaluation.metrics import (
 from foundry3d.evaluation.probe import describe
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.report.rows import code_version, table
+from foundry3d.training.engine import seconds
 from foundry3d.training.task import draw_budget
 from foundry3d.transforms import subsample
 
@@ -212,6 +213,6 @@ def segment(config: SegmentConfig) -> dict[str, Any]:
     task = SegmentTask(config, model, splits)
     row = {"model": config.model} | result_row(config, model, task, fit_and_select(task))
     row |= {"protocol": config.protocol, "deviations": changed}
-    row["seconds"] = round(time.monotonic() - began, 1)
+    row["seconds"] = seconds(task, began)
     deliver(task, row, made_by="segment", shown=show(row))
     return row

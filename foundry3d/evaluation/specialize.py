@@ -32,6 +32,7 @@ from foundry3d.models.backbone import require_teacher
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.report.rows import table
+from foundry3d.training.engine import seconds
 from foundry3d.training.task import draw_budget, freeze
 
 
@@ -207,6 +208,6 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
         )
     row = {"model": config.teacher} | row
     row["task"] += ", specialist of its teacher's outputs"
-    row["seconds"] = round(time.monotonic() - began, 1)
+    row["seconds"] = seconds(task, began)
     deliver(task, row, made_by="specialize", shown=shown)
     return row

@@ -172,7 +172,9 @@ def sweep_gate(config: SweepConfig) -> list[dict[str, Any]]:
     if splits.test is None:
         raise InputError("a sweep probes its students; name test clouds with --distill.data.test")
     path = out / "results.jsonl"
-    known = {(r["gate_lambda"], r["frozen"], r["decay"]): r for r in read_rows(path)}
+    known = {
+        (r["gate_lambda"], r["frozen"], r["decay"]): r for r in read_rows(path, keys=Cell._fields)
+    }
     wanted = list(cells(config))
     for i, cell in enumerate(wanted, 1):
         if cell not in known:

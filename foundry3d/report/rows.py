@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry3d.errors import InputError
+from foundry3d.writing import held
 
 
 def _own_checkout(root: Path) -> bool:
@@ -64,37 +65,60 @@ def code_version() -> str:
 def append(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
     """Adds rows to a JSON-lines file, which is made where it is missing.
 
-    A last line that was cut off, by a process that was stopped, gives way.
+    Processes that append to the same file wait for each other. A row whose `run` the file has
+    already is not added again. A last line that was cut off, by a process that was stopped, gives
+    way; on a full disk the file stays as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
+    with held(path, wait=True), open(path, "ab+", buffering=0) as file:
         file.seek(0)
         content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        end = content.rfind(b"\n") + 1
+        new = [row for row in rows if "run" not in row or _named(row["run"]) not in content[:end]]
+        left = "".join(json.dumps(row) + "\n" for row in new).encode()
+        file.truncate(end)
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
 
 
-def read_rows(path: str | Path) -> list[dict[str, Any]]:
+def _named(run: str) -> bytes:
+    return f'"run": {json.dumps(run)}'.encode()
+
+
+def read_rows(path: str | Path, *, keys: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file, none where it is missing.
 
     A last line that was cut off is left out: whoever wrote it was stopped half way.
 
+    Args:
+        path: of the file.
+        keys: what every row must have.
+
     Raises:
-        InputError: another line is not a JSON object.
+        InputError: another line is not a JSON object in UTF-8, or lacks one of the keys.
     """
     path = Path(path)
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict):
+        if isinstance(row, dict) and all(key in row for key in keys):
             rows.append(row)
-        elif number < len(lines):
-            raise InputError(f"{path}, line {number}: expected a result row, got {line[:60]!r}")
+        elif number < len(lines) or isinstance(row, dict):
+            wanted = f" with {', '.join(keys)}" if keys else ""
+            raise InputError(
+                f"{path}, line {number}: expected a result row{wanted}, got "
+                f"{line[:60].decode(errors='replace')!r}; remove that line, and what it stood for "
+                "is computed again"
+            )
     return rows
 
 

@@ -1,7 +1,8 @@
-"""What happens at the ends of epochs: the state to resume from, and a line of progress."""
+"""What happens between steps and epochs: the state to resume from, progress, a check of numbers."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import time
@@ -9,32 +10,102 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from foundry3d.data.ahead import Loader
+from foundry3d.errors import InputError
+from foundry3d.training.run_folder import PREVIOUS
+from foundry3d.writing import replacing, synced
 
 log = logging.getLogger("foundry3d")
 
 
+class Files(TorchCheckpointIO):
+    """Writes checkpoints in their own folder, on the disk before they are named; keeps two."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Replaces the checkpoint at `path`, which becomes `PREVIOUS` beside the new one."""
+        path, stream = Path(path), io.BytesIO()
+        torch.save(checkpoint, stream)
+        with replacing(path) as partial:
+            partial.write_bytes(stream.getbuffer())
+            synced(partial)
+            if path.exists():
+                os.replace(path, path.with_name(PREVIOUS))
+
+
 class KeepLast(Checkpoint):
-    """Writes everything a resumed run needs at the end of epochs, over the one before."""
+    """Writes everything a resumed run needs at the end of epochs.
+
+    Args:
+        path: of the checkpoint.
+        every: epochs between two.
+    """
 
     def __init__(self, path: Path, *, every: int) -> None:
         self.path, self.every = path, every
+        self.began, self.before = time.monotonic(), 0.0
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Every `every` epochs, and after the last one; a file appears complete or not at all."""
+        """Every `every` epochs, and after the last one."""
         done = trainer.current_epoch + 1
-        if done % self.every and done != trainer.max_epochs:
-            return
-        partial = self.path.with_suffix(".partial")
-        try:
-            trainer.save_checkpoint(partial)
-            if trainer.is_global_zero:
-                os.replace(partial, self.path)
-        finally:
-            if trainer.is_global_zero:
-                partial.unlink(missing_ok=True)
+        if done % self.every == 0 or done == trainer.max_epochs:
+            trainer.save_checkpoint(self.path)
+
+    def state_dict(self) -> dict[str, float]:
+        """Seconds of the run so far, all its processes one after the other."""
+        return {"seconds": self.before + time.monotonic() - self.began}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Counts on from a checkpoint, whose time is `before`."""
+        self.before = float(state_dict["seconds"])
+
+
+class Finite(Callback):
+    """Ends a run whose loss or weights are no finite numbers any more, before they are saved."""
+
+    EVERY = 50  # steps; asking an accelerator makes it wait
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """Looks at the losses since it last did, on the CPU after every step.
+
+        Raises:
+            InputError: one was NaN or infinite.
+        """
+        loss = outputs["loss"].detach().float()
+        self._sum = loss if self._sum is None else self._sum + loss
+        if self._sum.device.type == "cpu" or index % self.EVERY == self.EVERY - 1:
+            self._require(trainer, self._sum, "loss")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks at the weights.
+
+        Raises:
+            InputError: one is NaN or infinite.
+        """
+        values = [v for v in pl_module.state_dict().values() if v.is_floating_point()]
+        found = torch.stack([value.isfinite().all() for value in values])
+        self._require(trainer, torch.where(found.all(), 0.0, torch.nan), "weights")
+
+    def _require(self, trainer: L.Trainer, value: Tensor, what: str) -> None:
+        total = trainer.strategy.reduce(value.clone(), reduce_op="sum")
+        if not bool(torch.isfinite(total)):
+            raise InputError(
+                f"NaN or infinite {what} in epoch {trainer.current_epoch + 1}, step "
+                f"{trainer.global_step}; nothing was saved since the last checkpoint. Lower "
+                "train.lr, set train.clip, or check the data and the teacher, and start again in "
+                "another --out"
+            )
 
 
 class Progress(Callback):
@@ -76,15 +147,18 @@ class Progress(Callback):
         done = max(trainer.global_step - self.first, 1)
         pace = (self.told - self.began) / done
         left = round((int(trainer.estimated_stepping_batches) - trainer.global_step) * pace)
-        epochs = trainer.global_step / max(int(trainer.num_training_batches), 1)
+        steps = max(int(trainer.num_training_batches), 1)
+        epochs, within = divmod(trainer.global_step, steps)
+        shown_epoch = f"{epochs + bool(within)}/{trainer.max_epochs}"
+        if within:
+            shown_epoch += f", step {within}/{steps}"
         numbers = trainer.callback_metrics
         shown = ", ".join(
             f"{k} {float(v):.4f}" for k, v in numbers.items() if not k.startswith("lr")
         )
         log.info(
-            "epoch %.1f/%s  %s  %.0f clouds/s  %d:%02d left",
-            epochs,
-            trainer.max_epochs,
+            "epoch %s  %s  %.0f clouds/s  %d:%02d left",
+            shown_epoch,
             shown,
             self.batch_size * trainer.world_size / pace,
             left // 60,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import logging
 import platform
+import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -27,9 +28,14 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Batches, NumberedBatches, Stream
 from foundry3d.errors import InputError
 from foundry3d.report.rows import code_version
-from foundry3d.training.callbacks import KeepLast, Progress
-from foundry3d.training.run_folder import open_run
+from foundry3d.training.callbacks import Files, Finite, KeepLast, Progress
+from foundry3d.training.resuming import check_resumable, refuse
+from foundry3d.training.run_folder import opened
+from foundry3d.training.stopping import Stopped, Stopping
 from foundry3d.training.task import Task
+
+log = logging.getLogger("foundry3d")
+T = TypeVar("T")
 
 
 def _loggers(out: Path, config: TrainConfig) -> list[Logger]:
@@ -70,7 +76,10 @@ def make_trainer(out: Path, config: TrainConfig, *, few_batches: bool) -> L.Trai
             log_every_n_steps=1 if few_batches else 10,
             enable_progress_bar=False,
             enable_model_summary=False,
+            plugins=[Files()],
             callbacks=[
+                Finite(),
+                Stopping(),
                 KeepLast(out / "checkpoints" / "last.ckpt", every=config.checkpoint_every),
                 LearningRateMonitor("epoch"),
                 Progress(config.batch_size),
@@ -108,19 +117,66 @@ def fit(
         rank=trainer.global_rank,
         world=trainer.world_size,
     )
-    last = open_run(Path(run.out), run)
-    run_trainer(trainer, task, batches, last)
+    with opened(Path(run.out), run) as last:
+        run_trainer(trainer, task, batches, last)
     found = trainer.callback_metrics.items()
     return {name: float(value) for name, value in found if not name.startswith("lr")}
 
 
+def callback(trainer: L.Trainer, kind: type[T]) -> T:
+    """The callback of a kind that `make_trainer` gave a trainer."""
+    return next(found for found in trainer.callbacks if isinstance(found, kind))  # type: ignore
+
+
 def run_trainer(trainer: L.Trainer, task: Task, batches: Any, last: Path | None) -> None:
-    """Trains on batches made ready ahead, from the checkpoint `last` if there is one."""
+    """Trains on batches made ready ahead, from the checkpoint `last` if there is one.
+
+    Raises:
+        InputError: a checkpoint that cannot be resumed from, or numbers that are no longer finite.
+        Stopped: a signal came; see `training.stopping`.
+    """
+    if last is not None:
+        check_resumable(last, task)
+    stopping = callback(trainer, Stopping)
     loader = Loader(batches, task.begin, depth=task.train_config.ahead)
     try:
-        trainer.fit(task, train_dataloaders=loader, ckpt_path=last, weights_only=True)
+        with stopping.listening():
+            trainer.fit(task, train_dataloaders=loader, ckpt_path=last, weights_only=True)
+    except Stopped as stop:
+        if trainer.is_global_zero:
+            log.warning("%s", farewell(stop, callback(trainer, KeepLast).path))
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        if last is None or stopping.stepping or isinstance(error, InputError):
+            raise
+        refuse(last, f"cannot be resumed from ({type(error).__name__}: {error})")
     finally:
         loader.close()
+
+
+def farewell(stop: Stopped, kept: Path) -> str:
+    """What a run says that a signal ended."""
+    folder = kept.parent.parent
+    state = f"{kept} is kept" if kept.exists() else "before its first checkpoint"
+    return f"stopped by {stop.name}, {state}; go on with --config {folder}/config.yaml --resume"
+
+
+def seconds(task: Task, began: float) -> float:
+    """Seconds since `began` (of `time.monotonic`), and those of the processes resumed from."""
+    return round(callback(task.trainer, KeepLast).before + time.monotonic() - began, 1)
+
+
+def check_batch(task: Task) -> None:
+    """Refuses batches too small for BatchNorm before a run starts.
+
+    Raises:
+        InputError: batches of one cloud for a task that normalises over the clouds of a batch.
+    """
+    if task.train_config.batch_size < task.least_batch:
+        raise InputError(
+            f"expected train.batch_size of at least {task.least_batch}, got "
+            f"{task.train_config.batch_size}: the head normalises over the clouds of a batch"
+        )
 
 
 def keep(

@@ -66,6 +66,8 @@ class Task(L.LightningModule):
 
     numbered = False
     """Whether batches in memory say which clouds they hold."""
+    least_batch = 1
+    """The smallest batch that can be trained on."""
 
     def step_generator(self, step: int | None = None) -> torch.Generator:
         """The generator of a step (None = this one) and process, on the model's device."""

@@ -30,6 +30,7 @@ from foundry3d.paper.suite.tables import TABLES
 from foundry3d.paper.suite.work import run_cell
 from foundry3d.report.rows import append, read_rows
 from foundry3d.training.engine import retain_memory
+from foundry3d.training.run_folder import read_settings
 from foundry3d.writing import replacing
 
 log = logging.getLogger("foundry3d")
@@ -170,7 +171,7 @@ def keep_settings(config: SuiteConfig) -> None:
     own = {key: values[key] for key in FIXED}
     own |= {f"data {name}": list(source) for name, source in config.sources.items()}
     own |= {f"model {name}": folder for name, folder in config.given.items()}
-    before = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    before = read_settings(path) or {}
     changed = sorted(key for key in before.keys() & own.keys() if before[key] != own[key])
     if changed:
         raise InputError(f"{path} has other settings of {', '.join(changed)}; choose another --out")
@@ -193,7 +194,7 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
     if not config.render:
         retain_memory()
         keep_settings(config)
-        known = {row["cell"] for row in read_rows(path)}
+        known = {row["cell"] for row in read_rows(path, keys=["cell"])}
         for units in stages(config, known):
             for done in run_stage(config, units):
                 if done.fault:
@@ -206,7 +207,7 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
             "the teacher was pre-trained by reconstruction, its twin with supertokens by "
             "Point-JEPA; the paper's comparison is --teacher pretrain --pretrain.objective jepa"
         )
-    rows = {row["cell"]: row for row in read_rows(path)}
+    rows = {row["cell"]: row for row in read_rows(path, keys=["cell"])}
     print(write_tables(config, rows))
     draw(config, rows)
     if faults:
