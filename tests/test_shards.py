@@ -198,7 +198,7 @@ def test_a_stopped_pack_continues_with_the_next_shard(
     sources = {"files": str(files), "archive": str(tmp_path / "some.npz")}
     config = PackConfig(
         source=sources.get(kind, kind), out=str(tmp_path / "out"), shard_clouds=4, clouds=14,
-        points=32,
+        samples=32,
     )  # fmt: skip
     whole = replace(config, out=str(tmp_path / "whole"))
     outcome = pytest.raises(PartialFailure, match="2 clouds") if kind == "files" else nullcontext()
