@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from foundry3d.checkpoints.folder import load, load_backbone, read_config
 from foundry3d.config import (
@@ -20,7 +19,7 @@ from foundry3d.config import (
     to_dict,
 )
 from foundry3d.config.protocols import find
-from foundry3d.data.loading import in_order, load_splits
+from foundry3d.data.loading import load_splits
 from foundry3d.data.parts import part_splits
 from foundry3d.data.published.sources import is_published
 from foundry3d.errors import InputError
@@ -35,7 +34,7 @@ from foundry3d.paper.suite.cells import Cell, cell_folder, episode_name
 from foundry3d.paper.suite.models import model_path, reduced_at_test
 from foundry3d.paper.suite.tables import EPISODES, MODELS
 from foundry3d.report.rows import code_version
-from foundry3d.transforms import normalise
+from foundry3d.training.goals import held_out_losses
 
 PUBLISHED = {
     "mn40": "modelnet40@point-jepa",
@@ -194,22 +193,17 @@ def episodes(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
 
 
 def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
-    """The distillation loss, Smooth L1 of equation 1, on clouds as they are.
+    """The distillation loss on the clouds held out of distillation.
 
-    The clouds held out of distillation; where none are, its test clouds, or else its own.
+    Where none are held out, on its test clouds, or else on its training clouds.
     """
     teacher = require_teacher(load(model_path(config, "teacher")))
     path = model_path(config, cell.model)
     student, settings = load(path), config.distill
     splits = load_splits(settings.data, seed=settings.train.seed)
-    clouds, total = splits.validation or splits.test or splits.train, 0.0
-    with torch.inference_mode():
-        for batch in in_order(clouds, 64, settings.data.points):
-            groups = student.group(normalise(batch))
-            goal = teacher.encode(groups).features
-            found = F.smooth_l1_loss(student.encode(groups).features, goal)
-            total += float(found) * len(batch)
+    clouds = splits.validation or splits.test or splits.train
+    found = held_out_losses(teacher, student, clouds, settings.data.points)
     row: dict[str, Any] = {"model": str(path)} | describe(student)
-    row |= {"loss": round(total / len(clouds), 5), "task": "distillation loss, Smooth L1"}
+    row |= {"loss": round(found["loss"], 5), "task": "distillation loss, Smooth L1"}
     row |= {"data": clouds.name, "sizes": [len(clouds)], "seed": settings.train.seed}
     return row | {"points": settings.data.points, "code": code_version()}
