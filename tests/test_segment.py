@@ -23,7 +23,7 @@ from foundry3d.data.parts import part_splits, parts_of_category
 from foundry3d.data.procedural import CATEGORIES, category_parts, generate
 from foundry3d.errors import InputError
 from foundry3d.evaluation.segment import SegmentTask, drawn, segment
-from foundry3d.heads.segmenter import PartHead, Segmenter, spread_blocks
+from foundry3d.heads.segmenter import PartHead, Segmenter, evenly_spaced_blocks
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 
@@ -88,10 +88,10 @@ def run(
 
 
 def test_blocks_end_equal_stretches() -> None:
-    assert spread_blocks(12) == (3, 7, 11)
-    assert spread_blocks(4) == (1, 2, 3)
-    assert spread_blocks(2) == (0, 1)
-    assert spread_blocks(1) == (0,)
+    assert evenly_spaced_blocks(12) == (3, 7, 11)
+    assert evenly_spaced_blocks(4) == (1, 2, 3)
+    assert evenly_spaced_blocks(2) == (0, 1)
+    assert evenly_spaced_blocks(1) == (0,)
 
 
 def test_points_in_another_order_get_the_same_logits(teacher, points, generator) -> None:

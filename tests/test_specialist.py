@@ -24,7 +24,6 @@ from foundry3d.errors import InputError
 from foundry3d.evaluation.finetune import labelled_splits
 from foundry3d.evaluation.specialize import (
     ClassSpecialist,
-    answers,
     divergence,
     specialist_of,
     specialize,
@@ -126,7 +125,7 @@ def test_answers_are_the_models_own(teacher: Backbone, points: Tensor, kind: str
     labels = torch.tensor([0, 1, 1, 0])
     for each in (model, student):
         own = each(points) if kind == "classifier" else each(points, labels)
-        shared = answers(each, points, each.backbone.group(points), labels)
+        shared = each.answers(points, each.backbone.group(points), labels)
         torch.testing.assert_close(shared, own)
     assert isinstance(student.backbone, Student)
     assert student.backbone.config.assignment_heads == 2

@@ -97,7 +97,7 @@ class SegmentTask(FinetuneTask):
         assert batch.parts is not None
         points, parts = drawn(batch.points, batch.parts, self.data_config.points, generator)
         points = self.prepared(points, generator)
-        categories = batch.labels if self.model.head.categories > 1 else batch.labels * 0
+        categories = self.model.categories_of(batch.labels)
         budget = draw_budget(self.config.budgets, self.core(), len(points), generator)
         logits = self.model(points, categories, generator=generator, **budget)
         return F.cross_entropy(logits.float().flatten(0, 1), parts.flatten())

@@ -25,7 +25,6 @@ from foundry3d.evaluation import classify, segment
 from foundry3d.evaluation.classify import CLASSIFY_COLUMNS, ClassifyTask
 from foundry3d.evaluation.finetune import FinetuneTask, deliver, fit_and_select, labelled_splits
 from foundry3d.evaluation.segment import SegmentTask
-from foundry3d.geometry import Groups
 from foundry3d.heads.classifier import Classifier, Headed
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.models.backbone import require_teacher
@@ -44,35 +43,6 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     goal = (teacher.float() / temperature).log_softmax(dim=-1)
     each = F.kl_div(found, goal, reduction="none", log_target=True).sum(dim=-1)
     return each.mean() * temperature**2
-
-
-def answers(
-    model: Headed,
-    points: Tensor,
-    groups: Groups,
-    labels: Tensor,
-    *,
-    generator: torch.Generator | None = None,
-    **budget: Any,
-) -> Tensor:
-    """Logits of points that are grouped already: what the model's `forward` does after grouping.
-
-    Args:
-        model: a `Classifier`, (B, C), or a `Segmenter`, (B, N, C).
-        points: (B, N, 3).
-        groups: of the points.
-        labels: (B,) int64 category of each cloud, which a segmenter reads as input.
-        generator: of the draws in training mode.
-        budget: of the model under the head.
-    """
-    if isinstance(model, Classifier):
-        tokens = model.backbone.encode(groups, generator=generator, **budget)
-        return model.head(tokens.pooled(), generator=generator)
-    assert isinstance(model, Segmenter)
-    states = model.backbone.block_features(groups, model.blocks, generator=generator, **budget)
-    normed = torch.stack([F.layer_norm(state, state.shape[-1:]) for state in states])
-    categories = labels if model.head.categories > 1 else labels * 0
-    return model.head(points, groups.centers, normed.mean(dim=0), categories, generator)
 
 
 class Imitation(FinetuneTask):
@@ -103,8 +73,8 @@ class Imitation(FinetuneTask):
         groups = core.group(points, generator=generator)
         budget = draw_budget(self.config.budgets, core, len(points), generator)
         with torch.no_grad():
-            goal = answers(self._teacher[0], points, groups, batch.labels)
-        found = answers(self.model, points, groups, batch.labels, generator=generator, **budget)
+            goal = self._teacher[0].answers(points, groups, batch.labels)
+        found = self.model.answers(points, groups, batch.labels, generator=generator, **budget)
         return divergence(found, goal, self.temperature)
 
 

@@ -24,6 +24,7 @@ from foundry3d.config import (
     StudentConfig,
 )
 from foundry3d.config.heads import InnerConfig, kind_of, shape_of
+from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.models.vit import drop, initialise
@@ -107,9 +108,29 @@ def reshaped(model: Inner, *, generator: torch.Generator | None = None, **change
 
 
 class Headed(nn.Module):
-    """What is fine-tuned: a backbone, a student or a reduced backbone under a head of its own."""
+    """What is fine-tuned: a backbone, a student or a reduced backbone with a head."""
 
     backbone: Inner
+
+    def answers(
+        self,
+        points: Tensor,
+        groups: Groups,
+        labels: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        **budget: Any,
+    ) -> Tensor:
+        """Logits of points that are already grouped: (B, C) of clouds or (B, N, P) of points.
+
+        Args:
+            points: (B, N, 3).
+            groups: of the points.
+            labels: (B,) int64, the category of each cloud; only part heads read it.
+            generator: of the draws in training mode; None = torch's default one.
+            budget: how much the model under the head may compute.
+        """
+        raise NotImplementedError("each headed model defines its answers")
 
 
 class Classifier(Headed):
@@ -173,4 +194,17 @@ class Classifier(Headed):
             InputError: points that `geometry.check_points` refuses.
         """
         tokens = self.backbone(points, generator=generator, **budget)
+        return self.head(tokens.pooled(), generator=generator)
+
+    def answers(
+        self,
+        points: Tensor,
+        groups: Groups,
+        labels: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        **budget: Any,
+    ) -> Tensor:
+        """Logits (B, C); see `Headed.answers`."""
+        tokens = self.backbone.encode(groups, generator=generator, **budget)
         return self.head(tokens.pooled(), generator=generator)
