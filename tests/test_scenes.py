@@ -529,7 +529,7 @@ def test_a_large_cloud_is_told_of_the_option(
     assert sum("--points_per_token 16" in line for line in said) == 1
     said.clear()
     embed(from_dict(EmbedConfig, options | {"points_per_token": 16}))
-    assert any("31 tokens: at most" in line for line in said)
+    assert any("31 tokens: needs at most" in line for line in said)
     assert not any("trained on clouds of" in line for line in said)
 
 

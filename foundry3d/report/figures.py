@@ -5,7 +5,7 @@ Shapes: B clouds, N points, c tokens, d width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,16 @@ def draw_grid(
 
 Curves = dict[str, tuple[list[float], list[float]]]
 """Values of x and y by the name of the curve."""
+
+
+def curves_of(points: Iterable[tuple[str, float, float]]) -> Curves:
+    """Curves from the name, x and y of each point, in the order of the points."""
+    found: Curves = {}
+    for name, x, y in points:
+        xs, ys = found.setdefault(name, ([], []))
+        xs.append(x)
+        ys.append(y)
+    return found
 
 
 def draw_lines(
