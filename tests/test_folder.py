@@ -103,7 +103,7 @@ def test_a_probe_refuses_other_classes(train: Path, tmp_path: Path) -> None:
     [
         ("cut.ply", b"ply\nformat ascii 1.0\n", "ply header"),
         ("small.npy", cloud(20), r"at least 32 points \(data.points\), got 20"),
-        ("same.npy", npy(np.ones((50, 3))), "got 50 equal ones"),
+        ("same.npy", npy(np.ones((50, 3))), "50 times the same"),
         ("nan.npy", npy(np.full((50, 3), np.nan)), "NaN"),
         ("many.npy", npy(np.zeros((4, 50, 3))), "expected one cloud, got 4"),
     ],

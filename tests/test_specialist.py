@@ -19,9 +19,9 @@ from foundry3d.config import (
 )
 from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.labelled import labelled_splits
 from foundry3d.data.loading import LabelledBatches
 from foundry3d.errors import InputError
-from foundry3d.evaluation.finetune import labelled_splits
 from foundry3d.evaluation.specialize import (
     ClassSpecialist,
     divergence,
@@ -216,7 +216,7 @@ def test_what_cannot_be_imitated(make: Callable, teacher: Backbone, tmp_path: Pa
         write_archive(tmp_path / f"{split}.npz", renamed)
     for kind, what in (("classifier", "classes a, b"), ("segmenter", "categories a, b")):
         save(headed(teacher, kind), tmp_path / kind, provenance={})
-        with pytest.raises(InputError, match=f"its {what} are not the teacher's"):
+        with pytest.raises(InputError, match=f"its {what} are not those of the fine-tuned teacher"):
             specialize(replace(config, model=str(tmp_path / kind)))
     fps = replace(
         config, model=str(tmp_path / "segmenter"), data=replace(config.data, subsample="fps")

@@ -8,7 +8,6 @@ Shapes: n clouds, N points of a cloud, c tokens, d width.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,6 @@ from foundry3d.heads.classifier import Inner
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.student import Budgeted, Student
 from foundry3d.transforms import normalise as into_sphere
-
-log = logging.getLogger("foundry3d")
 
 AnyModel = Inner | Budgeted
 MOST_POINTS = 2**20

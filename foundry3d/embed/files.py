@@ -15,13 +15,14 @@ import numpy as np
 
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig
+from foundry3d.embed.archive import Archive, appearing, protocol
 from foundry3d.embed.clouds import (
     fewest,
     finite,
     in_batches,
     read_policy,
 )
-from foundry3d.embed.reading import REPEATED, Archive, Reading, appearing, asked_budget, protocol
+from foundry3d.embed.reading import REPEATED, Reading, asked_budget
 from foundry3d.embed.scenes import embed_scenes
 from foundry3d.errors import InputError
 from foundry3d.models.student import Budgeted, Student

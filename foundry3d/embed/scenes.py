@@ -19,16 +19,9 @@ from torch import Tensor
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig
 from foundry3d.data.progress import with_progress
+from foundry3d.embed.archive import Archive, appearing, protocol, require_file
 from foundry3d.embed.clouds import PreparedCloud, finite, read_policy, stored_facts
-from foundry3d.embed.reading import (
-    REPEATED,
-    Archive,
-    Reading,
-    appearing,
-    asked_budget,
-    protocol,
-    require_file,
-)
+from foundry3d.embed.reading import REPEATED, Reading, asked_budget
 from foundry3d.errors import InputError
 from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.models.backbone import Tokens

@@ -1,7 +1,7 @@
 """The sweep over the gate's regulariser: Table 12 and figures 5 and 6 of the paper.
 
-One gated student for each lambda, frozen or not, with weight decay on the gate or not; each is
-probed. A run whose row is there is not run again, so a sweep that was stopped goes on.
+One gated student per lambda, frozen or not, with or without weight decay on the gate; each is
+probed. Runs that already have a row are skipped, so an interrupted sweep can be continued.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from foundry3d.data.loading import Splits, load_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.probe import probe_row
 from foundry3d.models.backbone import Backbone, require_teacher
-from foundry3d.report.figures import Curves, draw_lines
+from foundry3d.report.figures import Curves, curves_of, draw_lines
 from foundry3d.report.rows import append, read_rows, table
 from foundry3d.training.distill import distill
 from foundry3d.training.engine import retain_memory
@@ -107,13 +107,13 @@ def draw(out: Path, rows: list[dict[str, Any]]) -> None:
     """Figure 5 (score over lambda) and figure 6 (loss and fusion ratio over lambda)."""
 
     def by_kind(column: str) -> Curves:
-        made: Curves = {}
-        for row in rows:
-            name = ("frozen" if row["frozen"] else "unfrozen") + ", gate decay" * row["decay"]
-            xs, ys = made.setdefault(name, ([], []))
-            xs.append(row["gate_lambda"])
-            ys.append(row[column])
-        return made
+        names = [
+            ("frozen" if row["frozen"] else "unfrozen") + ", gate decay" * row["decay"]
+            for row in rows
+        ]
+        return curves_of(
+            (name, row["gate_lambda"], row[column]) for name, row in zip(names, rows, strict=True)
+        )
 
     axis = "lambda of the gate"
     draw_lines(
@@ -126,16 +126,16 @@ def draw(out: Path, rows: list[dict[str, Any]]) -> None:
     draw_lines(
         out / "loss.png",
         [(heading, axis, by_kind(column)) for heading, column in panels.items()],
-        title="What the gate's regulariser does",
+        title="Effect of the gate's regulariser",
         y="held-out clouds",
     )
 
 
 def sweep_gate(config: SweepConfig) -> list[dict[str, Any]]:
-    """Runs every missing run; prints all rows and the correlations, draws two pictures.
+    """Runs what is missing; prints all rows and the correlations, draws two pictures.
 
     Raises:
-        InputError: teacher, data or settings that cannot be used.
+        InputError: the teacher or data cannot be read, or there are no test clouds.
     """
     retain_memory()
     out, base = Path(config.out), config.distill
