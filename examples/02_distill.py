@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from foundry3d.config import DistillConfig, PretrainConfig, read_recipe
+from foundry3d.config import DistillConfig, PretrainConfig, StudentOptions, read_recipe
 from foundry3d.training.distill import distill
 from foundry3d.training.pretrain import pretrain
 
@@ -21,7 +21,7 @@ def main(epochs: int = 2, clouds: int = 256) -> None:
                 read_recipe(DistillConfig, "cpu/demo-student"),
                 teacher=str(runs / "teacher" / "model"),
                 out=str(runs / "s4"),
-                supertokens=4,
+                student=StudentOptions(supertokens=4),
                 data=data,
                 train=train,
             )

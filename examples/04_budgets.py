@@ -10,7 +10,8 @@ from foundry3d.transforms import normalise
 def main(points: int = 1024) -> None:
     clouds = procedural.generate(4, points=points, seed=0)
     batch = normalise(torch.from_numpy(clouds.points))
-    # A student of your own: foundry3d distill --student.gate --budgets.random_ratio --budgets.nested ...
+    # To train such a student: foundry3d distill --student.gate --budgets.random_ratio
+    # --budgets.nested ...
     teacher = foundry3d.Backbone.preset("vit_t", dim=96, depth=4, heads=3)
     student = foundry3d.Student.from_teacher(teacher, supertokens=16, gate=True)
     with torch.inference_mode():

@@ -20,12 +20,11 @@ from foundry3d.config import (
 )
 from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.labelled import labelled_splits
 from foundry3d.data.loading import LabelledBatches
 from foundry3d.errors import InputError
-from foundry3d.evaluation.finetune import labelled_splits
 from foundry3d.evaluation.specialize import (
     ClassSpecialist,
-    answers,
     divergence,
     specialist_of,
     specialize,
@@ -129,7 +128,7 @@ def test_answers_are_the_models_own(teacher: Backbone, points: Tensor, kind: str
     labels = torch.tensor([0, 1, 1, 0])
     for each in (model, student):
         own = each(points) if kind == "classifier" else each(points, labels)
-        shared = answers(each, points, each.backbone.group(points), labels)
+        shared = each.answers(points, each.backbone.group(points), labels)
         torch.testing.assert_close(shared, own)
     assert isinstance(student.backbone, Student)
     assert student.backbone.config.assignment_heads == 2
@@ -145,7 +144,7 @@ def test_only_head_and_supertokens_train(
 ) -> None:
     config = make(kind)
     row = specialize(config)
-    found, teacher = load(Path(config.out) / "model"), load(config.model)
+    found, teacher = load(Path(config.out) / "model"), load(config.teacher)
     assert isinstance(found, type(teacher))
     for part in ("tokenizer", "position", "encoder"):
         assert same(getattr(found.backbone, part), getattr(teacher.backbone, part))
@@ -180,7 +179,11 @@ def test_no_label_is_read(make: Callable, tmp_path: Path) -> None:
 
 def test_it_learns_to_answer_as_the_teacher(make: Callable, teacher: Backbone) -> None:
     """Over steps that each augment anew and draw ratios; the gate learns, the teacher does not."""
-    config = replace(make("classifier"), gate=True, budgets=BudgetDraws(random_ratio=True))
+    config = replace(
+        make("classifier"),
+        student=SupertokenOptions(supertokens=4, gate=True),
+        budgets=BudgetDraws(random_ratio=True),
+    )
     draws = torch.Generator().manual_seed(0)
     model = Classifier.from_model(teacher, CLASSES, head=HeadConfig(hidden=()), generator=draws)
     with torch.no_grad():
@@ -212,7 +215,7 @@ def test_what_cannot_be_imitated(make: Callable, teacher: Backbone, tmp_path: Pa
     save(teacher, tmp_path / "plain", provenance={})
     with pytest.raises(InputError, match="fine-tuned classifier or segmenter, got a Backbone"):
         specialize(replace(config, teacher=str(tmp_path / "plain")))
-    save(specialist_of(load(config.model), config), tmp_path / "student", provenance={})
+    save(specialist_of(load(config.teacher), config), tmp_path / "student", provenance={})
     with pytest.raises(InputError, match="a teacher is a backbone, got a Student"):
         specialize(replace(config, teacher=str(tmp_path / "student")))
     for split, seed in (("train", 0), ("test", 1)):
@@ -220,7 +223,7 @@ def test_what_cannot_be_imitated(make: Callable, teacher: Backbone, tmp_path: Pa
         write_archive(tmp_path / f"{split}.npz", renamed)
     for kind, what in (("classifier", "classes a, b"), ("segmenter", "categories a, b")):
         save(headed(teacher, kind), tmp_path / kind, provenance={})
-        with pytest.raises(InputError, match=f"its {what} are not the teacher's"):
+        with pytest.raises(InputError, match=f"its {what} are not those of the fine-tuned teacher"):
             specialize(replace(config, teacher=str(tmp_path / kind)))
     fps = replace(
         config, teacher=str(tmp_path / "segmenter"), data=replace(config.data, subsample="fps")

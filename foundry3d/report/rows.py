@@ -1,4 +1,4 @@
-"""Result rows: a number with its protocol, appended to JSON lines, shown as a table."""
+"""Result rows: numbers with their protocol, appended to JSON lines and shown as tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from foundry3d.errors import InputError
 
 
 def code_version() -> str:
-    """The package's version, with the commit where it runs from a git checkout."""
+    """The version of the package, with the commit if it runs from a git checkout."""
     try:
         number = version("foundry3d")
     except PackageNotFoundError:
@@ -33,9 +33,9 @@ def code_version() -> str:
 
 
 def append(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Adds rows to a JSON-lines file, which is made where it is missing.
+    """Appends rows to a JSON-lines file, which is created if it is missing.
 
-    A last line that was cut off, by a process that was stopped, gives way.
+    An incomplete last line, left by an interrupted process, is overwritten.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,9 +47,9 @@ def append(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file, none where it is missing.
+    """The rows of a JSON-lines file; none if it is missing.
 
-    A last line that was cut off is left out: whoever wrote it was stopped half way.
+    An incomplete last line, left by an interrupted process, is skipped.
 
     Raises:
         InputError: another line is not a JSON object.
@@ -69,7 +69,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _cell(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
@@ -78,17 +78,17 @@ def _cell(value: Any) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
-    """A Markdown table of the named columns, aligned for reading as plain text.
+    """A Markdown table of the named columns, aligned so that it also reads well as plain text.
 
     Args:
         rows: result rows; a missing value is shown as "-".
-        columns: heading by key.
+        columns: headings by key.
     """
-    cells = [list(columns.values())] + [[_cell(row.get(key)) for key in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    texts = [list(columns.values())] + [[_text(row.get(key)) for key in columns] for row in rows]
+    widths = [max(len(line[i]) for line in texts) for i in range(len(columns))]
     lines = [
         "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
-        for line in cells
+        for line in texts
     ]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines)
