@@ -26,8 +26,8 @@ from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.models.supertokens import CAU, DSO, SupertokenEncoder
-from foundry3d.paper.gate_sweep import held_out_losses
 from foundry3d.training.distill import DistillTask, distill, student_of
+from foundry3d.training.goals import held_out_losses
 from foundry3d.training.jepa import Jepa
 from foundry3d.training.pretrain import pretrain
 from foundry3d.transforms import normalise

@@ -3,27 +3,29 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY
+from torch import Tensor
 
 from foundry3d import cli
 from foundry3d.bench import floor, measure, memory, objects, paper, scaling, targets
+from foundry3d.bench.forms import model_of, sample_output
 from foundry3d.bench.reference import PlainTeacher
-from foundry3d.bench.subjects import Subject, cloud_points, model_of, sample_output, scene_points
+from foundry3d.bench.subjects import Subject, cloud_points, scene_points
 from foundry3d.checkpoints.folder import save
 from foundry3d.config import BackboneConfig, BenchConfig
 from foundry3d.errors import InputError
-from foundry3d.inference.cost import count, linear_layers
+from foundry3d.inference.cost import Layer, count, linear_layers
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student, student_config
 from foundry3d.report.rows import read_rows
 
-ROW = {"bench", "name", "precision", "median_s", "spread_s", "repeats", "ratio", "clouds_s"}
+ROW = {"bench", "name", "precision", "median_s", "iqr_s", "repeats", "ratio", "clouds_s"}
 ROW |= {"gmacs", "floor_share", "peak_mb", "error", "device", "threads", "batch", "code"}
 
 
@@ -110,6 +112,10 @@ def test_errors_and_agreement() -> None:
     assert measure.agreement(None, wanted) is None
 
 
+def total_macs(layers: Iterable[Layer]) -> int:
+    return sum(layer.rows * layer.inputs * layer.outputs for layer in layers)
+
+
 @pytest.mark.parametrize("sizes", [TINY, BackboneConfig()])
 @pytest.mark.parametrize("clouds", [1, 3])
 def test_the_floor_is_the_count_less_what_the_algebra_saves(
@@ -124,28 +130,59 @@ def test_the_floor_is_the_count_less_what_the_algebra_saves(
     for model in models:
         layers = linear_layers(model, clouds=clouds)
         whole = count(model, clouds=clouds).macs
-        assert floor.total_macs(layers) == whole
-        assert floor.total_macs(floor.merged(layers, sizes.group_size)) == whole - saved
+        assert total_macs(layers) == whole
+        assert total_macs(floor.folded(layers, sizes.group_size)) == whole - saved
 
 
-def test_merged_tokenizer_costs_what_the_method_says() -> None:
+def test_folded_tokenizer_costs_what_the_method_says() -> None:
     """295,296 multiply-accumulates a point instead of 491,904, and one layer once a group."""
     with torch.device("meta"):
         layers = [part for part in linear_layers(Backbone()) if part.name.startswith("tokenizer")]
     points = 64 * 32
-    assert floor.total_macs(layers) == points * 491_904
+    assert total_macs(layers) == points * 491_904
     once = 64 * 256 * 512
-    assert floor.total_macs(floor.merged(layers, 32)) == points * 295_296 + once
+    assert total_macs(floor.folded(layers, 32)) == points * 295_296 + once
 
 
-def test_every_layer_has_a_floor() -> None:
+def test_the_floor_is_the_time_of_the_fastest_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that charges each kernel a price per row and each piece a fixed price."""
+
+    def kernel(name: str) -> tuple[Callable, Callable]:
+        def apply(x: Tensor, *, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
+            used.append((name, len(x)))
+            return x @ weight.T + bias
+
+        return lambda weight: weight, apply
+
+    def timed(run: Callable[[], object], device: str) -> float:
+        used.clear()
+        run()
+        return sum(prices[name] * rows + piece for name, rows in used)
+
+    used: list[tuple[str, int]] = []
+    prices, piece = {"plain": 3.0, "packed": 2.0}, 10.0
+    monkeypatch.setattr(floor, "KERNELS", {name: kernel(name) for name in prices})
+    monkeypatch.setattr(floor, "_timed", timed)
+    floor.best.cache_clear()
+    whole = floor.best(5000, 3, 2, "fp32", "cpu", 1)
+    assert whole == (2 * 5000 + 10, "packed, 5000 rows")
+    piece = -10.0  # small pieces now save time
+    floor.best.cache_clear()
+    assert floor.best(5000, 3, 2, "fp32", "cpu", 1) == (2 * 5000 - 3 * 10, "packed, 2048 rows")
+    # more rows than are measured: the time is scaled
+    found = floor.best(2**16, 3, 2, "fp32", "cpu", 1)
+    assert found == (4 * (2 * 2**14 - 8 * 10), "packed, 2048 rows")
+    layers = [Layer("a", 5000, 3, 2), Layer("b", 2**16, 3, 2), Layer("c", 5000, 3, 2)]
+    assert floor.floor_seconds(layers, "fp32") == 2 * (2 * 5000 - 30) + found[0]
+    floor.best.cache_clear()
+
+
+def test_the_floor_of_this_machine_grows_with_its_layers() -> None:
     with torch.device("meta"):
         layers = linear_layers(Backbone(TINY))
     for precision in ("fp32", "bf16"):
-        assert floor.floor_seconds(layers, precision) > 0
-    seconds, way = floor.best(96, 8, 16, "fp32", "cpu", torch.get_num_threads())
-    assert seconds > 0
-    assert way.split(",")[0] in floor.KERNELS
+        each = [floor.floor_seconds([layer], precision) for layer in layers]
+        assert floor.floor_seconds(layers, precision) == pytest.approx(sum(each))
 
 
 def test_plain_form_is_the_teacher(teacher: Backbone, points: torch.Tensor) -> None:

@@ -30,7 +30,8 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.classify import ClassifyTask, accuracies, classify, votes
-from foundry3d.evaluation.finetune import Evaluation, FinetuneTask, start_model
+from foundry3d.evaluation.finetune import Evaluation, FinetuneTask
+from foundry3d.evaluation.finetune_run import start_model
 from foundry3d.heads.classifier import ClassHead, Classifier, Inner, reshaped
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget

@@ -178,7 +178,7 @@ def test_zeroshot_with_texts(run: FewshotConfig, tmp_path: Path) -> None:
     ("arrays", "says"),
     [
         ({"names": np.array(["a"]), "embeddings": np.ones((1, 4))}, "no embedding of b"),
-        ({"names": np.array(["a", "b"]), "embeddings": np.ones((1, 4))}, "a row for each name"),
+        ({"names": np.array(["a", "b"]), "embeddings": np.ones((1, 4))}, "one row per name"),
         ({"embeddings": np.ones((1, 4))}, "'names' and 'embeddings'"),
         ({"names": np.array(["a", "b"], object), "embeddings": np.ones((2, 4))}, "'names' and"),
     ],

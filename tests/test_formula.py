@@ -16,6 +16,21 @@ from foundry3d.report.rows import read_rows
 SIZES = [TINY, BackboneConfig()]
 
 
+def encoder_macs(L: int, N: int, D: int) -> int:
+    """MLPs of ratio 4: L N D^2 (4 + 8)."""
+    return 12 * L * N * D**2
+
+
+def dso_macs(S: int, N: int, D: int, B: int) -> int:
+    """Keys and values of all tokens, outputs of S, and queries once, not per cloud."""
+    return B * (2 * N + S) * D**2 + S * D**2
+
+
+def gate_macs(N: int, D: int, d: int) -> int:
+    """D to d to 1."""
+    return N * (D * d + d)
+
+
 def _parts(sizes: BackboneConfig, S: int, *, clouds: int = 1, **gated: int) -> dict[str, Cost]:
     with torch.device("meta"):
         student = Student(student_config(sizes, supertokens=S, gate=bool(gated)))
@@ -55,17 +70,17 @@ def test_forms_of_the_modules_are_exact(sizes: BackboneConfig, clouds: int) -> N
     hidden = sizes.position_dim
     parts = _parts(sizes, S, clouds=clouds)
     widths, k = sizes.point_widths, sizes.group_size
-    tokenizer = formula.tokenizer_macs(N=N, k=k, widths=widths, D=D)
+    first, second, third = widths
+    tokenizer = N * k * (3 * first + first * second + 2 * second * third + third * D)
     assert parts["tokenizer"].macs == clouds * tokenizer
-    assert parts["position"].macs == clouds * formula.position_macs(N=N, hidden=hidden, D=D)
-    assert parts["encoder"].macs == clouds * formula.encoder_macs(L=sizes.depth, N=S, D=D)
-    assert parts["dso"].macs == formula.dso_macs(S=S, N=N, D=D, B=clouds)
-    assert parts["cau"].macs == clouds * formula.cau_macs(N=N, D=D)
+    assert parts["position"].macs == clouds * N * (3 * hidden + hidden * D)
+    assert parts["encoder"].macs == clouds * encoder_macs(sizes.depth, S, D)
+    assert parts["dso"].macs == dso_macs(S, N, D, clouds)
+    assert parts["cau"].macs == clouds * 2 * N * D**2  # an MLP of ratio 1
     gated = _parts(sizes, S, clouds=clouds, merged=R, used=3)
-    assert gated["gate"].macs == clouds * formula.gate_macs(N=N, D=D, d=128)
-    assert gated["dso"].macs == formula.dso_macs(S=S, N=R, D=D, B=clouds)
-    entering = 3 + N - R
-    assert gated["encoder"].macs == clouds * formula.encoder_macs(L=sizes.depth, N=entering, D=D)
+    assert gated["gate"].macs == clouds * gate_macs(N, D, 128)
+    assert gated["dso"].macs == dso_macs(S, R, D, clouds)
+    assert gated["encoder"].macs == clouds * encoder_macs(sizes.depth, 3 + N - R, D)
     # equation 12 applies W_Q once for every cloud, the module once
     apart = 2 * (clouds - 1) * S * D**2
     assert clouds * formula.dso(S=S, N=N, D=D).linear - 2 * parts["dso"].macs == apart
@@ -83,11 +98,13 @@ def test_printed_equations_and_their_slips() -> None:
         + 4 * L * D * (S + U) * (S + U + 6 * D)
     )
     assert formula.foundry_gate(L=L, S=S, N=N, D=D, nh=nh, d=d, R=R).total == twenty_three
-    # equation 11 differs from 12 by the one letter; equation 15's sum by D against d
+    # equation 11 as printed differs from 12 by one letter: its fourth term has D instead of N
+    eleven = (2 * S * D**2 + 4 * N * D**2) + 2 * S * N * D + 2 * S * D * D + 2 * S * D**2
     slip = 2 * S * D * D - 2 * S * N * D
-    assert formula.dso_as_summed(S=S, N=N, D=D) - formula.dso(S=S, N=N, D=D).total == slip
-    assert formula.gate_as_summed(N=N, D=D, d=D) == formula.gate(N=N, D=D, d=D).total
-    assert formula.gate(N=N, D=D, d=d).linear > 2 * formula.gate_macs(N=N, D=D, d=d)
+    assert eleven - formula.dso(S=S, N=N, D=D).total == slip
+    # the sum that equation 15 starts from is 4 N D d only where d = D
+    assert formula.gate(N=N, D=D, d=D).total == 2 * N * D * D + 2 * N * D * D
+    assert formula.gate(N=N, D=D, d=d).linear > 2 * gate_macs(N, D, d)
 
 
 def test_table_1_meets_appendix_c_in_its_leading_terms() -> None:

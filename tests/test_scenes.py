@@ -477,10 +477,13 @@ def test_files_of_different_sizes_in_one_archive(
     ("arguments", "says"),
     [
         (["--points_per_token", 0], "points_per_token must be positive"),
-        (["--windows", 12], "--points_per_token 16"),
-        (["--dense", "d.npy"], "--points_per_token 16"),
+        (["--windows", 12], "windows is for scenes; add --points_per_token"),
+        (["--dense", "d.npy"], "dense is for scenes; add --points_per_token"),
         (["--points_per_token", 16, "--windows", 0], "windows must be positive"),
-        (["--points_per_token", 16, "--windows", 12, "--zoom", 2], "give one of windows and zoom"),
+        (
+            ["--points_per_token", 16, "--windows", 12, "--zoom", 2],
+            "give windows or zoom, not both",
+        ),
         (["--points_per_token", 16, "--points", 200, "--dense", "d.npy"], "leave --points out"),
         (["--points_per_token", 16, "--picture", "FOLDER"], "--picture names the file"),
         (["--points_per_token", 16, "--dense", "FOLDER"], "--dense names the file"),
@@ -535,7 +538,7 @@ def test_a_large_cloud_is_told_of_the_option(
     assert sum("--points_per_token 16" in line for line in said) == 1
     said.clear()
     embed(from_dict(EmbedConfig, options | {"points_per_token": 16}))
-    assert any("31 tokens: at most" in line for line in said)
+    assert any("31 tokens: needs at most" in line for line in said)
     assert not any("trained on clouds of" in line for line in said)
 
 

@@ -23,7 +23,7 @@ from foundry3d.data.parts import part_splits, parts_of_category
 from foundry3d.data.procedural import CATEGORIES, category_parts, generate
 from foundry3d.errors import InputError
 from foundry3d.evaluation.segment import SegmentTask, drawn, segment
-from foundry3d.heads.segmenter import PartHead, Segmenter, spread_blocks
+from foundry3d.heads.segmenter import PartHead, Segmenter, evenly_spaced_blocks
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
@@ -89,10 +89,10 @@ def run(
 
 
 def test_blocks_end_equal_stretches() -> None:
-    assert spread_blocks(12) == (3, 7, 11)
-    assert spread_blocks(4) == (1, 2, 3)
-    assert spread_blocks(2) == (0, 1)
-    assert spread_blocks(1) == (0,)
+    assert evenly_spaced_blocks(12) == (3, 7, 11)
+    assert evenly_spaced_blocks(4) == (1, 2, 3)
+    assert evenly_spaced_blocks(2) == (0, 1)
+    assert evenly_spaced_blocks(1) == (0,)
 
 
 def test_points_in_another_order_get_the_same_logits(teacher, points, generator) -> None:
@@ -277,7 +277,7 @@ def test_unusable_data_and_options_are_refused(teacher, tmp_path) -> None:
     with pytest.raises(InputError, match=r"data\.test"):
         part_splits(replace(config.data, test=None), seed=0)
     write_archive(tmp_path / "test.npz", replace(test, part_names=("a", "b", "c", "d")))
-    with pytest.raises(InputError, match="part_names"):
+    with pytest.raises(InputError, match="its parts a, b, c, d are not those of"):
         part_splits(config.data, seed=0)
     write_archive(tmp_path / "test.npz", replace(test, parts=None, part_names=()))
     with pytest.raises(InputError, match="a part for every point"):

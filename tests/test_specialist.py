@@ -20,12 +20,11 @@ from foundry3d.config import (
 )
 from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.labelled import labelled_splits
 from foundry3d.data.loading import LabelledBatches
 from foundry3d.errors import InputError
-from foundry3d.evaluation.finetune import labelled_splits
 from foundry3d.evaluation.specialize import (
     ClassSpecialist,
-    answers,
     divergence,
     specialist_of,
     specialize,
@@ -129,7 +128,7 @@ def test_answers_are_the_models_own(teacher: Backbone, points: Tensor, kind: str
     labels = torch.tensor([0, 1, 1, 0])
     for each in (model, student):
         own = each(points) if kind == "classifier" else each(points, labels)
-        shared = answers(each, points, each.backbone.group(points), labels)
+        shared = each.answers(points, each.backbone.group(points), labels)
         torch.testing.assert_close(shared, own)
     assert isinstance(student.backbone, Student)
     assert student.backbone.config.assignment_heads == 2
@@ -225,7 +224,7 @@ def test_what_cannot_be_imitated(make: Callable, teacher: Backbone, tmp_path: Pa
         write_archive(tmp_path / f"{split}.npz", renamed)
     for kind, what in (("classifier", "classes a, b"), ("segmenter", "categories a, b")):
         save(headed(teacher, kind), tmp_path / kind, provenance={})
-        with pytest.raises(InputError, match=f"its {what} are not the teacher's"):
+        with pytest.raises(InputError, match=f"its {what} are not those of the fine-tuned teacher"):
             specialize(replace(config, teacher=str(tmp_path / kind)))
     fps = replace(
         config, teacher=str(tmp_path / "segmenter"), data=replace(config.data, subsample="fps")

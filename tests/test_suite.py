@@ -30,9 +30,10 @@ from foundry3d.paper.suite import run as module
 from foundry3d.paper.suite.cells import Cell, cells_of, columns_of
 from foundry3d.paper.suite.models import is_reconstructing, reduced_at_test, supertoken_settings
 from foundry3d.paper.suite.pictures import logged, losses_and_scores, scores_over_tokens
+from foundry3d.paper.suite.records import COLUMNS, MODELS, paper_figures
 from foundry3d.paper.suite.render import grid_of, latex, markdown, text_of
 from foundry3d.paper.suite.run import run_apart, run_here, stages, suite, wanted_cells
-from foundry3d.paper.suite.tables import COLUMNS, MODELS, TABLES, paper_figures
+from foundry3d.paper.suite.tables import TABLES
 from foundry3d.paper.suite.work import settings_of
 from foundry3d.report.rows import append, read_rows
 

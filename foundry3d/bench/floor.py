@@ -1,11 +1,11 @@
-"""The floor under a model's time: its matrix products alone, each by this machine's best kernel.
+"""A lower bound on a model's time: its matrix products alone, each with the fastest kernel.
 
-For every linear layer of a forward pass the product of just that shape is measured with all linear
-kernels at hand (torch's own, which is MKL or oneDNN, and oneDNN's with packed weights), in one
-piece and in pieces that fit the cache, and the least time is taken. The tokenizer counts with its
-merged algebra (`docs/method.md`, "Merged algebra at inference"), which is what an inference form
-has to compute. Attention products, norms, activations, sampling and grouping are no part of the
-floor: a share of 1 cannot be reached.
+For every linear layer of a forward pass, a product of the same shape is measured with all available
+linear kernels (torch's own, which is MKL or oneDNN, and oneDNN's with packed weights), at once and
+in pieces that fit into the cache; the shortest time counts. The tokenizer counts in the folded form
+that inference computes (`docs/method.md`, "Merged algebra at inference"). Attention products,
+norms, activations, sampling and grouping are not part of the floor, so a share of 1 cannot be
+reached.
 
 Shapes: R rows, i inputs, o outputs.
 """
@@ -19,21 +19,24 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from foundry3d.inference.cost import Layer
+from foundry3d.bench.forms import arithmetic, counted, model_of
+from foundry3d.bench.measure import Timed
+from foundry3d.bench.subjects import Subject
+from foundry3d.inference.cost import Layer, linear_layers
 from foundry3d.inference.kernels import KERNELS
 
 PIECES = (None, 2048)
-"""Rows of a product that are tried: all of them at once, or pieces of so many."""
+"""Rows per piece of a product that are tried; None = all rows at once."""
 MOST_ROWS = 2**14
-"""Products of more rows are measured on so many, and their time scaled."""
+"""Products of more rows are measured on this many, and the time is scaled."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def merged(layers: Iterable[Layer], group_size: int) -> Iterator[Layer]:
-    """Layers with those of the tokenizer replaced by what its merged algebra leaves to compute.
+def folded(layers: Iterable[Layer], group_size: int) -> Iterator[Layer]:
+    """Layers with those of the tokenizer replaced by what its folded form computes.
 
-    Of the layer that meets the group's maximum, one half runs once a group; the other is merged
-    with the layer before it, where that is cheaper.
+    Half of the layer that reads the group's maximum runs once per group; the other half is folded
+    into the preceding layer where that is cheaper.
 
     Args:
         layers: in the order in which they run.
@@ -49,11 +52,6 @@ def merged(layers: Iterable[Layer], group_size: int) -> Iterator[Layer]:
         half = layer.inputs // 2
         yield layer._replace(rows=layer.rows // group_size, inputs=half)
         yield layer._replace(inputs=min(second.inputs, half))
-
-
-def total_macs(layers: Iterable[Layer]) -> int:
-    """Multiply-accumulates of layers."""
-    return sum(layer.rows * layer.inputs * layer.outputs for layer in layers)
 
 
 def _timed(run: Callable[[], object], device: str, repeats: int = 3) -> float:
@@ -77,9 +75,9 @@ def _pieces(apply: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> None:
 def best(
     rows: int, inputs: int, outputs: int, precision: str, device: str, threads: int
 ) -> tuple[float, str]:
-    """Seconds of the best way to multiply (R, i) with (i, o), and which way that was.
+    """Seconds of the fastest way to multiply (R, i) with (i, o), and its name.
 
-    Measured once a process; `threads` is part of the question alone.
+    Measured once per process and number of threads.
     """
     dtype, measured = DTYPES[precision], min(rows, MOST_ROWS)
     generator = torch.Generator().manual_seed(0)
@@ -106,9 +104,18 @@ def best(
 
 
 def floor_seconds(layers: Iterable[Layer], precision: str, device: str = "cpu") -> float:
-    """Seconds of the layers' products, each by its best way; measured now where it was not yet."""
+    """Seconds of the layers' products, each computed the fastest way."""
     threads = torch.get_num_threads()
     return sum(
         best(layer.rows, layer.inputs, layer.outputs, precision, device, threads)[0]
         for layer in layers
     )
+
+
+def floor_columns(subject: Subject, timed: Timed) -> dict[str, float]:
+    """The columns of a row that hold its floor, and the share of its time that the floor is."""
+    model = model_of(subject)
+    layers = linear_layers(model, clouds=subject.clouds, **counted(subject))
+    products = folded(layers, model.shape.group_size)
+    floor = floor_seconds(products, arithmetic(subject), subject.device)
+    return {"floor_s": floor, "floor_share": floor / timed.median}

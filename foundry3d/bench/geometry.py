@@ -1,9 +1,9 @@
 """`foundry3d bench geometry`: sampling and neighbours, on a batch of clouds and on one scene.
 
-Every form finds the same indices; `error` is the share of indices that differ from the plain
-torch form's, which is 0 unless something is wrong.
+Every form finds the same indices; `error` is the share of indices that differ from those of the
+plain torch form, which is 0 unless something is wrong.
 
-Shapes: B clouds, N points, c tokens, k points a group.
+Shapes: B clouds, N points, c tokens, k points per group.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foundry3d.bench.forms import model_of
 from foundry3d.bench.measure import interleaved, machine, timings, waiting
-from foundry3d.bench.subjects import Subject, cloud_points, model_of, scene_points
+from foundry3d.bench.subjects import cloud_points, scene_points, teacher_of
 from foundry3d.config import BenchConfig
 from foundry3d.geometry import (
     farthest_point_sample,
@@ -26,7 +27,6 @@ from foundry3d.geometry import (
     nearest_neighbors,
 )
 from foundry3d.geometry.backends import Backend
-from foundry3d.report.rows import code_version
 from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
@@ -35,7 +35,7 @@ COLUMNS = {
     "name": "name",
     "form": "form",
     "median_s": "median s",
-    "spread_s": "spread s",
+    "iqr_s": "IQR s",
     "repeats": "calls",
     "ratio": "ratio",
     "error": "differing",
@@ -46,7 +46,7 @@ FORMS: dict[str, Backend] = {"plain torch": "torch", "as used": "auto"}
 def works(
     points: Tensor, centers: int, size: int
 ) -> dict[str, Callable[[Backend], Callable[[], Any]]]:
-    """What is timed on points (B, N, 3), by name: given a backend, a call."""
+    """What is timed on points (B, N, 3), by name; each makes a call for a backend."""
     chosen = gather(points, farthest_point_sample(points, centers))
     batch, count, _ = points.shape
     shape = f"{batch} x {count}"
@@ -64,25 +64,25 @@ def works(
 
 
 def differing(found: Any, wanted: Any) -> float:
-    """Share of indices, or of neighbours' coordinates, that are not the same."""
+    """Share of indices, or of the neighbours' coordinates, that differ."""
     if isinstance(found, Tensor):
         return float((found != wanted).double().mean())
     return differing(found.neighborhoods, wanted.neighborhoods)
 
 
 def measure(config: BenchConfig) -> list[dict[str, Any]]:
-    """A row for every work and form, on clouds and on a scene.
+    """A row for every operation and form, on clouds and on a scene.
 
     Raises:
-        InputError: a model whose sizes cannot be read, or too few points for them.
+        InputError: the model cannot be loaded, or has more groups than there are points.
     """
     retain_memory()
-    sizes, shape = config.sizes, model_of(Subject(name="", model=config.model)).shape
+    sizes, shape = config.sizes, model_of(teacher_of(config)).shape
     clouds = cloud_points(sizes.batch_size, sizes.points, config.seed, config.device)
     scene = scene_points(sizes.scene_points, config.seed, config.device)
     warm = scene_points(2**15, config.seed, config.device)
     group_points(warm, 2**11, shape.group_size)  # compiles the kernels
-    facts = machine(config.device) | {"code": code_version()}
+    facts = machine(config.device)
     rows = []
     for points, centers in (
         (clouds, shape.groups),
@@ -112,7 +112,7 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
                         "peak_mb": None,
                         "error": 0.0 if form == "plain torch" else wrong,
                     }
-                    | timings(times[form], times["plain torch"].median)
+                    | timings(times[form], baseline=times["plain torch"].median)
                     | facts
                 )
     return rows

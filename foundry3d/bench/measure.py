@@ -1,7 +1,7 @@
-"""Fair timing: interleaved candidates, a warm-up, medians with their spread, errors, the machine.
+"""Fair timing: interleaved candidates, a warm-up, medians and quartiles, errors, the machine.
 
-Candidates are called in rounds, one call each, so that what the machine does meanwhile meets all
-of them alike; a round starts with another candidate each time, so none always follows the same one.
+Candidates are called in rounds, one call each, so that other load on the machine affects all of
+them alike. Each round starts with another candidate, so none always follows the same one.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foundry3d.models.backbone import Tokens
+from foundry3d.report.rows import code_version
+
 log = logging.getLogger("foundry3d")
 
 
 class Timed(NamedTuple):
-    """What a candidate's calls took, in seconds.
+    """Times of a candidate's calls, in seconds.
 
     Attributes:
         median: of the calls.
-        spread: third quartile minus first.
+        iqr: interquartile range: third quartile minus first.
         repeats: how many calls were measured.
     """
 
     median: float
-    spread: float
+    iqr: float
     repeats: int
 
 
 def summary(times: list[float]) -> Timed:
-    """Median and interquartile range of at least one time."""
+    """Median and interquartile range of one or more times."""
     low, middle, high = np.percentile(times, [25, 50, 75])
     return Timed(float(middle), float(high - low), len(times))
 
@@ -50,16 +53,17 @@ def interleaved(
     finish: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timed]:
-    """Times every candidate `repeats` times, round by round, after one call each to warm up.
+    """Times every candidate `repeats` times, round by round, after one warm-up call each.
 
     Args:
         candidates: calls by name.
         repeats: rounds, at least 1.
-        limit: seconds that a candidate may take in all. One that takes longer is left out of the
-            rounds that would pass it; one whose first call alone does is judged by that call.
-        turning: another candidate starts each round; off for calls that need the one before them.
-        finish: waits for what a call has started, e.g. on a GPU.
-        clock: seconds.
+        limit: seconds that a candidate may take in total. It is left out of rounds that would
+            exceed the limit; if its warm-up call exceeds it, that call is its only measurement.
+        turning: each round starts with another candidate; off for calls that depend on the
+            previous one.
+        finish: waits for work that a call has started, e.g. on a GPU.
+        clock: returns the time in seconds.
 
     Returns:
         Times by name, in the order of the candidates.
@@ -78,14 +82,14 @@ def interleaved(
     expected = repeats * sum(warm[name] for name in going)
     if expected > 5:
         log.info("timing %d forms, %d rounds, about %s", len(names), repeats, minutes(expected))
-    told = clock()
+    logged = clock()
     for round_ in range(repeats):
         turn = round_ % max(len(going), 1) if turning else 0
         for name in going[turn:] + going[:turn]:
             if not taken[name] or sum(taken[name]) + taken[name][-1] <= limit:
                 taken[name].append(once(name))
-        if clock() - told > 30:
-            told = clock()
+        if clock() - logged > 30:
+            logged = clock()
             log.info(
                 "round %d of %d, about %s left",
                 round_ + 1,
@@ -95,14 +99,22 @@ def interleaved(
     return {name: summary(taken[name]) for name in names}
 
 
-def timings(timed: Timed, baseline: float) -> dict[str, Any]:
-    """What a row says of its times; `ratio` is how many times quicker than the baseline it is."""
-    return {
-        "median_s": timed.median,
-        "spread_s": timed.spread,
-        "repeats": timed.repeats,
-        "ratio": baseline / timed.median,
-    }
+def timings(
+    timed: Timed, *, baseline: float | None = None, clouds: int | None = None
+) -> dict[str, Any]:
+    """The columns of a row that hold its times.
+
+    Args:
+        timed: of its calls.
+        baseline: seconds; adds `ratio`, how many times faster than the baseline the row is.
+        clouds: of one call; adds `clouds_s`, clouds per second.
+    """
+    found = {"median_s": timed.median, "iqr_s": timed.iqr, "repeats": timed.repeats}
+    if baseline is not None:
+        found["ratio"] = baseline / timed.median
+    if clouds is not None:
+        found["clouds_s"] = clouds / timed.median
+    return found
 
 
 def minutes(seconds: float) -> str:
@@ -112,7 +124,7 @@ def minutes(seconds: float) -> str:
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """Norm of the difference over the norm of what is wanted, in float64."""
+    """Norm of the difference over the norm of `wanted`, in float64."""
     wanted = wanted.double()
     return float((found.double() - wanted).norm() / wanted.norm())
 
@@ -124,13 +136,21 @@ def agreement(found: Tensor | None, wanted: Tensor | None) -> float | None:
     return float((found == wanted).double().mean())
 
 
+def differences(found: Tokens, wanted: Tokens) -> dict[str, float | None]:
+    """The columns of a row that compare its output with that of the training form."""
+    return {
+        "error": relative_error(found.features, wanted.features),
+        "agreement": agreement(found.assignment, wanted.assignment),
+    }
+
+
 def waiting(device: str) -> Callable[[], None]:
-    """What waits until the device has done what it was given."""
+    """A call that waits until the device has finished its work."""
     return torch.cuda.synchronize if device.startswith("cuda") else lambda: None
 
 
 def _processor() -> str:
-    """The processor's name as its system gives it."""
+    """The name of the processor, as the operating system reports it."""
     known = Path("/proc/cpuinfo")
     if known.is_file():
         for line in known.read_text().splitlines():
@@ -140,7 +160,7 @@ def _processor() -> str:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Facts that a number needs beside it: device, processor, threads, versions."""
+    """The columns of a row that say where it was measured: device, processor, threads, versions."""
     capability = torch.backends.cpu.get_cpu_capability()
     name = f"{_processor()} ({os.cpu_count()} cores, {capability})"
     if device.startswith("cuda"):
@@ -150,4 +170,5 @@ def machine(device: str) -> dict[str, Any]:
         "processor": name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "code": code_version(),
     }

@@ -1,8 +1,9 @@
 """Peak memory of a subject, in a fresh process: `python -m foundry3d.bench.memory < SUBJECT.json`.
 
-A process that has measured other things holds their freed memory, so each subject gets its own. On
-the CPU it is the process' peak resident size, everything included, and how much of it the call
-added to what was there before (weights, points, libraries); on a GPU what torch had allocated.
+A process that has measured other subjects still holds the memory they freed, so each gets its own.
+On the CPU the numbers are the peak resident size of the process, everything included, and how much
+the call added to what was there before (weights, points, libraries). On a GPU they are what torch
+has allocated.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Peak(NamedTuple):
     """Memory in MB of 10^6 bytes.
 
     Attributes:
-        peak: largest resident size of the process (on a GPU: allocated) during the call.
-        working: how much of it came with the call.
+        peak: largest resident size of the process (on a GPU: allocated memory) during the call.
+        working: the part of it that the call added.
     """
 
     peak: float
@@ -42,7 +43,7 @@ class Peak(NamedTuple):
 
 
 def _resident(field: str) -> float | None:
-    """A field of /proc/self/status (`VmHWM`, `VmRSS`) in MB; None where the system has none."""
+    """A field of /proc/self/status (`VmHWM`, `VmRSS`) in MB; None on systems without it."""
     if not STATUS.is_file():
         return None
     for line in STATUS.read_text().splitlines():
@@ -52,13 +53,13 @@ def _resident(field: str) -> float | None:
 
 
 def _since_start() -> float:
-    """The process' largest resident size since it started, in MB."""
+    """The largest resident size of the process since its start, in MB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def return_freed() -> None:
-    """Gives freed memory back to the system, so that it does not hide what a call takes (glibc)."""
+    """Returns freed memory to the system, so that it does not hide what a call needs (glibc)."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -66,8 +67,8 @@ def return_freed() -> None:
 def peak_of(run: Callable[[], object], device: str = "cpu") -> Peak:
     """Peak memory while `run` runs, in this process.
 
-    Linux resets its high-water mark for that; elsewhere it is the process' peak since its start,
-    which is the same unless what came before needed more.
+    On Linux the high-water mark is reset first; elsewhere it is the peak since the process started,
+    which is the same unless something before needed more.
     """
     if device.startswith("cuda"):
         import torch
@@ -82,7 +83,7 @@ def peak_of(run: Callable[[], object], device: str = "cpu") -> Peak:
     return_freed()
     try:
         CLEAR.write_text("5")
-    except OSError:  # not Linux, or not allowed: the peak since the start has to do
+    except OSError:  # not Linux, or not permitted: use the peak since the start
         before = _resident("VmRSS") or _since_start()
         run()
         return Peak(_since_start(), _since_start() - before)
@@ -93,10 +94,10 @@ def peak_of(run: Callable[[], object], device: str = "cpu") -> Peak:
 
 
 def peak_apart(subject: Subject, threads: int) -> Peak:
-    """Peak memory of a `Subject`, measured in a process of its own.
+    """Peak memory of a `Subject`, measured in a new process.
 
     Raises:
-        InputError: the process failed; its last line says why.
+        InputError: the process failed; the message quotes its last line.
     """
     job = json.dumps({"subject": to_dict(subject), "threads": threads})
     done = subprocess.run(
@@ -109,7 +110,7 @@ def peak_apart(subject: Subject, threads: int) -> Peak:
 
 
 def measured(subject: Subject, config: BenchConfig) -> dict[str, float | None]:
-    """Peak memory of the subject in a process of its own; None where it is not asked for."""
+    """The columns of a row that hold peak memory; None where memory is not measured."""
     if not config.measures_memory:
         return {"peak_mb": None, "working_mb": None}
     import torch
@@ -119,14 +120,14 @@ def measured(subject: Subject, config: BenchConfig) -> dict[str, float | None]:
 
 
 def call_of(subject: Subject) -> Callable[[], object]:
-    """The subject's call, whatever its form, after one on little to load and compile what it needs.
+    """The subject's call, after a small one that loads and compiles what it needs.
 
-    What trains is imported only where something trains: a trainer's libraries are large.
+    Training code is imported only for training steps, because a trainer's libraries are large.
     """
-    from foundry3d.bench import scene_forms, subjects
+    from foundry3d.bench import forms, scene_forms
 
     small = replace(subject, clouds=min(2, subject.clouds))
-    make: Callable[[Subject], Callable[[], object]] = subjects.runner
+    make: Callable[[Subject], Callable[[], object]] = forms.runner
     if subject.form in ("pretrain", "distill"):
         from foundry3d.bench.steps import Step
 
@@ -139,7 +140,7 @@ def call_of(subject: Subject) -> Callable[[], object]:
 
 
 def main() -> None:
-    """Reads a job from standard input, prints the peak."""
+    """Reads a job from standard input and prints its peak memory."""
     import torch
 
     from foundry3d.bench.subjects import Subject

@@ -1,6 +1,6 @@
 """`foundry3d bench objects`: teacher, students and light tokenizers on a batch of clouds.
 
-Measured is what the paper measures: sampling, grouping, tokenising and encoding.
+A call includes what the paper times: sampling, grouping, tokenising and encoding.
 """
 
 from __future__ import annotations
@@ -9,32 +9,15 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from foundry3d.bench.floor import floor_seconds, merged
-from foundry3d.bench.measure import (
-    agreement,
-    interleaved,
-    machine,
-    relative_error,
-    timings,
-    waiting,
-)
+from foundry3d.bench.floor import floor_columns
+from foundry3d.bench.forms import described, model_of, runner, sample_output
+from foundry3d.bench.measure import differences, interleaved, machine, timings, waiting
 from foundry3d.bench.memory import measured
 from foundry3d.bench.reference import BATCHES
-from foundry3d.bench.subjects import (
-    Subject,
-    arithmetic,
-    counted,
-    described,
-    model_of,
-    paper_students,
-    runner,
-    sample_output,
-)
+from foundry3d.bench.subjects import Subject, paper_students, teacher_of
 from foundry3d.config import BenchConfig
 from foundry3d.errors import InputError
-from foundry3d.inference.cost import linear_layers
 from foundry3d.paper.cost import TOME_SCHEDULES
-from foundry3d.report.rows import code_version
 from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
@@ -46,13 +29,13 @@ LIGHT: dict[str, dict[str, Any]] = {
     "quarter widths, k=8": {"point_widths": (32, 64, 128), "group_size": 8},
     "single stage, k=16": {"point_widths": (64, 128), "group_size": 16},
 }
-"""Changes of a tokenizer that make it lighter."""
+"""Changes to a tokenizer that make it lighter."""
 BUDGETS = (16, 32, 48, 64)
-"""Token budgets of Tables 6 and 14; with the last nothing is merged, as at ratios from 0.6."""
+"""Token budgets of Tables 6 and 14; the last merges nothing, as do ratios from 0.6 on."""
 
 
 def forms(subject: Subject, config: BenchConfig) -> list[Subject]:
-    """A subject in its training form and compiled in every precision asked for."""
+    """A subject in its training form, and compiled in every precision of the run."""
     plain = replace(subject, name=f"{subject.name}, plain")
     return [plain] + [
         replace(subject, name=f"{subject.name}, compiled", form="compiled", precision=precision)
@@ -61,18 +44,9 @@ def forms(subject: Subject, config: BenchConfig) -> list[Subject]:
 
 
 def teachers(config: BenchConfig) -> list[Subject]:
-    """The teacher in its published form at several batch sizes, then as here."""
-    clouds, points = config.sizes.batch_size, config.sizes.points
-    first = Subject(
-        name="teacher",
-        model=config.model,
-        clouds=clouds,
-        points=points,
-        batch=clouds,
-        seed=config.seed,
-        device=config.device,
-    )
-    sizes = dict.fromkeys(min(batch, clouds) for batch in BATCHES)
+    """The teacher in its published form at several batch sizes, then in ours."""
+    first = teacher_of(config)
+    sizes = dict.fromkeys(min(batch, first.clouds) for batch in BATCHES)
     published = [
         replace(first, name=f"teacher, published form, batch {n}", form="published", batch=n)
         for n in sizes
@@ -83,7 +57,7 @@ def teachers(config: BenchConfig) -> list[Subject]:
 def listed(config: BenchConfig) -> list[Subject]:
     """All subjects of a run, the published forms of the teacher first."""
     found = teachers(config)
-    teacher = replace(found[0], name="teacher", form="training", batch=config.sizes.batch_size)
+    teacher = teacher_of(config)
     students = [replace(teacher, name=f"s={s}", supertokens=s) for s in config.supertokens]
     students += [replace(teacher, name=path, student=path) for path in config.students]
     if config.paper:
@@ -101,7 +75,7 @@ def listed(config: BenchConfig) -> list[Subject]:
 def _of_the_paper(teacher: Subject, config: BenchConfig) -> list[Subject]:
     """The rows of Tables 6 and 14 that are not measured anyway."""
     if model_of(teacher).shape.groups != 64:
-        raise InputError("the rows of the paper are for 64 tokens; leave --paper or --model away")
+        raise InputError("the paper's rows are for 64 tokens; omit --paper or --model")
     found = [
         replace(teacher, name=name.replace("_", " r="), removed=removed)
         for name, removed in TOME_SCHEDULES.items()
@@ -110,29 +84,16 @@ def _of_the_paper(teacher: Subject, config: BenchConfig) -> list[Subject]:
 
 
 def errors(subject: Subject) -> dict[str, float | None]:
-    """How far the subject's output is from its model's training form, in the same precision."""
+    """How far the subject's output is from that of its model's training form in fp32."""
     plain = replace(subject, form="training", precision="fp32")
-    found, wanted = sample_output(subject), sample_output(plain)
-    return {
-        "error": relative_error(found.features, wanted.features),
-        "agreement": agreement(found.assignment, wanted.assignment),
-    }
-
-
-def floor_of(subject: Subject) -> float:
-    """Seconds of the subject's matrix products alone, by the merged algebra."""
-    model = model_of(subject)
-    layers = linear_layers(model, clouds=subject.clouds, **counted(subject))
-    return floor_seconds(
-        merged(layers, model.shape.group_size), arithmetic(subject), subject.device
-    )
+    return differences(sample_output(subject), sample_output(plain))
 
 
 def measure(config: BenchConfig) -> list[dict[str, Any]]:
-    """A row for every subject: time, ratio, arithmetic, floor, memory, error.
+    """A row for every subject: time, ratio, cost, floor, memory, error.
 
     Raises:
-        InputError: a model that cannot be used.
+        InputError: the model cannot be loaded, or does not fit the options.
     """
     retain_memory()
     subjects = listed(config)
@@ -144,23 +105,18 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
         finish=waiting(config.device),
     )
     baseline = min(times[f"{i}"].median for i, s in enumerate(subjects) if s.form == "published")
-    facts = machine(config.device) | {"code": code_version()}
+    facts = machine(config.device)
     rows = []
     for i, subject in enumerate(subjects):
         timed = times[f"{i}"]
         if config.measures_memory and i % 5 == 0:
             log.info("floor, memory and error, form %d of %d", i + 1, len(subjects))
-        floor = floor_of(subject)
+        best = subject.form == "published" and timed.median == baseline
         rows.append(
-            {"bench": "objects"}
+            {"bench": "objects", "baseline": best}
             | described(subject)
-            | timings(timed, baseline)
-            | {
-                "baseline": subject.form == "published" and timed.median == baseline,
-                "clouds_s": subject.clouds / timed.median,
-                "floor_s": floor,
-                "floor_share": floor / timed.median,
-            }
+            | timings(timed, baseline=baseline, clouds=subject.clouds)
+            | floor_columns(subject, timed)
             | measured(subject, config)
             | errors(subject)
             | facts

@@ -1,4 +1,4 @@
-"""The paper's measured columns (Tables 6, 7 and 14) beside ours."""
+"""The speeds and memory that the paper printed (Tables 6, 7 and 14), next to ours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Key = tuple[str, int | None, int | None, float | None]
 """Method, supertokens, token budget, ratio."""
 
 SIZES = {6: (1024, 64), 7: (2**18, 2**14)}
-"""Points and tokens of a cloud of Tables 6 (and 14) and 7."""
+"""Points and tokens per cloud in Tables 6 (and 14) and 7."""
 GPU = "NVIDIA RTX A3000 6GB Laptop"
 CPU = "Intel Core i9-11950H (8 cores)"
 
@@ -23,7 +23,7 @@ def paper_speed() -> list[dict[str, Any]]:
 
     Returns:
         Rows with `table, method, supertokens, token_budget, ratio, device` (gpu or cpu),
-        `memory_mib, runtime_s, clouds_s` (None where nothing is printed) and `note`.
+        `memory_mib, runtime_s, clouds_s` (None where the table has no number) and `note`.
     """
     text = files("foundry3d.bench").joinpath("paper_speed.csv").read_text()
     kinds = {"table": int, "supertokens": int, "token_budget": int, "ratio": float}
@@ -36,9 +36,9 @@ def paper_speed() -> list[dict[str, Any]]:
 
 
 def key_of(row: dict[str, Any]) -> Key | None:
-    """What the paper calls the model of one of our rows; None where it has none.
+    """The paper's key for the model of one of our rows; None for models that it does not have.
 
-    A budget of all tokens merges nothing, which in the paper's tables is a ratio from 0.6 on.
+    A budget of all tokens merges nothing; the paper's tables list that as a ratio of 0.6 or more.
     """
     if row["light"]:
         return None
@@ -58,9 +58,9 @@ def key_of(row: dict[str, Any]) -> Key | None:
 
 
 def beside(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any]]:
-    """Our rows joined with the paper's, a line a model.
+    """Our rows joined with the paper's, one line per model.
 
-    Rows of other sizes than the paper's have no line; the number of clouds may differ.
+    Rows of other sizes than the paper's are left out; the number of clouds may differ.
 
     Args:
         rows: of `objects` or `scene`.
@@ -83,7 +83,7 @@ def beside(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any]]:
         if key is None or (table, "gpu", key) not in printed:
             continue
         if row["form"] in ("geometry", "windows", "dense"):
-            continue  # a part of what the paper timed, or something else
+            continue  # not the same work as in the paper
         gpu = printed[table, "gpu", key]
         cpu = printed.get((14, "cpu", key), {}) if table == 6 else {}
         line = found.setdefault(
@@ -102,7 +102,7 @@ def beside(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any]]:
         )
         kind = row["precision"] if row["form"] in ("compiled", "streamed") else "plain"
         if f"{kind}_s" in line and line[f"{kind}_s"] <= row["median_s"]:
-            continue  # of several plain forms the best
+            continue  # only the fastest of several plain forms counts
         line |= {
             f"{kind}_clouds_s": row["clouds_s"],
             f"{kind}_s": row["median_s"],

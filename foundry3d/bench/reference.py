@@ -1,11 +1,11 @@
-"""The plain form that ratios are taken against: the published algorithm, written as anyone would.
+"""The plain form that ratios are relative to: the published algorithm, written straightforwardly.
 
-Farthest points and neighbours by whole torch operations, the mini-PointNet with the group's
-maximum repeated and concatenated, `F.linear` and separate norms. It is tried at several batch sizes
-with memory retained, and the best of these is the baseline: at batch 64 much of the time of such
-a form goes to the allocator, not to the arithmetic.
+Farthest points and neighbours use whole-tensor operations, the mini-PointNet repeats and
+concatenates the group's maximum, and linear layers and norms are separate. It is tried at several
+batch sizes with memory retained, and the fastest is the baseline: at batch 64 such a form spends
+much of its time in the allocator instead of on arithmetic.
 
-Shapes: B clouds, N points, c tokens, k points a group, d width.
+Shapes: B clouds, N points, c tokens, k points per group, d width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from foundry3d.models.budget import Budget, refuse_budget
 from foundry3d.models.tokenizer import Tokenizer
 
 BATCHES = (64, 8, 1)
-"""Clouds a call that the plain form is tried at."""
+"""Batch sizes at which the plain form is tried."""
 
 
 class PlainTokenizer(nn.Module):
@@ -52,19 +52,19 @@ class PlainTokenizer(nn.Module):
 
 
 class PlainTeacher(nn.Module):
-    """A backbone in its plain form, evaluation only; weights are copies or shared.
+    """A backbone in its plain form, for evaluation; weights are copied or shared.
 
     Args:
         backbone: not changed.
 
     Raises:
-        InputError: a tokenizer of two widths, which nobody published.
+        InputError: the tokenizer has two widths; the published one has three.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         if not isinstance(backbone.tokenizer, Tokenizer):
-            raise InputError("the published tokenizer has three point_widths; take such a teacher")
+            raise InputError("the published form needs a teacher with three point_widths")
         self.backbone = backbone
         self.tokenizer = PlainTokenizer(backbone.tokenizer).to(next(backbone.parameters()).device)
         self.eval()

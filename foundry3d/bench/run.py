@@ -6,18 +6,18 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from foundry3d.bench.forms import forget
 from foundry3d.bench.measure import machine
 from foundry3d.bench.paper import CPU, GPU, beside
-from foundry3d.bench.subjects import forget
 from foundry3d.bench.targets import target_rows
 from foundry3d.config import BenchConfig
-from foundry3d.report.rows import append, code_version, table
+from foundry3d.report.rows import append, table
 
 COLUMNS = {
     "name": "name",
     "precision": "precision",
     "median_s": "median s",
-    "spread_s": "spread s",
+    "iqr_s": "IQR s",
     "ratio": "ratio",
     "clouds_s": "clouds/s",
     "gmacs": "GMACs",
@@ -54,11 +54,11 @@ MEASURES = {
     "train": "foundry3d.bench.train",
     "scaling": "foundry3d.bench.scaling",
 }
-"""The module whose `measure` and `COLUMNS` (where it has other columns) a name stands for."""
+"""Modules with `measure`, and `COLUMNS` where they differ from the ones above, by name."""
 
 
 def shown(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
-    """A Markdown table of the columns that any row has a value for."""
+    """A Markdown table of the columns that have a value in some row."""
     rows = [
         row | {"floor_percent": 100 * row["floor_share"]} if row.get("floor_share") else row
         for row in rows
@@ -68,30 +68,30 @@ def shown(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
 
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:
-    """Sentences that a reader of the table needs."""
+    """Sentences that explain a table."""
     found = []
     for row in rows:
         if row.get("baseline"):
-            found.append(f"Ratios are against {row['name']!r}, the quickest plain form.")
+            found.append(f"Ratios are relative to {row['name']!r}, the fastest plain form.")
     slower = [
         r["name"] for r in rows if r.get("computed_in", r.get("precision")) != r.get("precision")
     ]
     if slower:
-        found.append(f"bf16 is no quicker here and was computed in fp32: {', '.join(slower)}.")
+        found.append(f"bf16 is not faster here and was computed in fp32: {', '.join(slower)}.")
     return found
 
 
 def bench(config: BenchConfig) -> list[dict[str, Any]]:
-    """Measures what the configuration names, prints it, and returns the rows.
+    """Measures what the configuration names, prints tables, and returns the rows.
 
     Raises:
-        InputError: a model or sizes that cannot be used.
+        InputError: the model cannot be loaded, or does not fit the options.
     """
     names = [name for name in MEASURES if config.what in (name, "all")]
     facts = machine(config.device)
     print(
         f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, "
-        f"foundry3d {code_version()}\n"
+        f"foundry3d {facts['code']}\n"
     )
     rows: list[dict[str, Any]] = []
     for name in names:
@@ -100,7 +100,7 @@ def bench(config: BenchConfig) -> list[dict[str, Any]]:
         found = measure(config)
         forget()
         rows += found
-        if config.results is not None:  # after each part, so that what is measured is kept
+        if config.results is not None:  # after each part, so that nothing measured is lost
             append(config.results, found)
         print(shown(found, getattr(module, "COLUMNS", COLUMNS)))
         print("".join(f"\n{note}" for note in notes(found)))

@@ -1,8 +1,8 @@
-"""`foundry3d bench scaling`: time and memory against N, c, s and the batch, with fitted exponents.
+"""`foundry3d bench scaling`: time and memory over N, c, s and the batch, with fitted exponents.
 
-An exponent is the slope of a straight line through the logarithms, by least squares: 1 is linear,
-2 quadratic. What a call costs whatever its size (and what stays in the cache) bends the lower end;
-N log N between 10^4 and 10^6 fits 1.09.
+An exponent is the slope of a line fitted to the logarithms by least squares: 1 is linear, 2 is
+quadratic. Fixed costs of a call, and caches, bend the lower end; N log N between 10^4 and 10^6
+has a fitted exponent of 1.09.
 
 Shapes: B clouds, N points, c tokens, s supertokens.
 """
@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from foundry3d.bench import scene_forms, subjects
+from foundry3d.bench import forms, scene_forms
+from foundry3d.bench.forms import described, model_of
 from foundry3d.bench.measure import interleaved, machine, timings, waiting
 from foundry3d.bench.memory import measured
-from foundry3d.bench.subjects import Subject, described, model_of
+from foundry3d.bench.subjects import Subject, teacher_of
 from foundry3d.config import BenchConfig
-from foundry3d.report.figures import Curves, draw_lines
-from foundry3d.report.rows import code_version
+from foundry3d.report.figures import curves_of, draw_lines
 from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
@@ -34,7 +34,7 @@ COLUMNS = {
     "name": "name",
     "precision": "precision",
     "median_s": "median s",
-    "spread_s": "spread s",
+    "iqr_s": "IQR s",
     "peak_mb": "peak MB",
     "working_mb": "working MB",
     "of": "fit of",
@@ -48,7 +48,7 @@ class Sweep(NamedTuple):
 
     Attributes:
         name: of the axis.
-        curves: for each curve its subjects by the value on the axis.
+        curves: the subjects of each curve, by their value on the axis.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Sweep(NamedTuple):
 
 
 def fit(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """Exponent of y over x by least squares on the logarithms, and the share R^2 it explains.
+    """Exponent of y over x by least squares on the logarithms, and the R^2 of the fit.
 
     Args:
         xs: at least two different positive values.
@@ -77,20 +77,10 @@ def _doubled(first: int, last: int, factor: int = 2) -> list[int]:
 
 
 def sweeps(config: BenchConfig) -> list[Sweep]:
-    """Everything that is varied; sizes of the whole follow the configuration."""
-    clouds, points, most, _ = config.sizes
+    """Everything that is varied, up to the sizes of the configuration."""
+    clouds, _, most, _ = config.sizes
     s = config.supertokens[0] if config.supertokens else 1
-    base = Subject(
-        name="teacher",
-        form="compiled",
-        precision=config.precisions[0],
-        model=config.model,
-        clouds=clouds,
-        batch=clouds,
-        points=points,
-        seed=config.seed,
-        device=config.device,
-    )
+    base = teacher_of(config, form="compiled", precision=config.precisions[0])
     own = model_of(base).shape.groups
     student = replace(base, name=f"s={s}", supertokens=s)
 
@@ -130,7 +120,7 @@ def sweeps(config: BenchConfig) -> list[Sweep]:
 
 
 def _call(subject: Subject) -> Callable[[], object]:
-    return (scene_forms if subject.form in scene_forms.FORMS else subjects).runner(subject)
+    return (scene_forms if subject.form in scene_forms.FORMS else forms).runner(subject)
 
 
 def _rows_of(sweep: Sweep, config: BenchConfig) -> list[dict[str, Any]]:
@@ -148,14 +138,13 @@ def _rows_of(sweep: Sweep, config: BenchConfig) -> list[dict[str, Any]]:
         first = times[f"{[curve for curve, _, _ in listed].index(name)}"].median
         rows.append(
             described(subject)
-            | timings(timed, first)
+            | timings(timed, baseline=first, clouds=subject.clouds)
             | measured(subject, config)
             | {
                 "bench": "scaling",
                 "sweep": sweep.name,
                 "x": x,
                 "name": name,
-                "clouds_s": subject.clouds / timed.median,
                 "error": None,
             }
         )
@@ -189,23 +178,25 @@ def fits(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def draw(
     rows: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], folder: str
 ) -> list[Path]:
-    """Pictures of time and working memory over every axis, the exponents in the legends."""
+    """Plots time and working memory over every axis, with the exponents in the legends."""
     exponents = {(row["of"], row["name"]): row["exponent"] for row in found}
     drawn = []
     for what, key, y in (
         ("time", "median_s", "seconds"),
         ("memory", "working_mb", "working memory, MB"),
     ):
-        panels: list[tuple[str, str, Curves]] = []
+        panels = []
         for sweep in dict.fromkeys(row["sweep"] for row in rows):
-            curves: Curves = {}
-            for row in rows:
-                if row["sweep"] == sweep and (row[key] or 0) > 0:
-                    exponent = exponents.get((f"{sweep}, {what}", row["name"]))
-                    label = row["name"] + ("" if exponent is None else f"  (x^{exponent:.2f})")
-                    xs, ys = curves.setdefault(label, ([], []))
-                    xs.append(row["x"])
-                    ys.append(row[key])
+
+            def label(name: str, of: str = f"{sweep}, {what}") -> str:
+                exponent = exponents.get((of, name))
+                return name if exponent is None else f"{name}  (x^{exponent:.2f})"
+
+            curves = curves_of(
+                (label(row["name"]), row["x"], row[key])
+                for row in rows
+                if row["sweep"] == sweep and (row[key] or 0) > 0
+            )
             if curves:
                 panels.append((f"over {sweep}", sweep, curves))
         if panels:
@@ -217,18 +208,18 @@ def draw(
 
 
 def measure(config: BenchConfig) -> list[dict[str, Any]]:
-    """A row for every value of every sweep, then the fitted exponents; draws them if asked.
+    """A row for every value of every sweep, then the fitted exponents; draws them on request.
 
     Raises:
-        InputError: a model that cannot be used.
+        InputError: the model cannot be loaded, or does not fit the options.
     """
     retain_memory()
-    facts = machine(config.device) | {"code": code_version()}
+    facts = machine(config.device)
     rows: list[dict[str, Any]] = []
     for sweep in sweeps(config):
         log.info("scaling over %s", sweep.name)
         rows += [row | facts for row in _rows_of(sweep, config)]
-        subjects.forget()
+        forms.forget()
     found = fits(rows)
     if config.out is not None:
         for path in draw(rows, found, config.out):

@@ -1,8 +1,8 @@
-"""`foundry3d bench scene`: one large cloud, its geometry and all of it with students.
+"""`foundry3d bench scene`: one large cloud, its geometry alone and the whole pass of students.
 
-The baseline is a student in its plain form on plain torch geometry, its groups taken in chunks
-because all at once they need gigabytes. A teacher's attention over all tokens is refused with what
-it would need; it runs in windows.
+The baseline is a student in its plain form on plain torch geometry, with groups taken in chunks
+because all of them at once need gigabytes. A teacher's attention over all tokens is refused, with
+the memory that it would need; the teacher runs in windows.
 
 Shapes: N points, c tokens.
 """
@@ -13,23 +13,15 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from foundry3d.bench.floor import floor_seconds, merged
-from foundry3d.bench.measure import (
-    agreement,
-    interleaved,
-    machine,
-    relative_error,
-    timings,
-    waiting,
-)
+from foundry3d.bench.floor import floor_columns
+from foundry3d.bench.forms import described, model_of
+from foundry3d.bench.measure import differences, interleaved, machine, timings, waiting
 from foundry3d.bench.memory import measured
 from foundry3d.bench.scene_forms import runner
-from foundry3d.bench.subjects import Subject, described, model_of, paper_students, scene_points
+from foundry3d.bench.subjects import Subject, paper_students, scene_points, teacher_of
 from foundry3d.config import BenchConfig
 from foundry3d.errors import InputError
-from foundry3d.inference.cost import linear_layers
 from foundry3d.models.backbone import Tokens
-from foundry3d.report.rows import code_version
 from foundry3d.scenes.memory import require_attention, scene_memory
 from foundry3d.scenes.scene import encode_scene, group_scene
 from foundry3d.training.engine import retain_memory
@@ -40,7 +32,7 @@ COLUMNS = {
     "name": "name",
     "precision": "precision",
     "median_s": "median s",
-    "spread_s": "spread s",
+    "iqr_s": "IQR s",
     "repeats": "calls",
     "ratio": "ratio",
     "gmacs": "GMACs",
@@ -62,18 +54,16 @@ def listed(config: BenchConfig) -> list[Subject]:
         InputError: no supertokens.
     """
     if not config.supertokens:
-        raise InputError("scenes are measured with students; give at least one of --supertokens")
+        raise InputError("scenes are measured with students; set --supertokens")
     points = config.sizes.scene_points
-    teacher = Subject(
+    teacher = teacher_of(
+        config,
         name="teacher, windows",
         form="windows",
-        model=config.model,
         clouds=1,
         batch=1,
         points=points,
         groups=points // config.points_per_token,
-        seed=config.seed,
-        device=config.device,
     )
     first = config.supertokens[0]
     start = replace(teacher, form="streamed", supertokens=first)
@@ -96,7 +86,7 @@ def listed(config: BenchConfig) -> list[Subject]:
 
 
 def stated(subject: Subject) -> float | None:
-    """What the project says that a scene takes beside the model, in MB; None for geometry alone."""
+    """The memory in MB that `embed` announces for such a scene; None for geometry alone."""
     model, windows = model_of(subject), subject.form == "windows"
     if subject.form == "geometry":
         return None
@@ -113,10 +103,10 @@ def stated(subject: Subject) -> float | None:
 
 
 def measure(config: BenchConfig) -> list[dict[str, Any]]:
-    """A row for every subject, and one for the teacher that is refused as a whole.
+    """A row for every subject; prints why the teacher is not run without windows.
 
     Raises:
-        InputError: a model or sizes that cannot be used.
+        InputError: the model cannot be loaded, or does not fit the options.
     """
     retain_memory()
     subjects = listed(config)
@@ -129,7 +119,7 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
         calls, repeats=config.sizes.repeats, limit=config.limit / 4, finish=waiting(config.device)
     )
     wanted: dict[Subject, Tokens] = {}
-    facts = machine(config.device) | {"code": code_version()}
+    facts = machine(config.device)
     rows = []
     for i, subject in enumerate(subjects):
         if config.measures_memory and i % 5 == 0:
@@ -143,22 +133,17 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
                 points = scene_points(subject.points, subject.seed, subject.device)
                 scene = group_scene(model, points, points_per_token=config.points_per_token)
                 wanted[key] = encode_scene(model, scene, budget=subject.budget)
-            errors = {
-                "error": relative_error(found.features, wanted[key].features),
-                "agreement": agreement(found.assignment, wanted[key].assignment),
-            }
+            errors = differences(found, wanted[key])
         timed = times[f"{i}"]
-        row = described(subject) | timings(timed, times["0"].median) | errors | facts
-        row |= {"bench": "scene", "clouds_s": 1 / timed.median, "baseline": i == 0}
+        row = described(subject) | timings(timed, baseline=times["0"].median, clouds=1)
+        row |= {"bench": "scene", "baseline": i == 0} | errors | facts
         row |= {"stated_mb": stated(subject)} | measured(subject, config)
         if subject.form in ("streamed", "plain scene") and subject.token_budget is None:
-            layers = merged(linear_layers(model_of(subject)), model_of(subject).shape.group_size)
-            floor = floor_seconds(layers, row["computed_in"], subject.device)
-            row |= {"floor_s": floor, "floor_share": floor / timed.median}
+            row |= floor_columns(subject, timed)
         rows.append(row | ({"gmacs": None} if subject.form == "geometry" else {}))
     whole = model_of(replace(subjects[-1], supertokens=None))
     try:
         require_attention(whole.shape, count)
     except InputError as error:
-        print(f"The teacher as a whole: {error}.\n")
+        print(f"The teacher without windows: {error}.\n")
     return rows

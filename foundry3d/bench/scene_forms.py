@@ -1,4 +1,4 @@
-"""What `foundry3d bench scene` runs: forms of one scene's way through a model.
+"""What `foundry3d bench scene` runs: a scene through a model, in several forms.
 
 Shapes: N points, c tokens.
 """
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foundry3d.bench.subjects import Subject, formed, model_of, scene_points
+from foundry3d.bench.forms import formed, model_of
+from foundry3d.bench.subjects import Subject, scene_points
 from foundry3d.geometry import farthest_point_sample, gather, nearest_neighbors
 from foundry3d.models.backbone import Tokens
 from foundry3d.scenes.dense import dense_features
@@ -20,11 +21,11 @@ from foundry3d.scenes.scene import Scene, SceneModel, encode_scene, group_scene
 from foundry3d.scenes.windows import encode_windows
 
 FORMS = ("plain scene", "streamed", "windows", "dense", "geometry")
-"""What `runner` runs."""
+"""The forms that `runner` knows."""
 
 
 def plain_scene(model: SceneModel, points: Tensor, points_per_token: int) -> Scene:
-    """What `group_scene` finds, by whole torch operations."""
+    """The result of `group_scene`, computed with whole-tensor operations."""
     chosen = farthest_point_sample(points, points.shape[1] // points_per_token, backend="torch")
     centers = gather(points, chosen)
     index = nearest_neighbors(centers, points, model.shape.group_size, backend="torch")
@@ -32,7 +33,7 @@ def plain_scene(model: SceneModel, points: Tensor, points_per_token: int) -> Sce
 
 
 def runner(subject: Subject) -> Callable[[], Any]:
-    """A call that takes the scene through what the subject's form stands for."""
+    """A call that runs the scene in the form of the subject."""
     model: Any = formed(subject)
     points = scene_points(subject.points, subject.seed, subject.device)
     ratio = subject.points // (subject.groups or 1)

@@ -1,4 +1,7 @@
-"""Single training steps as benchmark subjects."""
+"""One training step, taken apart into stages that can be timed.
+
+Shapes: B clouds of a step, N points.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.bench.subjects import Subject, model_of
+from foundry3d.bench.forms import model_of
+from foundry3d.bench.subjects import Subject
 from foundry3d.config import (
     AugmentConfig,
     MaskedConfig,
@@ -24,12 +28,13 @@ from foundry3d.training.mae import MaskedReconstruction
 from foundry3d.transforms import augment
 
 
-def _clouds(subject: Subject, batches: int) -> Clouds:
+def training_clouds(subject: Subject, batches: int) -> Clouds:
+    """Built-in shapes for this many batches."""
     return procedural.generate(subject.clouds * batches, points=subject.points, seed=subject.seed)
 
 
 class Step:
-    """A training step in stages, each to be called after the one before it.
+    """A training step in stages; each stage is called after the previous one.
 
     Args:
         subject: of form `distill` or `pretrain`; copies of its models are trained.
@@ -53,8 +58,8 @@ class Step:
         self.loaded = self._batches()
 
     def _batches(self) -> Iterator[Tensor]:
-        """Batches without end."""
-        batches = Batches(_clouds(self.subject, 4), self.subject.clouds, seed=0)
+        """Endless batches."""
+        batches = Batches(training_clouds(self.subject, 4), self.subject.clouds, seed=0)
         for epoch in range(1_000_000):
             batches.set_epoch(epoch)
             yield from batches
@@ -71,12 +76,12 @@ class Step:
         self.points = next(self.loaded).to(self.subject.device)
 
     def augmentation(self) -> None:
-        """Scale, flip, centre, rotate."""
+        """Scales, flips, centres and rotates."""
         config = AugmentConfig(flip=self.distils)
         self.points = augment(self.points, config, up="z", generator=self.generator)
 
     def geometry(self) -> None:
-        """Sampling and grouping, once for teacher and student."""
+        """Samples and groups, once for teacher and student."""
         grouping = self.model if self.distils else self.model.backbone
         self.groups = grouping.group(self.points, generator=self.generator)
 
@@ -86,7 +91,7 @@ class Step:
             self.wanted = self.teacher.encode(self.groups).features.float()
 
     def forward(self) -> None:
-        """The student's, or the objective, and the loss."""
+        """The forward pass that is trained, and its loss."""
         with self.arithmetic():
             if self.distils:
                 found = self.model.encode(self.groups, generator=self.generator).features
@@ -95,16 +100,16 @@ class Step:
                 self.loss = self.model(self.groups, generator=self.generator)
 
     def backward(self) -> None:
-        """Gradients."""
+        """Computes the gradients."""
         self.loss.backward()
 
     def update(self) -> None:
-        """The optimiser's step."""
+        """Takes the optimiser's step."""
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def stages(self) -> dict[str, Callable[[], None]]:
-        """The stages in their order."""
+        """The stages by name, in order."""
         found = {
             "data": self.data,
             "augmentation": self.augmentation,
@@ -119,6 +124,6 @@ class Step:
         return found
 
     def __call__(self) -> None:
-        """All of them."""
+        """Runs all stages."""
         for stage in self.stages().values():
             stage()

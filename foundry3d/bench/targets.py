@@ -1,6 +1,6 @@
-"""What the inference form is meant to reach, and whether the rows of a run do.
+"""Performance targets of the inference form, and whether the rows of a run meet them.
 
-Ratios are within one run, against the best plain form of the teacher, at the sizes named.
+Ratios are within one run, relative to the fastest plain form of the teacher at the same sizes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ Row = dict[str, Any]
 
 
 class Target(NamedTuple):
-    """A goal.
+    """A performance target.
 
     Attributes:
-        what: in words.
-        reach: the number.
-        unit: shown behind numbers.
-        least: the number is to be reached from below (ratios), else not to be passed (times).
+        what: what is measured, in words.
+        reach: the target value.
+        unit: shown after numbers.
+        least: the value is a lower bound (ratios); otherwise an upper bound (times).
         rows: whether a row counts.
-        value: the row's number, None = not measured.
+        value: the number of a row; None = not measured.
     """
 
     what: str
@@ -138,7 +138,7 @@ TARGETS = (
 def target_rows(rows: Sequence[Row]) -> list[Row]:
     """A row for every target that was measured: `what, reach, reached, met`, and by which `row`.
 
-    Of several rows that count the best one does; of memory and exponents the worst.
+    Where several rows count, the best one is taken; for memory and exponents the worst.
     """
     found = []
     for target in TARGETS:

@@ -1,8 +1,7 @@
-"""`foundry3d bench train`: samples a second of pre-training and distillation, and where time goes.
+"""`foundry3d bench train`: clouds per second of pre-training and distillation, stage by stage.
 
-A step is taken apart with the functions that training uses, one stage after the other; then the
-trainer itself runs the same steps, and what it takes beside them is what it adds (or hides, where
-stages overlap).
+The stages of a step are timed one by one, with the functions that training uses. Then the trainer
+itself runs the same steps; the difference is its overhead, or a gain where stages overlap.
 
 Shapes: B clouds of a step, N points.
 """
@@ -16,10 +15,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from foundry3d.bench.measure import Timed, interleaved, machine, summary, waiting
+from foundry3d.bench.forms import model_of
+from foundry3d.bench.measure import Timed, interleaved, machine, summary, timings, waiting
 from foundry3d.bench.memory import measured
-from foundry3d.bench.steps import Step, _clouds
-from foundry3d.bench.subjects import Subject, model_of
+from foundry3d.bench.steps import Step, training_clouds
+from foundry3d.bench.subjects import Subject, teacher_of
 from foundry3d.config import (
     AugmentConfig,
     BenchConfig,
@@ -30,7 +30,6 @@ from foundry3d.config import (
     TrainConfig,
 )
 from foundry3d.models.student import Student
-from foundry3d.report.rows import code_version
 from foundry3d.training.distill import DistillTask
 from foundry3d.training.engine import fit, retain_memory
 from foundry3d.training.pretrain import PretrainTask
@@ -41,7 +40,7 @@ COLUMNS = {
     "name": "name",
     "precision": "precision",
     "median_s": "median s",
-    "spread_s": "spread s",
+    "iqr_s": "IQR s",
     "percent": "% of stages",
     "ratio": "ratio",
     "clouds_s": "clouds/s",
@@ -49,11 +48,11 @@ COLUMNS = {
     "working_mb": "working MB",
 }
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-"""What the trainer calls a precision."""
+"""The trainer's names of the precisions."""
 
 
 def _stamping(kind: type) -> type:
-    """A task that notes when each of its steps ended."""
+    """A task that records when each of its steps ended."""
 
     class Stamping(kind):
         def on_train_batch_end(self, *arguments: object) -> None:
@@ -65,17 +64,17 @@ def _stamping(kind: type) -> type:
 
 
 STILL = AugmentConfig(scale=(1.0, 1.0), rotate=False)
-"""No augmentation: the teacher's features are then computed once and kept."""
+"""No augmentation, so that the teacher's features are computed once and kept."""
 
 
 def trained(subject: Subject, steps: int, *, still: bool = False) -> list[float]:
-    """Seconds of each of `steps` steps of the real trainer, after two that are not counted.
+    """Seconds of each of `steps` steps of the real trainer, after two warm-up steps.
 
     Args:
         subject: of form `distill` or `pretrain`.
         steps: how many.
-        still: distillation on clouds that are not augmented, of which the teacher reads each once,
-            before the steps.
+        still: distil on clouds that are not augmented; the teacher reads each of them once, before
+            the first step.
     """
     model = model_of(replace(subject, form="training", supertokens=None))
     data = DataConfig(points=subject.points)
@@ -106,7 +105,7 @@ def trained(subject: Subject, steps: int, *, still: bool = False) -> list[float]
             )
             task = _stamping(PretrainTask)(run, type(model)(model.config))
         task.ended = []
-        clouds = _clouds(subject, steps + 2)
+        clouds = training_clouds(subject, steps + 2)
         if still:
             task.remember(clouds)
         fit(task, clouds, run)
@@ -114,38 +113,29 @@ def trained(subject: Subject, steps: int, *, still: bool = False) -> list[float]
 
 
 def listed(config: BenchConfig) -> list[Subject]:
-    """Pre-training and distillation in every precision asked for."""
-    first = Subject(
-        name="pretrain (masked)",
-        form="pretrain",
-        model=config.model,
-        clouds=config.sizes.batch_size,
-        points=config.sizes.points,
-        seed=config.seed,
-        device=config.device,
-    )
+    """Pre-training and distillation in every precision of the run."""
+    first = teacher_of(config, name="pretrain (masked)", form="pretrain")
     found = [first]
     if config.supertokens:
         s = config.supertokens[0]
         found.append(replace(first, name=f"distill s={s}", form="distill", supertokens=s))
-    return [replace(one, precision=p) for one in found for p in config.precisions]
+    return [replace(subject, precision=p) for subject in found for p in config.precisions]
 
 
 def measure(config: BenchConfig) -> list[dict[str, Any]]:
-    """A row for every stage, for their sum, and for the trainer's step.
+    """A row for every stage, and for the whole step of the trainer.
 
     Raises:
-        InputError: a model that cannot be trained.
+        InputError: the model cannot be trained.
     """
     retain_memory()
-    facts = machine(config.device) | {"code": code_version()}
+    facts = machine(config.device)
     rows: list[dict[str, Any]] = []
     plain: dict[str, float] = {}
     for subject in listed(config):
         log.info("training: %s, %s", subject.name, subject.precision)
-        step = Step(subject)
         times = interleaved(
-            step.stages(),
+            Step(subject).stages(),
             repeats=config.sizes.repeats,
             finish=waiting(config.device),
             turning=False,
@@ -153,48 +143,31 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
         total = sum(timed.median for timed in times.values())
         whole = summary(trained(subject, config.sizes.repeats))
         base = plain.setdefault(subject.form, whole.median)
-        shared = {
-            "bench": "train",
-            "form": subject.form,
-            "precision": subject.precision,
-            "clouds": subject.clouds,
-            "points": subject.points,
-            "batch": subject.clouds,
-            "supertokens": subject.supertokens,
-            "peak_mb": None,
-            "error": None,
-        } | facts
-        for name, timed in times.items():
-            rows.append(
-                shared
-                | {
-                    "name": f"{subject.name}: {name}",
-                    "median_s": timed.median,
-                    "spread_s": timed.spread,
-                    "repeats": timed.repeats,
-                    "percent": 100 * timed.median / total,
-                }
-            )
-        whole_row = partial(_whole, subject, base=base, total=total)
-        rows.append(
-            shared | whole_row(whole, "whole step of the trainer") | measured(subject, config)
-        )
+        make = partial(_row, subject, total)
+        steps = partial(make, baseline=base, clouds=subject.clouds)
+        made = [make(name, timed) for name, timed in times.items()]
+        made.append(steps("whole step of the trainer", whole) | measured(subject, config))
         if subject.form == "distill":
             kept = summary(trained(subject, config.sizes.repeats, still=True))
-            rows.append(shared | whole_row(kept, "whole step, teacher's features kept"))
+            made.append(steps("whole step, teacher's features kept", kept))
+        rows += [row | facts for row in made]
     return rows
 
 
-def _whole(
-    subject: Subject, timed: Timed, name: str, *, base: float, total: float
+def _row(
+    subject: Subject, total: float, name: str, timed: Timed, **relative: Any
 ) -> dict[str, Any]:
-    """What a row says of a step of the trainer; `ratio` is against the first precision's."""
+    """A row of a stage or whole step; `total` is the sum of all stages, in seconds."""
     return {
+        "bench": "train",
         "name": f"{subject.name}: {name}",
-        "median_s": timed.median,
-        "spread_s": timed.spread,
-        "repeats": timed.repeats,
+        "form": subject.form,
+        "precision": subject.precision,
+        "clouds": subject.clouds,
+        "points": subject.points,
+        "batch": subject.clouds,
+        "supertokens": subject.supertokens,
         "percent": 100 * timed.median / total,
-        "ratio": base / timed.median,
-        "clouds_s": subject.clouds / timed.median,
-    }
+        "peak_mb": None,
+        "error": None,
+    } | timings(timed, **relative)

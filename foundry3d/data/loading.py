@@ -17,6 +17,7 @@ from torch import Tensor
 from foundry3d.config import DataConfig
 from foundry3d.data import procedural
 from foundry3d.data.archive import read_archive
+from foundry3d.data.batches import EpochBatches
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.folder import read_folder
 from foundry3d.data.published.sources import is_published, read_published
@@ -117,18 +118,6 @@ def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
     )
 
 
-def load_tested(config: DataConfig, *, seed: int = 0) -> tuple[Splits, Clouds, Clouds]:
-    """The splits that `load_splits` gives, and of them training and test clouds.
-
-    Raises:
-        InputError: as `load_splits`, or there are no test clouds.
-    """
-    splits = load_splits(config, seed=seed)
-    if splits.test is None:
-        raise InputError("scores need test clouds; name them with data.test")
-    return splits, splits.train, splits.test
-
-
 def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards:
     """The training data alone: shards as a stream, anything else without the held-out clouds.
 
@@ -140,40 +129,11 @@ def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards:
     return load_splits(replace(config, test=None), seed=seed).train
 
 
-class Batches:
+class Batches(EpochBatches[Clouds]):
     """Shuffled training batches of an in-memory split; the order depends on seed and epoch alone.
 
     Iterating yields float32 points (B, N, 3) on the CPU; an incomplete last batch is dropped.
-
-    Args:
-        clouds: the split.
-        batch_size: B, of each process.
-        seed: of the shuffling.
-        rank: index of this process.
-        world: number of processes; each sees its own share of every epoch.
-
-    Raises:
-        InputError: fewer clouds than one batch of all processes.
     """
-
-    def __init__(
-        self, clouds: Clouds, batch_size: int, *, seed: int, rank: int = 0, world: int = 1
-    ) -> None:
-        if len(clouds) < batch_size * world:
-            raise InputError(
-                f"{clouds.name} has {len(clouds)} training clouds, one step takes "
-                f"{batch_size * world}; lower train.batch_size"
-            )
-        self.clouds, self.batch_size, self.seed = clouds, batch_size, seed
-        self.rank, self.world, self.epoch = rank, world, 0
-        self.sampler = self  # where Lightning looks for set_epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the coming epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.clouds) // (self.batch_size * self.world)
 
     def indices(self) -> Iterator[np.ndarray]:
         """Indices (B,) of the clouds of each batch of this epoch and process."""

@@ -1,4 +1,4 @@
-"""Labelled clouds for part segmentation: splits that fit, and the parts each category owns.
+"""Clouds with labelled parts: splits that fit together, and the parts that each category owns.
 
 Shapes: n clouds.
 """
@@ -9,22 +9,23 @@ import numpy as np
 
 from foundry3d.config import DataConfig
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Splits, load_tested
+from foundry3d.data.labelled import load_tested, require_names
+from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
 
 
 def categories_of(clouds: Clouds) -> np.ndarray:
-    """Category (n,) int64 of each cloud; 0 where the data tells no two categories apart."""
+    """Category (n,) int64 of each cloud; 0 where the data has fewer than two categories."""
     if len(clouds.class_names) < 2:
         return np.zeros(len(clouds), np.int64)
     return clouds.labels.astype(np.int64)
 
 
 def parts_of_category(*splits: Clouds) -> list[np.ndarray]:
-    """The parts (sorted numbers) that points of each category have anywhere in these clouds.
+    """The part numbers, sorted, that occur in the clouds of each category.
 
     Args:
-        splits: clouds with parts, of the same categories; nothing for a category without clouds.
+        splits: clouds with parts, all with the same categories.
     """
     owned: list[set[int]] = [set() for _ in range(max(1, len(splits[0].class_names)))]
     for clouds in splits:
@@ -35,10 +36,11 @@ def parts_of_category(*splits: Clouds) -> list[np.ndarray]:
 
 
 def part_splits(data: DataConfig, *, seed: int) -> Splits:
-    """Splits with a test part, parts everywhere, and the same categories and parts in all.
+    """Splits with test clouds, in which every point has a part and categories and parts agree.
 
     Raises:
-        InputError: they are not.
+        InputError: data that cannot be read, no test clouds, clouds without parts or categories,
+            or test clouds with other categories or parts than the training clouds.
     """
     splits, train, test = load_tested(data, seed=seed)
     for clouds in (train, test):
@@ -49,11 +51,6 @@ def part_splits(data: DataConfig, *, seed: int) -> Splits:
             )
         if categories_of(clouds).min() < 0:
             raise InputError(f"{clouds.name}: expected a category for every cloud, found -1")
-    for what in ("part_names", "class_names"):
-        ours, theirs = getattr(train, what), getattr(test, what)
-        if ours != theirs:
-            raise InputError(
-                f"{test.name}: its {what} {', '.join(theirs[:5])} are not those of {train.name}, "
-                f"{', '.join(ours[:5])}, in the same order"
-            )
+    require_names(test.name, "parts", test.part_names, train.part_names, train.name)
+    require_names(test.name, "classes", test.class_names, train.class_names, train.name)
     return splits

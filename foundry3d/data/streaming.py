@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foundry3d.data.batches import EpochBatches
 from foundry3d.data.shards import decode, read_index, samples
 from foundry3d.errors import InputError
 
@@ -165,43 +166,16 @@ class Shards:
         return points[rng.choice(len(points), self.points, replace=False, shuffle=False)]
 
 
-class ShardBatches:
+class ShardBatches(EpochBatches[Shards]):
     """Shuffled training batches of shards; the order depends on seed, epoch and process alone.
 
-    Iterating yields float32 points (B, N, 3) on the CPU. Samples that cannot be used are skipped,
-    and told once an epoch; others are read again in their place, so that every epoch has the
+    Iterating yields float32 points (B, N, 3) on the CPU. Samples that cannot be used are skipped
+    and reported once per epoch; others are read again in their place, so that every epoch has the
     length that the index promises.
 
-    Args:
-        shards: the collection.
-        batch_size: B, of each process.
-        seed: of the shuffling.
-        rank: index of this process.
-        world: number of processes; each reads its own share of an epoch.
-
     Raises:
-        InputError: fewer clouds than one batch of all processes; while iterating: not one sample
-            can be used.
+        InputError: while iterating: no sample can be used.
     """
-
-    def __init__(
-        self, shards: Shards, batch_size: int, *, seed: int, rank: int = 0, world: int = 1
-    ) -> None:
-        if len(shards) < batch_size * world:
-            raise InputError(
-                f"{shards.name} has {len(shards)} training clouds, one step takes "
-                f"{batch_size * world}; lower train.batch_size"
-            )
-        self.shards, self.batch_size, self.seed = shards, batch_size, seed
-        self.rank, self.world, self.epoch = rank, world, 0
-        self.sampler = self  # where Lightning looks for set_epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the coming epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.shards) // (self.batch_size * self.world)
 
     def __iter__(self) -> Iterator[Tensor]:
         skipped = Skipped()
@@ -211,24 +185,24 @@ class ShardBatches:
             if skipped and number == len(self) - 1:
                 log.warning(
                     "%s, epoch %d: skipped %d of %d samples, the first in %s",
-                    self.shards.name, self.epoch, len(skipped), len(self.shards), skipped.first,
+                    self.clouds.name, self.epoch, len(skipped), len(self.clouds), skipped.first,
                 )  # fmt: skip
             yield torch.from_numpy(batch)
 
     def _clouds(self, skipped: Skipped) -> Iterator[np.ndarray]:
         """This process's share of the epoch, then, for what was skipped, all shards again."""
         rng = np.random.default_rng([self.seed, self.epoch, self.rank])
-        counts = self.shards.index.shards
+        counts = self.clouds.index.shards
         order = np.random.default_rng([self.seed, self.epoch])  # the same in every process
         parts = share(counts, order, self.rank, self.world)
         for again in count():
             usable = 0
-            for cloud in shuffled(self.shards.read(parts, rng, skipped), self.shards.buffer, rng):
+            for cloud in shuffled(self.clouds.read(parts, rng, skipped), self.clouds.buffer, rng):
                 usable += 1
                 yield cloud
             if not usable and (again or self.world == 1):
                 raise InputError(
-                    f"{self.shards.folder}: not one of {len(skipped)} samples can be used, the "
+                    f"{self.clouds.folder}: not one of {len(skipped)} samples can be used, the "
                     f"first in {skipped.first}; pack the collection again"
                 )
             parts = share(counts, rng)

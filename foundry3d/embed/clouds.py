@@ -1,15 +1,13 @@
-"""Features of point clouds from anywhere: files or arrays in, one feature a token out.
+"""Features of point clouds: arrays in, one feature per token out.
 
-A cloud that cannot be used costs itself alone. Clouds may differ in size; those of equal size that
-follow one another go through the model together, each normalised on its own, so what a cloud gives
-does not depend on its neighbours.
+Clouds may differ in size. Consecutive clouds of equal size go through the model in one batch; each
+is normalised on its own, so its features do not depend on the others.
 
 Shapes: n clouds, N points of a cloud, c tokens, d width.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,22 +25,20 @@ from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.student import Budgeted, Student
 from foundry3d.transforms import normalise as into_sphere
 
-log = logging.getLogger("foundry3d")
-
 AnyModel = Inner | Budgeted
 MOST_POINTS = 2**20
-"""Clouds go through the model together while they have no more points than this in all."""
+"""Points in one batch, at most, unless a single cloud has more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What happens to clouds before a model reads them.
+    """How clouds are prepared for a model.
 
     Attributes:
-        normalise: the mean is moved to the origin, the cloud scaled into the unit sphere.
-        turn: x, y, z become the axes this many places further on: a rotation that brings the up
-            axis of the clouds to that of the model.
-        points: a random subset of this many points; None, or more than there are: all of them.
+        normalise: move the mean to the origin and scale the cloud into the unit sphere.
+        turn: how many places the axes x, y, z are rolled, which turns the up axis of the clouds
+            into the up axis of the model.
+        points: size of a random subset; None = all points, as for clouds with no more than that.
         seed: of the subset.
     """
 
@@ -53,10 +49,15 @@ class Policy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
-    """A cloud as the model reads it, and the way back: own = points * scale + shift, turned back.
+class PreparedCloud:
+    """A cloud as the model reads it, and how to get back to the coordinates it came in.
 
-    points (N, 3) float32; shift (3,) float64, the file's origin and the mean; source names it.
+    Attributes:
+        points: (N, 3) float32.
+        shift: (3,) float64, the mean plus the origin that the file's reader subtracted.
+        scale: original = points * scale + shift, with the axes rolled back.
+        turn: how many places the axes were rolled.
+        source: name of the cloud in messages.
     """
 
     points: Tensor
@@ -65,16 +66,17 @@ class Ready:
     turn: int
     source: str
 
-    def own(self, centers: Tensor) -> Tensor:
-        """Centers (1, c, 3) in the cloud's own coordinates, float64."""
+    def original(self, centers: Tensor) -> Tensor:
+        """Centers (1, c, 3) in the coordinates that the cloud came in, float64."""
         return (centers.double().cpu() * self.scale + self.shift).roll(-self.turn, dims=-1)
 
 
 def _checked(points: np.ndarray, source: str, at_least: int) -> np.ndarray:
-    """The points (N, 3), any real type, if a model can make something of them.
+    """The points (N, 3), of any real type, if a model can read them.
 
     Raises:
-        InputError: not (N, 3) finite real numbers, fewer than `at_least`, or all the same.
+        InputError: points that are not (N, 3) finite real numbers, fewer than `at_least` of them,
+            or all at the same place.
     """
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
         raise InputError(
@@ -85,11 +87,11 @@ def _checked(points: np.ndarray, source: str, at_least: int) -> np.ndarray:
         raise InputError(f"{source}: expected finite coordinates, got NaN or infinite ones")
     if len(points) < at_least:
         raise InputError(
-            f"{source}: expected at least {at_least} points, as many as the model has groups and "
-            f"points of a group, got {len(points)}; add points, or raise samples for a mesh"
+            f"{source}: expected at least {at_least} points, the larger of the model's number of "
+            f"groups and its group size, got {len(points)}; add points, or raise samples for a mesh"
         )
     if (points == points[0]).all():
-        raise InputError(f"{source}: expected points that differ, got {len(points)} times the same")
+        raise InputError(f"{source}: expected points that differ, got {len(points)} equal ones")
     return points
 
 
@@ -117,11 +119,11 @@ def as_array(cloud: object, source: str) -> np.ndarray:
         ) from None
 
 
-def prepare(cloud: Points, policy: Policy, at_least: int) -> Ready:
-    """A cloud as the policy wants it.
+def prepare(cloud: Points, policy: Policy, at_least: int) -> PreparedCloud:
+    """A cloud prepared for a model.
 
     Raises:
-        InputError: points that `_checked` refuses.
+        InputError: points that `_checked` refuses, or a size that overflows.
     """
     source = cloud.source
     points = _checked(np.asarray(cloud.points), source, at_least)
@@ -135,40 +137,42 @@ def prepare(cloud: Points, policy: Policy, at_least: int) -> Ready:
         mean = exact.mean(dim=0)
         shift, scale = shift + mean, float((exact - mean).norm(dim=1).max())
         if not 0 < scale < float("inf"):
-            raise InputError(f"{source}: expected differences that can be squared, got {scale}")
+            raise InputError(f"{source}: expected a finite size above 0, got a radius of {scale}")
         exact = into_sphere(exact[None])[0]
-    return Ready(points=exact.float(), shift=shift, scale=scale, turn=policy.turn, source=source)
+    return PreparedCloud(
+        points=exact.float(), shift=shift, scale=scale, turn=policy.turn, source=source
+    )
 
 
-def _together(ready: Iterable[Ready], batch: int) -> Iterator[list[Ready]]:
-    """Clouds of equal size that follow one another, at most `batch` and `MOST_POINTS`."""
-    group: list[Ready] = []
-    for one in ready:
-        size = len(one.points)
+def _together(clouds: Iterable[PreparedCloud], batch: int) -> Iterator[list[PreparedCloud]]:
+    """Batches of consecutive clouds of equal size, at most `batch` clouds and `MOST_POINTS`."""
+    group: list[PreparedCloud] = []
+    for cloud in clouds:
+        size = len(cloud.points)
         full = len(group) == batch or (len(group) + 1) * size > MOST_POINTS
         if group and (full or len(group[0].points) != size):
             yield group
             group = []
-        group.append(one)
+        group.append(cloud)
     if group:
         yield group
 
 
 def in_batches(
-    model: AnyModel, ready: Iterable[Ready], batch: int
-) -> Iterator[tuple[Ready, Tokens]]:
-    """Each cloud with its tokens (a batch of one, on the CPU), in order."""
+    model: AnyModel, clouds: Iterable[PreparedCloud], batch: int
+) -> Iterator[tuple[PreparedCloud, Tokens]]:
+    """Each cloud with its tokens, a batch of one on the CPU, in order."""
     device = next(model.parameters()).device
-    for group in _together(ready, batch):
+    for group in _together(clouds, batch):
         with torch.no_grad():
-            found = model(torch.stack([one.points for one in group]).to(device))
-        for i, one in enumerate(group):
+            found = model(torch.stack([cloud.points for cloud in group]).to(device))
+        for i, cloud in enumerate(group):
             this = slice(i, i + 1)
             yield (
-                one,
+                cloud,
                 Tokens(
                     features=found.features[this].float().cpu(),
-                    centers=one.own(found.centers[this]),
+                    centers=cloud.original(found.centers[this]),
                     assignment=None if found.assignment is None else found.assignment[this].cpu(),
                     tokens_used=found.tokens_used[this].cpu(),
                 ),
@@ -176,19 +180,19 @@ def in_batches(
 
 
 def fewest(model: AnyModel) -> int:
-    """Points that a cloud must have at the least: as many as groups and as a group."""
+    """The fewest points that a cloud may have: enough for every group, and to fill one."""
     return max(model.shape.groups, model.shape.group_size)
 
 
-def finite(one: Ready, tokens: Tokens) -> Tokens:
-    """The tokens of a cloud.
+def finite(cloud: PreparedCloud, tokens: Tokens) -> Tokens:
+    """The tokens of a cloud, unchanged.
 
     Raises:
         InputError: features that are not finite.
     """
     if not bool(tokens.features.isfinite().all()):
         raise InputError(
-            f"{one.source}: expected finite features, the model gave others; normalise the "
+            f"{cloud.source}: the model returned features that are not finite; normalise the "
             "cloud, or check the model's weights"
         )
     return tokens
@@ -205,31 +209,31 @@ def embed_clouds(
 
     Args:
         model: in evaluation mode, on any device.
-        clouds: n arrays, tensors or lists of rows (N_i, 3) of real numbers, at least as many points
-            as the model has groups and points per group; not changed.
-        policy: how clouds are prepared; None = normalised. `read_policy` gives a saved model's.
-        batch: clouds of equal size that go through the model together.
+        clouds: n arrays, tensors or lists of rows (N_i, 3) of real numbers, not changed. N_i is at
+            least the model's number of groups and its group size.
+        policy: how clouds are prepared; None = normalised. `read_policy` returns what a saved
+            model was trained with.
+        batch: how many clouds of equal size go through the model at once.
 
     Returns:
-        For each cloud its `Tokens`, a batch of one on the CPU: features (1, c, d), centers
-        (1, c, 3) float64 in the cloud's own coordinates.
+        The `Tokens` of each cloud, a batch of one on the CPU: features (1, c, d), and centers
+        (1, c, 3) float64 in the coordinates of the cloud.
 
     Raises:
-        InputError: a model in training mode, or a cloud that cannot be used; it is named by its
-            number.
+        InputError: a model in training mode, or a cloud that cannot be used, named by its index.
     """
     if model.training:
         raise InputError("expected a model in evaluation mode; call model.eval() first")
     policy, least = policy or Policy(), fewest(model)
-    ready = (
+    prepared = (
         prepare(Points(points=as_array(cloud, name), source=name), policy, least)
         for name, cloud in ((f"cloud {i}", cloud) for i, cloud in enumerate(clouds))
     )
-    return [finite(one, tokens) for one, tokens in in_batches(model, ready, batch)]
+    return [finite(cloud, tokens) for cloud, tokens in in_batches(model, prepared, batch)]
 
 
 def stored_facts(path: str | Path) -> dict[str, Any]:
-    """What a saved model says of its training; nothing for files of other projects."""
+    """What a saved model records about its training; empty for files of other projects."""
     found = {} if Path(path).is_file() else read_config(path).get("provenance")
     return found if isinstance(found, dict) else {}
 
@@ -240,12 +244,13 @@ def read_policy(
     """How the clouds of a saved model's training were prepared.
 
     Args:
-        path: a model folder, or a checkpoint file of another project, which does not say.
-        up: the axis that points up in the clouds to come; None = as in training.
+        path: a model folder, or a checkpoint file of another project, which records nothing.
+        up: the axis that points up in the clouds to embed; None = as in training.
         normalise: overrides what is stored.
 
     Returns:
-        The policy, and a sentence about what the model does not say (None when it says all).
+        The policy, and a sentence about what the model does not record (None if nothing is
+        missing).
 
     Raises:
         InputError: not a checkpoint.
@@ -261,5 +266,5 @@ def read_policy(
         missing.append("which axis points up (axes are taken as they are)")
     elif up is not None:
         turn = "xyz".index(own_up) - "xyz".index(up)
-    notice = f"{path} does not say " + " and ".join(missing) if missing else None
+    notice = f"{path} does not record " + " and ".join(missing) if missing else None
     return Policy(normalise=normalise, turn=turn), notice

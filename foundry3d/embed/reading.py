@@ -1,4 +1,6 @@
-"""Files in, prepared clouds out, for whatever embeds them: what fails is named, the others go on.
+"""From files to prepared clouds.
+
+A file or cloud that cannot be used is reported in one sentence, and the others go on.
 
 Shapes: N points of a cloud.
 """
@@ -6,38 +8,38 @@ Shapes: N points of a cloud.
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
 
 from foundry3d.config import EmbedConfig
 from foundry3d.data.files import Points, read_clouds
 from foundry3d.data.folder import files_below, find_files, is_supported
 from foundry3d.data.progress import with_progress
-from foundry3d.embed.clouds import Policy, Ready, prepare, stored_facts
+from foundry3d.embed.clouds import Policy, PreparedCloud, prepare, stored_facts
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
-from foundry3d.report.rows import code_version
-from foundry3d.writing import held, replacing
 
 log = logging.getLogger("foundry3d")
 
+REPEATED = "fewer different points than tokens, so tokens repeat"
+
 
 class Reading:
-    """Walks over files; keeps what failed and what was left unread on the way.
+    """Goes through files; keeps what failed and what is worth a notice.
+
+    Args:
+        config: of the command.
+        policy: how clouds are prepared.
+        least: the fewest points of a cloud that the model reads.
 
     Attributes:
         failed: names of what could not be used, in order.
-        unread: by kind, a sentence, the file it was first true of, and all such files.
+        notices: by kind, the first notice and the files it is about.
     """
 
     def __init__(self, config: EmbedConfig, policy: Policy, least: int) -> None:
@@ -45,21 +47,21 @@ class Reading:
         trained = stored_facts(config.model).get("points")
         self.trained = trained if isinstance(trained, int) and trained > 0 else None
         self.failed: list[str] = []
-        self.unread: dict[str, tuple[str, list[str]]] = {}
+        self.notices: dict[str, tuple[str, list[str]]] = {}
 
     def fail(self, name: str, error: InputError) -> None:
-        """Says at once, in one line, why something cannot be used."""
+        """Logs at once, in one line, why something cannot be used."""
         self.failed.append(name)
         log.error("%s", " ".join(str(error).split()))
 
     def files(self) -> list[Path]:
-        """The files behind the words of the command: as named, below folders, matching globs."""
+        """The files that the command names: single ones, those in folders, and matches of globs."""
         found: list[Path] = []
         out = os.path.realpath(self.config.out)
         for word in self.config.files:
             try:
                 if os.path.realpath(word) == out:
-                    raise InputError(f"{word}: is also --out; choose another file to write")
+                    raise InputError(f"{word} is also --out; choose another file to write")
                 found += [path for path in _behind(word) if os.path.realpath(path) != out]
             except InputError as error:
                 self.fail(word, error)
@@ -67,8 +69,8 @@ class Reading:
                 self.fail(word, InputError(f"{word}: {error.strerror}; check the path"))
         return found
 
-    def clouds(self, files: Sequence[Path]) -> Iterator[Ready]:
-        """Every cloud of the files that can be used, prepared."""
+    def clouds(self, files: Sequence[Path]) -> Iterator[PreparedCloud]:
+        """All clouds of the files that can be used, prepared."""
         for path in with_progress(files, "embedded"):
             try:
                 clouds = read_clouds(path, samples=self.config.samples, seed=self.config.seed)
@@ -77,7 +79,7 @@ class Reading:
                 continue
             yield from self._usable(str(path), clouds)
 
-    def _usable(self, path: str, clouds: Iterator[Points]) -> Iterator[Ready]:
+    def _usable(self, path: str, clouds: Iterator[Points]) -> Iterator[PreparedCloud]:
         for i in count():
             name = f"{path}[{i}]"
             try:
@@ -85,54 +87,50 @@ class Reading:
                 if cloud is None:
                     return
                 name = cloud.source
-                ready = prepare(cloud, self.policy, self.least)
+                prepared = prepare(cloud, self.policy, self.least)
             except InputError as error:
                 self.fail(name, error)
                 continue
-            for notice in (*cloud.notices, *self._unlike(len(ready.points))):
+            for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
                 self.note(path, notice)
-            yield ready
+            yield prepared
 
     def _unlike(self, size: int) -> tuple[str, ...]:
-        """A notice where a cloud has far more or fewer points than those of training had."""
+        """A notice where a cloud has far more or fewer points than the training clouds."""
         if self.trained is None or self.trained / 2 <= size <= 2 * self.trained:
             return ()
         if self.config.points_per_token is not None:
             return ()
-        scene = "" if size < 8 * self.trained else ", and --points_per_token 16 all of a scene"
+        scene = "" if size < 8 * self.trained else ", --points_per_token 16 reads a whole scene"
         return (
-            f"{size} points, the model was trained on clouds of {self.trained}; --points "
-            f"{self.trained} gives it what it knows, of clouds that have more{scene}",
+            f"{size} points, but the model was trained on clouds of {self.trained}; --points "
+            f"{self.trained} takes that many of larger clouds{scene}",
         )
 
     def note(self, path: str, notice: str) -> None:
-        """Keeps a notice; those that differ in numbers alone are of one kind."""
+        """Keeps a notice; notices that differ only in numbers are of one kind."""
         kind = re.sub(r"-?\d[\d.]*(e[-+]?\d+)?", "#", notice)
-        _, files = self.unread.setdefault(kind, (notice, []))
+        _, files = self.notices.setdefault(kind, (notice, []))
         if path not in files[-1:]:
             files.append(path)
 
-    def _tell(self) -> None:
-        """Each kind of notice once, with the number of files it is about."""
-        for notice, files in self.unread.values():
-            more = f" (and so for {len(files) - 1} more files)" if len(files) > 1 else ""
-            log.info("%s: %s%s", files[0], notice, more)
-
     def require(self, used: int) -> None:
-        """Tells what was noted.
+        """Logs each kind of notice once, with the number of files it is about.
 
         Raises:
-            InputError: not one cloud could be used.
+            InputError: no cloud could be used.
         """
-        self._tell()
+        for notice, files in self.notices.values():
+            more = f" (and {len(files) - 1} more files like it)" if len(files) > 1 else ""
+            log.info("%s: %s%s", files[0], notice, more)
         if not used:
             raise InputError(f"none of {len(self.failed)} could be used; nothing is written")
 
     def finish(self, out: Path, used: int) -> Path:
-        """The archive that holds what could be used.
+        """Path of the archive, which holds what could be used.
 
         Raises:
-            PartialFailure: something could not.
+            PartialFailure: some files or clouds could not be used.
         """
         log.info("%s: %d clouds", out, used)
         if self.failed:
@@ -144,7 +142,7 @@ class Reading:
 
 
 def _behind(word: str) -> list[Path]:
-    """The files that a word of the command line means."""
+    """The files that one argument of the command stands for."""
     path = Path(word)
     if path.is_dir():
         return find_files(path)
@@ -162,46 +160,11 @@ def _behind(word: str) -> list[Path]:
     return list(found)
 
 
-SCENE = ("points_per_token", "windows", "precision")
-"""Options of scenes that the protocol keeps."""
-
-
-def require_file(path: Path, option: str) -> None:
-    """Refuses a folder where a file is to be written."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; --{option} names the file to write")
-
-
-@contextmanager
-def appearing(path: Path, option: str = "out") -> Iterator[BinaryIO]:
-    """A file to write that appears under its name when all went well, or not at all."""
-    require_file(path, option)
-    with held(path), replacing(path) as partial, open(partial, "wb") as stream:
-        yield stream
-
-
-def protocol(config: EmbedConfig, policy: Policy, budget: Budget | None) -> np.ndarray:
-    """How the features came about, as JSON in an array without dimensions."""
-    facts = {
-        "model": config.model,
-        "normalise": policy.normalise,
-        "turn": policy.turn,
-        "points": policy.points,
-        "samples": config.samples,
-        "budget": {} if budget is None else budget.asked(),
-        "seed": config.seed,
-        "code": code_version(),
-    }
-    if config.points_per_token is not None:
-        facts |= {name: getattr(config, name) for name in SCENE}
-    return np.array(json.dumps(facts))
-
-
 def asked_budget(config: EmbedConfig, model: object) -> Budget | None:
     """The budget that the command sets, None if it sets none.
 
     Raises:
-        InputError: it sets one, and the model is not a student.
+        InputError: a budget is set and the model is not a student.
     """
     budget = Budget(
         token_budget=config.token_budget, ratio=config.ratio, supertokens=config.supertokens

@@ -1,4 +1,4 @@
-"""`foundry3d embed --points_per_token 16`: large clouds, token by token and point by point.
+"""`foundry3d embed --points_per_token 16`: features of the tokens and points of large clouds.
 
 Shapes: n scenes, N points, c tokens of a scene, T tokens of all, d width.
 """
@@ -19,8 +19,9 @@ from torch import Tensor
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig
 from foundry3d.data.progress import with_progress
-from foundry3d.embed.clouds import Ready, finite, read_policy, stored_facts
-from foundry3d.embed.reading import Reading, appearing, asked_budget, protocol, require_file
+from foundry3d.embed.archive import Archive, appearing, protocol, require_file
+from foundry3d.embed.clouds import PreparedCloud, finite, read_policy, stored_facts
+from foundry3d.embed.reading import REPEATED, Reading, asked_budget
 from foundry3d.errors import InputError
 from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.models.backbone import Tokens
@@ -38,76 +39,32 @@ from foundry3d.writing import npy_rows
 log = logging.getLogger("foundry3d")
 
 MOST_VIEWS = 6
-"""Scenes on a picture."""
+"""Scenes in one picture."""
 BASIS_ROWS = 2**14
-"""Tokens that the main directions of a picture are found from."""
-
-
-@dataclass
-class _Archive:
-    """What goes into the archive, a list entry for each scene."""
-
-    names: list[str] = field(default_factory=list)
-    points_used: list[int] = field(default_factory=list)
-    pooled: list[Tensor] = field(default_factory=list)
-    features: list[Tensor] = field(default_factory=list)
-    centers: list[Tensor] = field(default_factory=list)
-    assignment: list[Tensor] = field(default_factory=list)
-    window: list[Tensor] = field(default_factory=list)
-    zoom: list[float] = field(default_factory=list)
-
-    def add(self, one: Ready, tokens: Tokens, way: Tensor | float) -> None:
-        self.names.append(one.source)
-        self.points_used.append(len(one.points))
-        self.pooled.append(tokens.pooled())
-        self.features.append(tokens.features[0])
-        self.centers.append(one.own(tokens.centers)[0])
-        self.assignment += [] if tokens.assignment is None else [tokens.assignment[0]]
-        if isinstance(way, Tensor):
-            self.window.append(way[0])
-        else:
-            self.zoom.append(way)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of the archive, the tokens of all scenes one after the other."""
-        ends = np.cumsum([0, *(len(rows) for rows in self.features)])
-        found = {
-            "names": np.array(self.names),
-            "points_used": np.array(self.points_used),
-            "offsets": ends,
-            "pooled": _rows(self.pooled),
-            "features": _rows(self.features),
-            "centers": _rows(self.centers),
-        }
-        more = {"assignment": self.assignment, "window": self.window}
-        found |= {name: _rows(parts) for name, parts in more.items() if parts}
-        return found | ({"zoom": np.array(self.zoom)} if self.zoom else {})
-
-
-def _rows(parts: list[Tensor]) -> np.ndarray:
-    """All rows; of a single part without a copy."""
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).numpy()
+"""Tokens of each scene, at most, that the principal directions are computed from."""
 
 
 @dataclass
 class _Picture:
-    """What is seen of the first scenes; coloured when the directions of all are known."""
+    """Views of the first scenes, coloured once the principal directions of all are known."""
 
     up: int
     views: list[View] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     tokens: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def add(self, one: Ready, tokens: Tokens) -> None:
+    def add(self, cloud: PreparedCloud, tokens: Tokens) -> None:
         if len(self.views) == MOST_VIEWS:
             return
-        self.views.append(look(one.points.roll(2 - self.up, dims=-1).numpy()))
+        self.views.append(look(cloud.points.roll(2 - self.up, dims=-1).numpy()))
         count = tokens.features.shape[1]
-        self.names.append(f"{Path(one.source).name}: {len(one.points):,} points, {count:,} tokens")
+        self.names.append(
+            f"{Path(cloud.source).name}: {len(cloud.points):,} points, {count:,} tokens"
+        )
         self.tokens.append((tokens.centers.roll(2 - self.up, dims=-1), tokens.features))
 
     def draw(self, stream: BinaryIO, model: str) -> None:
-        """Colours are linear in the features, so those of points are those of tokens between."""
+        """Writes the PNG; colours are linear in the features, so points interpolate them."""
         rows = torch.cat([features[0, :: -(-features.shape[1] // BASIS_ROWS)]
                           for _, features in self.tokens]).numpy()  # fmt: skip
         mean, directions = pca_basis(rows)
@@ -119,17 +76,17 @@ class _Picture:
             placed.append(found[0].numpy())
         colours = pca_colours(np.concatenate(placed), np.zeros(3), np.eye(3))
         parts = np.split(colours, np.cumsum([len(part) for part in placed])[:-1])
-        title = f"{model}: features in their three main directions"
+        title = f"{model}: features in their three principal directions"
         draw_views(stream, self.views, parts, names=self.names, title=title)
 
 
 def _walk(source: str) -> Callable[[Sequence[Tensor], str], Iterator[Tensor]]:
-    """Goes through the chunks of a scene's stages and tells how long they still take."""
+    """Goes through the chunks of each stage of a scene and logs the time left."""
     return lambda chunks, doing: with_progress(chunks, f"{source}: {doing}", "chunks")
 
 
 def _need(model: SceneModel, config: EmbedConfig, points: int) -> SceneMemory:
-    """Bytes that a scene takes; of a gated student without the tokens that its gate keeps."""
+    """Bytes that a scene needs, without the tokens that a student's gate keeps."""
     assert config.points_per_token is not None
     student, inner = isinstance(model, Student), model.config
     return scene_memory(
@@ -144,34 +101,38 @@ def _need(model: SceneModel, config: EmbedConfig, points: int) -> SceneMemory:
 
 
 def _encode(
-    model: SceneModel, one: Ready, config: EmbedConfig, fit: bool, budget: Budget | None
-) -> tuple[Tokens, Tensor | float]:
-    """Tokens of a scene in the model's coordinates, and the window of each or the zoom of all.
+    model: SceneModel, cloud: PreparedCloud, config: EmbedConfig, fit: bool, budget: Budget | None
+) -> tuple[Tokens, dict[str, Tensor]]:
+    """Tokens of a scene in the model's coordinates, with the `window` (1, c) of each or the `zoom`.
 
     Raises:
-        InputError: attention that is too large, or a budget that cannot be kept; names the scene.
+        InputError: attention that is too large, or a budget that cannot be met; names the scene.
     """
     assert config.points_per_token is not None
-    walk, points = _walk(one.source), one.points[None]
+    walk, points = _walk(cloud.source), cloud.points[None]
     log.info(
-        "%s: %d points, %d tokens: at most %s beside the model",
-        *(one.source, len(one.points), len(one.points) // config.points_per_token),
-        in_bytes(_need(model, config, len(one.points)).peak),
+        "%s: %d points, %d tokens: needs at most %s in addition to the model",
+        *(cloud.source, len(cloud.points), len(cloud.points) // config.points_per_token),
+        in_bytes(_need(model, config, len(cloud.points)).peak),
     )
     try:
         scene: Scene = group_scene(model, points, points_per_token=config.points_per_token)
         if config.windows is not None:
-            return encode_windows(model, scene, config.windows, fit=fit, budget=budget, walk=walk)
+            tokens, window = encode_windows(
+                model, scene, config.windows, fit=fit, budget=budget, walk=walk
+            )
+            return tokens, {"window": window}
         larger = config.zoom or (zoom(scene.centers, model.shape.groups) if fit else 1.0)
         scene = replace(scene, scale=scene.scale * larger)
-        return encode_scene(model, scene, budget=budget, walk=walk), larger
+        tokens = encode_scene(model, scene, budget=budget, walk=walk)
+        return tokens, {"zoom": torch.tensor([larger], dtype=torch.float64)}
     except InputError as error:
-        raise InputError(f"{one.source}: {error}") from None
+        raise InputError(f"{cloud.source}: {error}") from None
 
 
-def _write_dense(append: Callable[..., None], one: Ready, tokens: Tokens) -> None:
-    walk = _walk(one.source)
-    for rows in dense_features(one.points[None], tokens.centers, tokens.features, walk=walk):
+def _write_dense(append: Callable[..., None], cloud: PreparedCloud, tokens: Tokens) -> None:
+    walk = _walk(cloud.source)
+    for rows in dense_features(cloud.points[None], tokens.centers, tokens.features, walk=walk):
         append(rows.half().numpy())
 
 
@@ -179,20 +140,20 @@ def embed_scenes(config: EmbedConfig) -> Path:
     """Writes the features of every token of large clouds: `foundry3d embed --points_per_token`.
 
     Scenes differ in c, so the archive holds their tokens one after the other: scene i has rows
-    `offsets[i]` to `offsets[i + 1]` of `features` (T, d), `centers` (T, 3) float64 in the file's
-    own coordinates, for students `assignment` (T,), with windows `window` (T,), numbered in each
-    scene. A row a scene have `names`, `points_used`, `pooled` (n, 2d) and, without windows, `zoom`;
-    `protocol` is JSON text.
+    `offsets[i]` to `offsets[i + 1]` of `features` (T, d), `centers` (T, 3) float64 in the
+    coordinates of the file, for students `assignment` (T,), and with windows `window` (T,),
+    numbered within each scene. `names`, `points_used`, `pooled` (n, 2d) and, without windows,
+    `zoom` have one row per scene; `protocol` is JSON text.
 
-    With `dense` a .npy of float16 (sum of points_used, d) holds a feature for every point, scene
+    With `dense`, a .npy of float16 (sum of points_used, d) holds one feature per point, scene
     after scene, in the order of the file (of a mesh: of the points drawn from it).
 
     Returns:
-        The archive.
+        Path of the archive.
 
     Raises:
-        InputError: a model that cannot be loaded or read scenes, or not one cloud that can be
-            used; nothing is written.
+        InputError: the model cannot be loaded or does not read scenes, or none of the clouds can
+            be used; nothing is written.
         PartialFailure: some clouds cannot be used; the archive holds the others.
     """
     model = load_backbone(config.model)
@@ -205,7 +166,8 @@ def embed_scenes(config: EmbedConfig) -> Path:
     if notice is not None:
         log.warning("%s", notice)
     least = max(model.shape.group_size, config.points_per_token)
-    reading, archive, out = Reading(config, policy, least), _Archive(), Path(config.out)
+    reading, archive = Reading(config, policy, least), Archive(ragged=True)
+    out = Path(config.out)
     picture = _Picture("xyz".index(stored_facts(config.model).get("up") or "z"))
     with ExitStack() as stack:
         stream = stack.enter_context(appearing(out))
@@ -215,20 +177,20 @@ def embed_scenes(config: EmbedConfig) -> Path:
         if config.dense is not None:
             require_file(Path(config.dense), "dense")
             dense = stack.enter_context(npy_rows(config.dense, model.output_dim))
-        for one in reading.clouds(reading.files()):
+        for cloud in reading.clouds(reading.files()):
             try:
-                tokens, way = _encode(model, one, config, policy.normalise, budget)
-                finite(one, tokens)
+                tokens, more = _encode(model, cloud, config, policy.normalise, budget)
+                finite(cloud, tokens)
             except InputError as error:
-                reading.fail(one.source, error)
+                reading.fail(cloud.source, error)
                 continue
             if bool((tokens.centers[0, :-1] == tokens.centers[0, -1]).all(dim=-1).any()):
-                reading.note(one.source, "fewer different points than tokens, so tokens repeat")
+                reading.note(cloud.source, REPEATED)
             if dense is not None:
-                _write_dense(dense, one, tokens)
+                _write_dense(dense, cloud, tokens)
             if drawn is not None:
-                picture.add(one, tokens)
-            archive.add(one, tokens, way)
+                picture.add(cloud, tokens)
+            archive.add(cloud, replace(tokens, centers=cloud.original(tokens.centers)), **more)
         reading.require(len(archive.names))
         facts = protocol(config, policy, budget)
         np.savez(stream, **archive.arrays(), protocol=facts)  # type: ignore[arg-type]

@@ -1,1 +1,1 @@
-"""What a model is worth: fine-tuning, few-shot, zero-shot, probes and budgets."""
+"""How good a model is: fine-tuning, few-shot, zero-shot, probes, scores over budgets."""

@@ -1,7 +1,7 @@
 """Accuracy over budgets: one checkpoint at every token budget, ratio and number of supertokens.
 
-The paper's Table 13 and figures 3 and 7 with our models. Of a student or teacher the frozen
-features are probed at each budget; a fine-tuned classifier or segmenter is tested at each without
+The paper's Table 13 and figures 3 and 7 with our models. Students and teachers are probed at each
+budget on frozen features; fine-tuned classifiers and segmenters are tested at each without further
 training.
 """
 
@@ -21,13 +21,14 @@ from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.data.parts import categories_of, part_splits, parts_of_category
 from foundry3d.errors import InputError
 from foundry3d.evaluation.metrics import miou_category, miou_instance, overall_accuracy, shape_iou
-from foundry3d.evaluation.probe import probe_row, short_name
+from foundry3d.evaluation.probe import probe_row
+from foundry3d.evaluation.rows import short_name
 from foundry3d.heads.classifier import Classifier, Headed
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.inference.cost import count
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Budgeted, Student
-from foundry3d.report.figures import Curves, draw_lines
+from foundry3d.report.figures import curves_of, draw_lines
 from foundry3d.report.rows import append, code_version, read_rows, table
 from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
@@ -48,7 +49,7 @@ AXES = {"token_budget": "token budget", "ratio": "ratio r", "supertokens": "supe
 
 
 def budgets_of(model: Student, config: BudgetsConfig) -> Iterator[tuple[str, float]]:
-    """Kind and value of every budget that the configuration asks for and the student has."""
+    """Kind and value of every budget of the configuration that the student supports."""
     if model.gate is not None:
         for budget in config.token_budgets:
             if model.config.supertokens <= budget <= model.shape.groups:
@@ -70,7 +71,7 @@ def budget_of(model: Student, kind: str, value: float) -> Budget:
 
 
 def gmacs(model: Student, kind: str, value: float) -> float | None:
-    """GMACs of one cloud at a budget, every supertoken in use; None where the data decides."""
+    """GMACs of one cloud at a budget with all supertokens used; None where the data decides."""
     if kind == "ratio":
         return None
     if kind == "supertokens":
@@ -102,7 +103,7 @@ def tested(model: Classifier, splits: Splits, points: int, budget: Budget | None
 def tested_parts(
     model: Segmenter, splits: Splits, points: int, budget: Budget | None
 ) -> dict[str, float]:
-    """MIoU over shapes and over categories in percent of a segmenter on the test clouds."""
+    """Both mIoU of a segmenter in percent, over shapes and over categories, on the test clouds."""
     test = splits.test
     assert test is not None
     assert test.parts is not None
@@ -134,7 +135,7 @@ def one_row(
     if isinstance(model, Headed):
         assert splits.test is not None
         row |= {"data": splits.test.name, "points": data.points, "code": code_version()}
-        row["protocol"] = "at this budget, weights selected at the default one; "
+        row["protocol"] = "at this budget, weights selected at the default budget; "
         if isinstance(model, Classifier):
             score, what = tested(model, splits, data.points, budget), "overall accuracy"
             row["task"] = "fine-tuned"
@@ -148,24 +149,14 @@ def one_row(
     return found | row | {"task": "linear probe", "score": found["svm"]}
 
 
-def curves(rows: list[dict[str, Any]], kind: str) -> Curves:
-    """Values and scores by model and task of the rows of a kind of budget."""
-    found: Curves = {}
-    for row in rows:
-        if row["budget"] == kind:
-            xs, ys = found.setdefault(f"{row['model']}, {row['task']}", ([], []))
-            xs.append(row["value"])
-            ys.append(row["score"])
-    return found
-
-
 def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
-    """Scores saved models at every budget they have; prints the table and draws the picture.
+    """Scores saved models at every budget they support; prints the table and draws the picture.
 
-    A teacher is one row at its c tokens. Rows that `<out>/results.jsonl` already holds are kept.
+    A teacher has one row, with all c tokens. Rows that are already in `<out>/results.jsonl` are
+    kept.
 
     Raises:
-        InputError: a model or data that cannot be used, or none with a budget.
+        InputError: models or data cannot be read, or there are no test clouds.
     """
     retain_memory()
     out = Path(config.out)
@@ -182,15 +173,20 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
         if isinstance(inner, Student):
             wanted = list(budgets_of(inner, config))
         for budget in wanted:
-            cell = key({"path": path, "budget": budget[0], "value": budget[1]})
-            if cell not in known:
+            point = key({"path": path, "budget": budget[0], "value": budget[1]})
+            if point not in known:
                 made = one_row(short_name(path), model, splits, config.data, config.seed, budget)
-                known[cell] = made | {"path": path}
-                append(out / "results.jsonl", [known[cell]])
-            rows.append(known[cell])
+                known[point] = made | {"path": path}
+                append(out / "results.jsonl", [known[point]])
+            rows.append(known[point])
             log.info("%s, %s %g: %.1f", short_name(path), *budget, rows[-1]["score"])
     print(table(rows, COLUMNS))
-    panels = [(text, text, curves(rows, kind)) for kind, text in AXES.items()]
+    panels = []
+    for kind, text in AXES.items():
+        chosen = [row for row in rows if row["budget"] == kind]
+        names = [f"{row['model']}, {row['task']}" for row in chosen]
+        curves = curves_of((n, r["value"], r["score"]) for n, r in zip(names, chosen, strict=True))
+        panels.append((text, text, curves))
     draw_lines(
         out / "budgets.png",
         [panel for panel in panels if panel[2]],
@@ -201,6 +197,6 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
 
 
 def key(row: dict[str, Any]) -> tuple[str, str, float]:
-    """What a row is about: the model's path, the kind of budget and its value."""
+    """What identifies a row: the model's path, the kind of budget and its value."""
     path, budget, value = (row[name] for name in KEY)
     return path, budget, float(value)

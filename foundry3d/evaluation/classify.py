@@ -1,4 +1,4 @@
-"""Fine-tuned classification: one number chosen on held-out clouds, and its protocol beside it.
+"""Fine-tuned classification: one score selected on held-out clouds, with its protocol.
 
 Shapes: n clouds, B of a batch, N points, C classes.
 """
@@ -15,26 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.config import AugmentConfig, ClassifyConfig, DataConfig, to_dict
-from foundry3d.config.heads import encoded
+from foundry3d.config import AugmentConfig, ClassifyConfig, DataConfig
 from foundry3d.config.protocols import deviations
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.labelled import labelled_splits
 from foundry3d.data.loading import Labelled, Splits, in_order
-from foundry3d.evaluation.finetune import (
-    FinetuneTask,
-    Outcome,
-    deliver,
-    fit_and_select,
-    labelled_splits,
-    start_model,
-    still_points,
-)
+from foundry3d.evaluation.finetune import FinetuneTask, Outcome, still_points
+from foundry3d.evaluation.finetune_run import deliver, fit_and_select, run_columns, start_model
 from foundry3d.evaluation.metrics import mean_class_accuracy, overall_accuracy
-from foundry3d.evaluation.probe import describe
 from foundry3d.geometry import gather
 from foundry3d.heads.classifier import Classifier
-from foundry3d.report.rows import code_version, table
-from foundry3d.training.engine import seconds
+from foundry3d.report.rows import table
 from foundry3d.training.task import draw_budget
 from foundry3d.transforms import augment, subsample
 
@@ -91,7 +82,7 @@ class ClassifyTask(FinetuneTask):
         return accuracies(logits, labels) | {"loss": float(loss)}
 
     def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
-        """Overall accuracy; the lower cross entropy among equals."""
+        """Overall accuracy, then the lower cross entropy."""
         return scores["oa"], -scores["loss"]
 
 
@@ -113,10 +104,10 @@ def votes(
     count: int,
     seed: int,
 ) -> Tensor:
-    """Mean soft-max (n, C) over passes that each draw points, order, scale and shift anew.
+    """Mean soft-max (n, C) over passes, each with new points, order, scale and shift.
 
-    The number of passes is fixed and they are averaged once; no repetition is picked. The order
-    of the points sets where farthest point sampling starts.
+    The number of passes is fixed and all are averaged; no repetition is picked. The order of the
+    points determines where farthest point sampling starts.
 
     Args:
         model: points (B, N, 3) to logits (B, C), in evaluation mode, on the CPU.
@@ -124,7 +115,7 @@ def votes(
         data: how many points are drawn, and how.
         augmentation: its scale and shift are drawn, never a rotation or a flip.
         count: number of passes.
-        seed: of the draws; pass and batch have generators of their own.
+        seed: of the draws; every pass and batch has its own generator.
     """
     change = replace(augmentation, rotate=False, flip=False)
     total = torch.zeros(())
@@ -144,50 +135,30 @@ def votes(
     return total / count
 
 
-def result_row(
-    config: ClassifyConfig, model: Classifier, splits: Splits, outcome: Outcome
-) -> dict[str, Any]:
-    """The scores of a run with everything that led to them."""
-    assert splits.test is not None
+def result_row(name: str, task: ClassifyTask, outcome: Outcome) -> dict[str, Any]:
+    """The scores of a run from the model `name`, with everything that led to them."""
     selected, last, best = outcome
-    row = describe(model.backbone)
-    row["encoded"] = encoded(model.backbone.config)
-    row |= {key: round(selected.test[key], 2) for key in ("oa", "macc")}
-    row |= {
+    held = selected.validation
+    return run_columns(name, task, outcome) | {
+        "task": "fine-tuned classification",
+        **{key: round(selected.test[key], 2) for key in ("oa", "macc")},
         "oa_last": round(last.test["oa"], 2),
         "macc_last": round(last.test["macc"], 2),
         "oa_best_on_test": round(best.test["oa"], 2),
         "macc_best_on_test": round(best.test["macc"], 2),
         "oa_voted": None,
-        "oa_validation": round(selected.validation["oa"], 2) if selected.validation else None,
-        "selected_epoch": selected.epoch,
-        "best_on_test_epoch": best.epoch,
-        "selection": "held-out clouds" if splits.validation else "last epoch, nothing held out",
-    }
-    held = 0 if splits.validation is None else len(splits.validation)
-    return row | {
-        "task": "fine-tuned classification",
-        "data": f"{splits.train.name} / {splits.test.name}",
-        "sizes": [len(splits.train), held, len(splits.test)],
-        "seed": config.train.seed,
-        "code": code_version(),
-        "settings": to_dict(config),
+        "oa_validation": None if held is None else round(held["oa"], 2),
     }
 
 
 def classify(config: ClassifyConfig) -> dict[str, Any]:
     """Fine-tunes a classifier, saves it as `<out>/model`, prints and appends its result row.
 
-    The weights saved are those of the epoch that the held-out clouds select.
-
-    Args:
-        config: of the run.
-
-    Returns:
-        The result row.
+    The saved weights are those of the epoch that the held-out clouds select.
 
     Raises:
-        InputError: a model, data or a run folder that cannot be used.
+        InputError: the model or data cannot be read or do not fit the settings, or the run folder
+            holds another run.
     """
     began = time.monotonic()
     changed = deviations(config.protocol, config, "classify")
@@ -198,7 +169,7 @@ def classify(config: ClassifyConfig) -> dict[str, Any]:
     )
     task = ClassifyTask(config, model, splits)
     outcome = fit_and_select(task)
-    row = {"model": config.model} | result_row(config, model, splits, outcome)
+    row = result_row(config.model, task, outcome)
     row |= {"protocol": config.protocol, "deviations": changed}
     if config.votes:
         assert splits.test is not None
@@ -207,6 +178,5 @@ def classify(config: ClassifyConfig) -> dict[str, Any]:
             seed=config.train.seed,
         )  # fmt: skip
         row["oa_voted"] = round(accuracies(shares, splits.test.labels)["oa"], 2)
-    row["seconds"] = seconds(task, began)
-    deliver(task, row, made_by="classify", shown=table([row], CLASSIFY_COLUMNS))
-    return row
+    shown = table([row], CLASSIFY_COLUMNS)
+    return deliver(task, row, made_by="classify", shown=shown, began=began)

@@ -2,18 +2,17 @@
 
 `finetune` is the published protocol (`docs/method.md`, "Published protocols"), except that nothing
 is selected on the queries: an episode has no clouds to hold out, so the last epoch counts, and the
-best one on the queries is a separate column. `probe` standardises pooled features on the fold's
-training clouds and fits a linear SVM with C = 1; nothing is chosen.
+best epoch on the queries has a separate column. `probe` standardises pooled features on the fold's
+training clouds and fits a linear SVM with C = 1.
 
-Every fold is a line of `<out>/folds.jsonl` as soon as it is done, so a run that is resumed goes
-on with the next one.
+Every fold is written to `<out>/folds.jsonl` as soon as it is done, so a resumed run continues with
+the next one.
 
 Shapes: n clouds, d width; pooled features are (n, 2d).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -29,17 +28,17 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from foundry3d.config import FewshotConfig, to_dict
-from foundry3d.config.heads import encoded
 from foundry3d.config.protocols import deviations
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.data.published.fewshot import MODELNET_FEWSHOT, fold
 from foundry3d.evaluation.classify import ClassifyTask
-from foundry3d.evaluation.finetune import fit_and_select, start_model
+from foundry3d.evaluation.finetune_run import fit_and_select, start_model
 from foundry3d.evaluation.metrics import mean_std, overall_accuracy
-from foundry3d.evaluation.probe import describe, extract
+from foundry3d.evaluation.probe import extract
+from foundry3d.evaluation.rows import model_columns
 from foundry3d.heads.classifier import Classifier
-from foundry3d.report.rows import append, code_version, table
+from foundry3d.report.rows import append, code_version, read_rows, table
 from foundry3d.training.run_folder import opened, run_name
 
 log = logging.getLogger("foundry3d")
@@ -58,13 +57,10 @@ FEWSHOT_COLUMNS = {
 
 
 class Folds:
-    """The episodes of a run: training clouds and queries of each, and where they come from.
+    """The episodes of a run: training clouds and queries of each, drawn when they are asked for.
 
     Args:
         config: of the run.
-
-    Raises:
-        InputError: data that cannot be read.
     """
 
     def __init__(self, config: FewshotConfig) -> None:
@@ -72,20 +68,24 @@ class Folds:
 
     @cached_property
     def clouds(self) -> Clouds:
-        """All clouds that episodes are drawn from."""
+        """All clouds that episodes are drawn from.
+
+        Raises:
+            InputError: data that cannot be read.
+        """
         data = replace(self.config.data, test=None, validation=0.0)
         return load_splits(data, seed=self.config.train.seed).train
 
     @property
     def name(self) -> str:
-        """What rows call the data."""
+        """Name of the data in result rows."""
         return self.clouds.name if self.config.published is None else "published ModelNet40 folds"
 
     def __getitem__(self, number: int) -> tuple[Clouds, Clouds]:
         """Training clouds and queries of a fold, labels 0 to W - 1.
 
         Raises:
-            InputError: too few classes or clouds, or a published fold that is missing.
+            InputError: there are too few classes or clouds, or a published fold is missing.
         """
         config = self.config
         if config.published is None:
@@ -111,7 +111,7 @@ def probe_fold(model: Any, train: Clouds, queries: Clouds, *, points: int) -> di
 def finetune_fold(
     model: Any, train: Clouds, queries: Clouds, config: FewshotConfig
 ) -> dict[str, float]:
-    """Accuracies in percent after fine-tuning a copy of the model in the run folder of `config`."""
+    """Accuracies in percent of a fine-tuned copy of the model; runs in the folder of `config`."""
     made = Classifier.from_model(
         model,
         train.class_names,
@@ -125,9 +125,9 @@ def finetune_fold(
 
 
 def score_folds(model: Any, folds: Folds, config: FewshotConfig) -> Iterator[dict[str, Any]]:
-    """One row for every fold, those already in `<out>/folds.jsonl` first."""
+    """A row for every fold, those already in `<out>/folds.jsonl` first."""
     path = Path(config.out) / "folds.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = read_rows(path)
     yield from rows
     for number in range(len(rows), config.folds):
         train, queries = folds[number]
@@ -145,14 +145,12 @@ def score_folds(model: Any, folds: Folds, config: FewshotConfig) -> Iterator[dic
 def fewshot(config: FewshotConfig) -> dict[str, Any]:
     """Scores a model over the folds of an episode protocol; prints and appends the row.
 
-    Args:
-        config: of the run.
-
     Returns:
-        The result row: mean and sample deviation over folds.
+        The result row: mean and sample standard deviation over folds.
 
     Raises:
-        InputError: a model, data or a run folder that cannot be used.
+        InputError: the model or data cannot be read or do not fit the settings, or the run folder
+            holds another run.
     """
     began = time.monotonic()
     changed = deviations(config.protocol, config, "fewshot")
@@ -161,8 +159,7 @@ def fewshot(config: FewshotConfig) -> dict[str, Any]:
     folds[0]  # refuses data without enough classes before the run folder is made
     with opened(Path(config.out), config):
         rows = list(score_folds(model, folds, config))
-    row: dict[str, Any] = {"model": config.model} | describe(model)
-    row["encoded"] = encoded(model.config)
+    row = model_columns(config.model, model)
     row |= {"mode": config.mode, "way": config.way, "shot": config.shot, "folds": len(rows)}
     for key in ("oa", "oa_best_on_test"):
         if key in rows[0]:

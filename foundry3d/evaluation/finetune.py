@@ -1,9 +1,9 @@
-"""Supervised fine-tuning: parts that thaw at epochs of their own, held-out clouds that select.
+"""Supervised fine-tuning: parts unfreeze at different epochs, held-out clouds select the epoch.
 
-After every `eval_every` epochs the held-out and the test clouds are scored. The held-out ones
-choose the epoch whose weights are kept; test scores are only recorded. Every report names three
-epochs: the selected one, the last one, and, as a column to compare with publications that select
-on test (`docs/method.md`, "Published protocols"), the best one on test.
+The held-out and the test clouds are scored every `eval_every` epochs. The held-out clouds select
+the epoch whose weights are kept; test scores are only recorded. Every report has three epochs: the
+selected one, the last one and, to compare with publications that select on test
+(`docs/method.md`, "Published protocols"), the best on test.
 
 Shapes: B clouds, N points.
 """
@@ -12,25 +12,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from foundry3d.baselines.wrapped import Wrapped
-from foundry3d.checkpoints.folder import load_backbone, save
-from foundry3d.config import DataConfig, FinetuneConfig, HeadedRunConfig
+from foundry3d.config import DataConfig, HeadedRunConfig
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Labelled, LabelledBatches, Splits, load_tested
-from foundry3d.errors import InputError
+from foundry3d.data.loading import Labelled, Splits
 from foundry3d.geometry import farthest_point_sample, gather
-from foundry3d.heads.classifier import Headed, Inner, reshaped
+from foundry3d.heads.classifier import Headed
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
-from foundry3d.report.rows import append
-from foundry3d.training.engine import check_batch, make_trainer, retain_memory, run_trainer
-from foundry3d.training.run_folder import opened, run_name
 from foundry3d.training.task import Task, freeze
 from foundry3d.transforms import normalise
 
@@ -58,7 +52,7 @@ class Evaluation(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a run reports: the selected epoch first, the last, and the best on test."""
+    """What a run reports: the selected epoch, the last one, and the best on test."""
 
     selected: Evaluation
     last: Evaluation
@@ -79,7 +73,7 @@ class FinetuneTask(Task):
         self.config, self.model, self.splits = config, model, splits
         self.history: list[Evaluation] = []
         self.best: dict[str, Tensor] | None = None
-        if any(isinstance(part, nn.BatchNorm1d) for part in model.head.modules()):
+        if any(isinstance(part, nn.BatchNorm1d) for part in model.get_submodule("head").modules()):
             self.least_batch = 2
         for name in PARTS:
             limit = self.limit(name)
@@ -98,7 +92,7 @@ class FinetuneTask(Task):
         raise NotImplementedError("each task defines its scores")
 
     def rank(self, scores: dict[str, float]) -> tuple[float, ...]:
-        """What selects: the epoch of the largest one, the earliest on a tie."""
+        """The key that selects: the epoch with the largest, and the earliest on a tie."""
         raise NotImplementedError("each task defines what it selects by")
 
     def limit(self, name: str) -> int | None:
@@ -110,12 +104,12 @@ class FinetuneTask(Task):
         }[name]
 
     def core(self) -> Backbone | Student:
-        """The model under the head, without what is wrapped around it."""
+        """The model under the head, without a token reducer around it."""
         inner = self.model.backbone
         return inner.backbone if isinstance(inner, Wrapped) else inner
 
     def undecayed(self) -> Iterable[nn.Parameter]:
-        """A gate's parameters (the paper's Table 11)."""
+        """The parameters of a gate (the paper's Table 11)."""
         core = self.core()
         gate = core.gate if isinstance(core, Student) else None
         return () if gate is None else gate.parameters()
@@ -125,7 +119,7 @@ class FinetuneTask(Task):
         return [getattr(self.core(), module) for module in PARTS[name]]
 
     def loose(self, name: str) -> list[nn.Parameter]:
-        """Parameters of a part outside its modules: the class token goes with the encoder."""
+        """Parameters of a part outside its modules: the class token belongs to the encoder."""
         core = self.core()
         if name != "encoder" or not isinstance(core, Backbone):
             return []
@@ -137,17 +131,17 @@ class FinetuneTask(Task):
         return [n for n, limit in limits.items() if limit is None or self.current_epoch < limit]
 
     def on_train_epoch_start(self) -> None:
-        """Frozen parts are in evaluation mode, their BatchNorm statistics included."""
+        """Puts frozen parts into evaluation mode, their BatchNorm statistics included."""
         self.model.train()
         for name in self.frozen():
             for part in self.part(name):
                 part.eval()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Frozen parts take no step.
+        """Drops the gradients of frozen parts, which then take no step and do not affect clipping.
 
-        Their gradients are dropped rather than switched off, because distributed training fixes
-        at the start which parameters it synchronises. Dropped ones do not count when clipping.
+        They are not switched off, because distributed training fixes at the start which
+        parameters it synchronises.
         """
         for name in self.frozen():
             parameters = [p for part in self.part(name) for p in part.parameters()]
@@ -161,7 +155,7 @@ class FinetuneTask(Task):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Scores the epoch where it is due and keeps the weights of the best held-out one."""
+        """Scores the epoch if it is due, and keeps the weights if it is the best held-out one."""
         epoch = self.current_epoch + 1
         if epoch % self.config.eval_every and epoch != self.train_config.epochs:
             return
@@ -172,10 +166,10 @@ class FinetuneTask(Task):
         self.history.append(found)
         if held is not None and self.outcome().selected is found:
             self.best = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
-        self.tell(found)
+        self.report(found)
 
-    def tell(self, found: Evaluation) -> None:
-        """Sends scores to the loggers and one line to the log."""
+    def report(self, found: Evaluation) -> None:
+        """Sends scores to the loggers, and one line to the log."""
         parts = {"validation": found.validation or {}, "test": found.test}
         flat = {f"{part}_{k}": v for part, scores in parts.items() for k, v in scores.items()}
         for logger in self.loggers:
@@ -184,7 +178,7 @@ class FinetuneTask(Task):
             log.info("  %s", "  ".join(f"{name} {value:.4g}" for name, value in flat.items()))
 
     def outcome(self) -> Outcome:
-        """The selected epoch, the last one and the best on test, of those evaluated so far."""
+        """The selected, the last and the best-on-test epoch of those evaluated so far."""
         last = self.history[-1]
         selected = last
         if last.validation is not None:
@@ -192,90 +186,14 @@ class FinetuneTask(Task):
         return Outcome(selected, last, max(self.history, key=lambda e: self.rank(e.test)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Scores so far and the best weights travel with the run."""
+        """Stores the scores so far and the best weights with the run."""
         checkpoint["history"] = [tuple(found) for found in self.history]
         checkpoint["best"] = self.best
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes both up again."""
+        """Restores both."""
         self.history = [Evaluation(*found) for found in checkpoint["history"]]
         self.best = checkpoint["best"]
-
-
-def fit_and_select(task: FinetuneTask) -> Outcome:
-    """Trains a task; afterwards its model has the selected weights and is in evaluation mode.
-
-    Raises:
-        InputError: a run folder, data or a machine that cannot be used.
-    """
-    config, train = task.config, task.splits.train
-    retain_memory()
-    check_batch(task)
-    few = len(train) < 20 * config.train.batch_size
-    trainer = make_trainer(Path(config.out), config.train, few_batches=few)
-    task.train()
-    batches = LabelledBatches(
-        train,
-        config.train.batch_size,
-        seed=config.train.seed,
-        rank=trainer.global_rank,
-        world=trainer.world_size,
-    )
-    with opened(Path(config.out), config) as last:
-        run_trainer(trainer, task, batches, last)
-    if task.best is not None:
-        task.model.load_state_dict(task.best)
-    task.model.cpu().eval().requires_grad_(True)
-    return task.outcome()
-
-
-def start_model(config: FinetuneConfig) -> Inner:
-    """The model a run starts from, with the run's groups and dropout.
-
-    Raises:
-        InputError: a checkpoint or sizes that cannot be used.
-    """
-    fresh = torch.Generator().manual_seed(config.train.seed) if config.scratch else None
-    return reshaped(
-        load_backbone(config.model),
-        generator=fresh,
-        groups=config.groups,
-        group_size=config.group_size,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-        drop_path=config.drop_path,
-    )
-
-
-def deliver(task: FinetuneTask, row: dict[str, Any], *, made_by: str, shown: str) -> None:
-    """Saves the model as `<out>/model`, appends the result row and prints, on the first process."""
-    if not task.trainer.is_global_zero:
-        return
-    config = task.config
-    save(task.model, Path(config.out) / "model", provenance={"made_by": made_by} | row)
-    if config.results is not None:
-        append(config.results, [row | {"run": run_name(Path(config.out))}])
-    print(shown)
-
-
-def labelled_splits(data: DataConfig, *, seed: int) -> Splits:
-    """Splits with a test part whose classes are those of training, every cloud labelled.
-
-    Raises:
-        InputError: they are not.
-    """
-    splits, train, test = load_tested(data, seed=seed)
-    for clouds in (train, test):
-        if clouds.labels.min() < 0 or len(train.class_names) < 2:
-            raise InputError(f"{clouds.name}: expected a label of one of two or more classes")
-    shared = min(len(train.class_names), len(test.class_names))
-    surplus = test.labels.max() >= len(train.class_names)
-    if surplus or train.class_names[:shared] != test.class_names[:shared]:
-        raise InputError(
-            f"{test.name}: its classes {', '.join(test.class_names[:5])} are not those of "
-            f"{train.name}, {', '.join(train.class_names[:5])}, in the same order"
-        )
-    return splits
 
 
 def still_points(clouds: Clouds, data: DataConfig, *, center: bool) -> Tensor:

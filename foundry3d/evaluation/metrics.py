@@ -1,10 +1,10 @@
 """Scores of predictions: accuracies, IoU over a data set, and the two mIoU of part segmentation.
 
-All are shares in [0, 1] of integer arrays. Part segmentation (field standard since PointNet):
-the IoU of one part of one shape is 1 when neither truth nor prediction has it; the IoU of a shape
-is the mean over the parts that its category owns; mIoU_I is the mean over all shapes, and mIoU_C
-the mean over categories of the mean over the category's shapes. "Data-set IoU" counts points of
-all shapes together instead, so an absent part earns nothing.
+All take integer arrays and return shares in [0, 1]. Part segmentation, as usual since PointNet: the
+IoU of a part in a shape is 1 when neither truth nor prediction has it; the IoU of a shape is the
+mean over the parts that its category owns; mIoU_I is the mean over all shapes, and mIoU_C the mean
+over categories of the mean over their shapes. Data-set IoU counts the points of all shapes together
+instead, so that an absent part earns nothing.
 
 Shapes: n clouds, N points, P parts, C classes.
 """
@@ -20,17 +20,17 @@ from foundry3d.errors import InputError
 
 
 class MeanStd(NamedTuple):
-    """Mean and sample standard deviation (n - 1) of repeated runs; 0 deviation of a single one."""
+    """Mean and sample standard deviation (n - 1) of repeated runs; 0 for a single run."""
 
     mean: float
     std: float
 
 
 def mean_std(values: Sequence[float] | np.ndarray) -> MeanStd:
-    """Mean and sample standard deviation of at least one value.
+    """Mean and sample standard deviation of one or more values.
 
     Raises:
-        InputError: no values.
+        InputError: there are no values.
     """
     found = np.asarray(values, np.float64)
     if not found.size:
@@ -39,7 +39,7 @@ def mean_std(values: Sequence[float] | np.ndarray) -> MeanStd:
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (C, C) int64: rows are the truth, columns the prediction. Matrices add up.
+    """Counts (C, C) int64: rows are the truth, columns the prediction.
 
     Args:
         labels: true classes, any shape.
@@ -47,7 +47,7 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.n
         classes: C.
 
     Raises:
-        InputError: different shapes, or a class outside 0..C-1.
+        InputError: shapes differ, or a class is outside 0..C-1.
     """
     labels, predictions = _checked(labels, predictions, classes)
     pairs = labels.ravel() * classes + predictions.ravel()
@@ -71,10 +71,10 @@ def _checked(
 
 
 def overall_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Share of labels (any shape) that are predicted.
+    """Share of labels (any shape) that are predicted correctly.
 
     Raises:
-        InputError: different shapes or nothing to score.
+        InputError: shapes differ, or there is nothing to score.
     """
     classes = 1 + max(int(np.max(labels, initial=0)), int(np.max(predictions, initial=0)))
     labels, predictions = _checked(labels, predictions, classes)
@@ -104,10 +104,10 @@ def class_iou(matrix: np.ndarray) -> np.ndarray:
 
 
 def mean_class_iou(matrix: np.ndarray, *, without: Sequence[int] = ()) -> float:
-    """Mean data-set IoU of the classes that occur, but for those in `without`.
+    """Mean data-set IoU of the classes that occur, except those in `without`.
 
-    Points of a class in `without` still count where they are taken for another class. NaN when
-    no class is left.
+    Points of a class in `without` still count where they are predicted as another class. NaN if no
+    class is left.
     """
     values = np.delete(class_iou(matrix), list(without))
     values = values[~np.isnan(values)]
@@ -123,7 +123,7 @@ def part_iou(labels: np.ndarray, predictions: np.ndarray, parts: int) -> np.ndar
         parts: P.
 
     Raises:
-        InputError: different shapes, or a part outside 0..P-1.
+        InputError: shapes differ, or a part is outside 0..P-1.
     """
     labels, predictions = _checked(labels, predictions, parts)
     n = len(labels)
@@ -152,7 +152,8 @@ def shape_iou(
         owned: the parts of each category.
 
     Raises:
-        InputError: as `part_iou`, a category outside `owned`, or a part its category does not own.
+        InputError: as `part_iou`; or a category is outside `owned`, or does not own a part that
+            occurs in one of its shapes.
     """
     parts = 1 + max(int(np.max(part, initial=0)) for part in (*owned, labels, predictions))
     owners = np.zeros((len(owned), parts), bool)

@@ -1,9 +1,9 @@
-"""Linear probe: how much a frozen model's pooled features tell about the class.
+"""Linear probe: how well classes can be separated by a frozen model's pooled features.
 
-Two protocols stand side by side in every row. `svm`: features standardised, C of the linear SVM
-chosen on clouds held out of training, refitted on all of training. `svm_c012`: C = 0.012 without
-standardisation, the published fixed choice. `knn`: 20 nearest neighbours on standardised
-features. Nothing is ever selected on test.
+Every row has three protocols. `svm`: features standardised, C of the linear SVM selected on clouds
+held out of training, then refitted on all training clouds. `svm_c012`: C = 0.012 without
+standardisation, the published fixed choice. `knn`: 20 nearest neighbours on standardised features.
+Nothing is ever selected on test.
 
 Shapes: n clouds, d width; pooled features are (n, 2d), maximum and mean over tokens.
 """
@@ -21,21 +21,22 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from foundry3d.baselines import LargerGroups, RandomSampling
+from foundry3d.baselines import RandomSampling
 from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import DataConfig, ProbeConfig
-from foundry3d.config.heads import encoded
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.labelled import require_classes
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
+from foundry3d.evaluation.rows import data_columns, model_columns, short_name
 from foundry3d.heads.classifier import Inner
 from foundry3d.inference.cost import count
 from foundry3d.models import backbone as models
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.student import Student
-from foundry3d.report.rows import append, code_version, table
+from foundry3d.report.rows import append, table
 from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
 
@@ -45,7 +46,7 @@ Model = Callable[[torch.Tensor], Tokens]
 
 
 class Scores(NamedTuple):
-    """Test accuracies in percent, and the C that the held-out clouds chose."""
+    """Test accuracies in percent, and the C that the held-out clouds selected."""
 
     svm: float
     svm_c012: float
@@ -78,7 +79,7 @@ def _svm(train: np.ndarray, labels: np.ndarray, c: float) -> SVC:
 def choose_c(
     features: np.ndarray, labels: np.ndarray, held: np.ndarray, held_labels: np.ndarray
 ) -> float:
-    """The C of `C_GRID` that scores best on held-out clouds; the smaller one on a tie."""
+    """The C of `C_GRID` with the best score on held-out clouds; the smallest on a tie."""
     scores = [_svm(features, labels, c).score(held, held_labels) for c in C_GRID]
     return C_GRID[int(np.argmax(scores))]
 
@@ -91,7 +92,7 @@ def score(
     test: np.ndarray,
     test_labels: np.ndarray,
 ) -> Scores:
-    """Scores features (n, 2d) of the three splits by the protocols of this module."""
+    """Scores features (n, 2d) of the three splits with the protocols of this module."""
     scaler = StandardScaler().fit(train)
     c = choose_c(scaler.transform(train), labels, scaler.transform(held), held_labels)
     everything = np.concatenate([train, held])
@@ -116,41 +117,24 @@ def probe(model: Model, splits: Splits, *, points: int) -> Scores:
         points: points of a cloud that the model reads.
 
     Raises:
-        InputError: a split or its labels are missing, or classes differ.
+        InputError: a split or its labels are missing, or the classes differ.
     """
     train, held, test = splits.train, splits.validation, splits.test
     if held is None or test is None:
-        raise InputError("a probe needs data.test, and data.validation above 0 to choose C")
+        raise InputError("a probe needs data.test, and data.validation above 0 to select C")
     for clouds in (train, held, test):
         if clouds.labels.min() < 0 or len(np.unique(train.labels)) < 2:
             raise InputError(f"{clouds.name}: a probe needs a class label for every cloud")
-    shared = min(len(train.class_names), len(test.class_names))
-    if train.class_names[:shared] != test.class_names[:shared]:
-        raise InputError(
-            f"{test.name}: its classes {', '.join(test.class_names[:5])} are not those of "
-            f"{train.name}, {', '.join(train.class_names[:5])}, in the same order"
-        )
+    require_classes(train, test)
     made = [extract(model, clouds, points=points) for clouds in (train, held, test)]
     return score(made[0], train.labels, made[1], held.labels, made[2], test.labels)
 
 
 def untrained_like(model: Inner, splits: Splits, *, points: int, seed: int) -> Backbone:
-    """An untrained backbone of the model's sizes, BatchNorm statistics set from training clouds."""
+    """An untrained backbone of the same sizes, BatchNorm statistics taken from training clouds."""
     fresh = Backbone(model.shape, generator=torch.Generator().manual_seed(seed)).eval()
     first = next(in_order(splits.train, 256, points))
     return models.untrained(fresh, normalise(first))
-
-
-def describe(model: Any) -> dict[str, Any]:
-    """What a result row says of a model: kind, tokens, supertokens, parameters in millions."""
-    parameters = sum(p.numel() for p in model.parameters())
-    row = {"kind": type(model).__name__.lower(), "params_m": round(parameters / 1e6, 3)}
-    whole = model.backbone if isinstance(model, Wrapped) else model
-    if isinstance(whole, Backbone | Student):
-        row["tokens"] = whole.shape.groups
-    if isinstance(model, Student):
-        row["supertokens"] = model.config.supertokens
-    return row
 
 
 PROBE_COLUMNS = {
@@ -171,26 +155,15 @@ def probe_row(
     """One result row of a model on labelled splits, with its protocol."""
     began = time.monotonic()
     scores = probe(model, splits, points=data.points)
-    row: dict[str, Any] = {"model": name} | describe(model)
+    row = model_columns(name, model)
     if isinstance(model, Backbone | Student | Wrapped):
         row["gmacs"] = round(count(model).macs / 1e9, 4)
-    if isinstance(model, RandomSampling | LargerGroups):
-        row["encoded"] = model.shape.groups
-    elif isinstance(model, Backbone | Student | Wrapped):
-        sizes: Any = model.config
-        row["encoded"] = encoded(sizes)
     row |= {key: round(value, 2) for key, value in scores._asdict().items()}
-    assert splits.test is not None
-    assert splits.validation is not None
     return row | {
         "task": "linear probe",
-        "protocol": "svm: standardised, C chosen on held-out train; svm_c012: C 0.012, raw; "
+        "protocol": "svm: standardised, C selected on held-out train; svm_c012: C 0.012, raw; "
         "knn: 20 neighbours, standardised; nothing selected on test",
-        "data": f"{splits.train.name} / {splits.test.name}",
-        "sizes": [len(splits.train), len(splits.validation), len(splits.test)],
-        "points": data.points,
-        "seed": seed,
-        "code": code_version(),
+        **data_columns(splits, points=data.points, seed=seed),
         "seconds": round(time.monotonic() - began, 1),
     }
 
@@ -203,7 +176,7 @@ def probe_rows(
     seed: int,
     out: str | Path | None,
 ) -> list[dict[str, Any]]:
-    """A result row for every named model, each added to the file `out` as soon as it is there."""
+    """A result row for every named model, appended to the file `out` as soon as it is complete."""
     rows = []
     for name, model in subjects:
         rows.append(probe_row(name, model, splits, data, seed=seed))
@@ -213,10 +186,10 @@ def probe_rows(
 
 
 def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
-    """Probes saved models and, first of all, their untrained network; prints the table.
+    """Probes saved models, after an untrained network of the first one's sizes; prints a table.
 
     Raises:
-        InputError: a model or data that cannot be used.
+        InputError: models or data cannot be read, or the data has no labels or test clouds.
     """
     retain_memory()
     loaded = [(name, load_backbone(name)) for name in config.models]
@@ -238,9 +211,3 @@ def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
     rows = probe_rows(subjects, splits, config.data, seed=config.seed, out=config.results)
     print(table(rows, PROBE_COLUMNS))
     return rows
-
-
-def short_name(path: str) -> str:
-    """What a table calls the model of a folder: the run's name rather than `model`."""
-    folder = Path(path)
-    return folder.parent.name if folder.name == "model" else folder.name

@@ -1,4 +1,4 @@
-"""Fine-tuned part segmentation: mIoU chosen on held-out clouds, and its protocol beside it.
+"""Fine-tuned part segmentation: mIoU selected on held-out clouds, with its protocol.
 
 Shapes: n clouds, B of a batch, N points, P parts, K categories.
 """
@@ -13,20 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.config import SegmentConfig, to_dict
-from foundry3d.config.heads import encoded
+from foundry3d.config import SegmentConfig
 from foundry3d.config.protocols import deviations
 from foundry3d.data.loading import Labelled, Splits
 from foundry3d.data.parts import categories_of, part_splits, parts_of_category
 from foundry3d.errors import InputError
-from foundry3d.evaluation.finetune import (
-    FinetuneTask,
-    Outcome,
-    deliver,
-    fit_and_select,
-    start_model,
-    still_points,
-)
+from foundry3d.evaluation.finetune import FinetuneTask, Outcome, still_points
+from foundry3d.evaluation.finetune_run import deliver, fit_and_select, run_columns, start_model
 from foundry3d.evaluation.metrics import (
     class_iou,
     confusion,
@@ -36,10 +29,8 @@ from foundry3d.evaluation.metrics import (
     overall_accuracy,
     shape_iou,
 )
-from foundry3d.evaluation.probe import describe
 from foundry3d.heads.segmenter import Segmenter
-from foundry3d.report.rows import code_version, table
-from foundry3d.training.engine import seconds
+from foundry3d.report.rows import table
 from foundry3d.training.task import draw_budget
 from foundry3d.transforms import subsample
 
@@ -98,7 +89,7 @@ class SegmentTask(FinetuneTask):
         assert batch.parts is not None
         points, parts = drawn(batch.points, batch.parts, self.data_config.points, generator)
         points = self.prepared(points, generator)
-        categories = batch.labels if self.model.head.categories > 1 else batch.labels * 0
+        categories = self.model.categories_of(batch.labels)
         budget = draw_budget(self.config.budgets, self.core(), len(points), generator)
         logits = self.model(points, categories, budget=budget, generator=generator)
         return F.cross_entropy(logits.float().flatten(0, 1), parts.flatten())
@@ -116,7 +107,7 @@ class SegmentTask(FinetuneTask):
         return clouds.parts[:, : points.shape[1]].astype(np.int64), torch.cat(found).numpy()
 
     def scores(self, split: str) -> dict[str, float]:
-        """Both mIoU, data-set IoU with and without what is left out, and accuracy, in percent."""
+        """Both mIoU, data-set IoU with and without the parts left out, and accuracy, in percent."""
         labels, found = self.predictions(split)
         categories = categories_of(self.clouds[split])
         shapes = shape_iou(labels, found, categories, self.owned)
@@ -136,43 +127,28 @@ class SegmentTask(FinetuneTask):
         return (scores["miou_c" if len(self.owned) > 1 else "iou"],)
 
 
-def result_row(
-    config: SegmentConfig, model: Segmenter, task: SegmentTask, outcome: Outcome
-) -> dict[str, Any]:
-    """The scores of a run with everything that led to them."""
-    splits = task.splits
-    assert splits.test is not None
-    row = describe(model.backbone)
-    row["encoded"] = encoded(model.backbone.config)
-    row["head_params_m"] = round(sum(p.numel() for p in model.head.parameters()) / 1e6, 3)
-    selected, last, best = outcome
-    for suffix, found in (("", selected), ("_last", last), ("_best_on_test", best)):
+def result_row(name: str, task: SegmentTask, outcome: Outcome) -> dict[str, Any]:
+    """The scores of a run from the model `name`, with everything that led to them."""
+    names, head = task.model.config.parts, task.model.head
+    row = run_columns(name, task, outcome)
+    row["head_params_m"] = round(sum(p.numel() for p in head.parameters()) / 1e6, 3)
+    for suffix, found in zip(("", "_last", "_best_on_test"), outcome, strict=True):
         row |= {key + suffix: round(value, 2) for key, value in found.test.items()}
     with torch.inference_mode():
-        values = class_iou(confusion(*task.predictions("test"), len(model.config.parts)))
-    names = zip(model.config.parts, values, strict=True)
-    held = 0 if splits.validation is None else len(splits.validation)
+        values = class_iou(confusion(*task.predictions("test"), len(names)))
+    each = zip(names, values, strict=True)
     return row | {
-        "validation": selected.validation,
-        "selected_epoch": selected.epoch,
-        "best_on_test_epoch": best.epoch,
-        "selection": "held-out clouds" if held else "last epoch, nothing held out",
         "task": "part segmentation",
-        "scores": "parts of the cloud's category alone; miou_c, miou_i: a part absent from truth "
+        "validation": outcome.selected.validation,
+        "scores": "only parts of the cloud's category; miou_c, miou_i: a part absent from truth "
         "and prediction counts 1; iou: mean over parts of the IoU over all points",
-        "without": list(config.without),
-        "part_iou": {name: round(100 * v, 2) for name, v in names if not np.isnan(v)},
-        "data": f"{splits.train.name} / {splits.test.name}",
-        "sizes": [len(splits.train), held, len(splits.test)],
-        "points": config.data.points,
-        "seed": config.train.seed,
-        "code": code_version(),
-        "settings": to_dict(config),
+        "without": list(task.config.without),
+        "part_iou": {name: round(100 * v, 2) for name, v in each if not np.isnan(v)},
     }
 
 
 def show(row: dict[str, Any]) -> str:
-    """The scores of a result row as a table: selected on held-out clouds first."""
+    """The scores of a result row as a table, those of the selected epoch first."""
     kinds = {"": "validation-selected", "_last": "last", "_best_on_test": "best on test"}
     lines = [
         {"epoch": text} | {key: row.get(key + suffix) for key in SCORES}
@@ -187,16 +163,11 @@ def show(row: dict[str, Any]) -> str:
 def segment(config: SegmentConfig) -> dict[str, Any]:
     """Fine-tunes a segmenter, saves it as `<out>/model`, prints and appends its result row.
 
-    The weights saved are those of the epoch that the held-out clouds select.
-
-    Args:
-        config: of the run.
-
-    Returns:
-        The result row.
+    The saved weights are those of the epoch that the held-out clouds select.
 
     Raises:
-        InputError: a model, data, a run folder or a protocol that cannot be used.
+        InputError: the model or data cannot be read or do not fit the settings, the protocol is
+            unknown, or the run folder holds another run.
     """
     began = time.monotonic()
     changed = deviations(config.protocol, config, "segment")
@@ -211,8 +182,6 @@ def segment(config: SegmentConfig) -> dict[str, Any]:
         generator=torch.Generator().manual_seed(config.train.seed),
     )
     task = SegmentTask(config, model, splits)
-    row = {"model": config.model} | result_row(config, model, task, fit_and_select(task))
+    row = result_row(config.model, task, fit_and_select(task))
     row |= {"protocol": config.protocol, "deviations": changed}
-    row["seconds"] = seconds(task, began)
-    deliver(task, row, made_by="segment", shown=show(row))
-    return row
+    return deliver(task, row, made_by="segment", shown=show(row), began=began)

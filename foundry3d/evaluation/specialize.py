@@ -1,8 +1,8 @@
 """Specialists: a student that imitates the outputs of a fine-tuned model, without labels.
 
-The counterpart of Foundation Model Distillation in the paper's Table 2: same student, but it sees
-what a classifier or segmenter answers instead of the features of every token. Labels serve the
-scores alone, and a held-out share of them the choice of the epoch, as in fine-tuning.
+The counterpart of Foundation Model Distillation in the paper's Table 2: the same student, but it
+learns from the outputs of a classifier or segmenter instead of the features of every token. Labels
+are used only for scores, and those of held-out clouds to select the epoch, as in fine-tuning.
 
 Shapes: B clouds, N points, C classes or parts.
 """
@@ -18,29 +18,28 @@ from torch import Tensor
 
 from foundry3d.checkpoints.folder import load
 from foundry3d.config import SpecialistConfig
+from foundry3d.data.labelled import labelled_splits, require_names
 from foundry3d.data.loading import Labelled, Splits
 from foundry3d.data.parts import part_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation import classify, segment
 from foundry3d.evaluation.classify import CLASSIFY_COLUMNS, ClassifyTask
-from foundry3d.evaluation.finetune import FinetuneTask, deliver, fit_and_select, labelled_splits
+from foundry3d.evaluation.finetune import FinetuneTask
+from foundry3d.evaluation.finetune_run import deliver, fit_and_select
 from foundry3d.evaluation.segment import SegmentTask
-from foundry3d.geometry import Groups
 from foundry3d.heads.classifier import Classifier, Headed
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.models.backbone import require_teacher
-from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.report.rows import table
-from foundry3d.training.engine import seconds
 from foundry3d.training.task import draw_budget, freeze
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence of the teacher's from the student's distribution, a scalar.
+    """Kullback-Leibler divergence KL(teacher || student) of logits (..., C), a scalar.
 
-    Mean over all but the last axis of logits (..., C), both divided by the temperature, times its
-    square, which keeps the size of the gradient (Hinton et al. 2015).
+    The logits are divided by the temperature; the mean over all but the last axis is multiplied by
+    its square, which keeps the size of the gradients (Hinton et al. 2015).
     """
     found = (student.float() / temperature).log_softmax(dim=-1)
     goal = (teacher.float() / temperature).log_softmax(dim=-1)
@@ -48,37 +47,8 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return each.mean() * temperature**2
 
 
-def answers(
-    model: Headed,
-    points: Tensor,
-    groups: Groups,
-    labels: Tensor,
-    *,
-    budget: Budget | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Logits of points that are grouped already: what the model's `forward` does after grouping.
-
-    Args:
-        model: a `Classifier`, (B, C), or a `Segmenter`, (B, N, C).
-        points: (B, N, 3).
-        groups: of the points.
-        labels: (B,) int64 category of each cloud, which a segmenter reads as input.
-        budget: of the model under the head.
-        generator: of the draws in training mode.
-    """
-    if isinstance(model, Classifier):
-        tokens = model.backbone.encode(groups, budget=budget, generator=generator)
-        return model.head(tokens.pooled(), generator=generator)
-    assert isinstance(model, Segmenter)
-    states = model.backbone.block_features(groups, model.blocks, budget=budget, generator=generator)
-    normed = torch.stack([F.layer_norm(state, state.shape[-1:]) for state in states])
-    categories = labels if model.head.categories > 1 else labels * 0
-    return model.head(points, groups.centers, normed.mean(dim=0), categories, generator)
-
-
 class Imitation(FinetuneTask):
-    """The divergence from a fine-tuned teacher that reads the same groups; beside a task's scores.
+    """The divergence from a fine-tuned teacher that reads the same groups; a task adds the scores.
 
     Args:
         config: of the run.
@@ -96,7 +66,7 @@ class Imitation(FinetuneTask):
         self._teacher = [teacher]  # in a list: neither a submodule, nor optimised, nor saved
 
     def on_fit_start(self) -> None:
-        """Brings the teacher to the student's device."""
+        """Moves the teacher to the student's device."""
         self._teacher[0].to(self.device)
 
     def loss(self, batch: Labelled, generator: torch.Generator) -> Tensor:
@@ -105,10 +75,8 @@ class Imitation(FinetuneTask):
         groups = core.group(points, generator=generator)
         budget = draw_budget(self.config.budgets, core, len(points), generator)
         with torch.no_grad():
-            goal = answers(self._teacher[0], points, groups, batch.labels)
-        found = answers(
-            self.model, points, groups, batch.labels, budget=budget, generator=generator
-        )
+            goal = self._teacher[0].answers(points, groups, batch.labels)
+        found = self.model.answers(points, groups, batch.labels, budget=budget, generator=generator)
         return divergence(found, goal, self.temperature)
 
 
@@ -123,13 +91,13 @@ class PartSpecialist(Imitation, SegmentTask):
 def specialist_of(
     teacher: Classifier | Segmenter, config: SpecialistConfig
 ) -> Classifier | Segmenter:
-    """A student of what is under the teacher's head, under a copy of that head.
+    """A student of the model under the teacher's head, with a copy of that head.
 
     Returns:
         A model of the teacher's class, in evaluation mode; the teacher is not changed.
 
     Raises:
-        InputError: there is no backbone under the head, or sizes that `StudentConfig` refuses.
+        InputError: the model under the head is not a backbone, or the sizes do not fit it.
     """
     generator = torch.Generator().manual_seed(config.train.seed)
     backbone = require_teacher(teacher.backbone)
@@ -150,20 +118,15 @@ def specialist_of(
     return made
 
 
-def _check_names(what: str, ours: tuple[str, ...], source: str, theirs: tuple[str, ...]) -> None:
-    if ours != theirs:
-        raise InputError(
-            f"{source}: its {what} {', '.join(theirs[:5])} are not the teacher's, "
-            f"{', '.join(ours[:5])}, in the same order; take the data of its fine-tuning"
-        )
+TEACHER = "the fine-tuned teacher"
 
 
 def _class_row(config: Any, teacher: Classifier) -> tuple[ClassSpecialist, dict[str, Any]]:
     splits = labelled_splits(config.data, seed=config.train.seed)
     train = splits.train
-    _check_names("classes", teacher.config.classes, train.name, train.class_names)
+    require_names(train.name, "classes", train.class_names, teacher.config.classes, TEACHER)
     task = ClassSpecialist(config, specialist_of(teacher, config), splits, teacher)
-    return task, classify.result_row(config, task.model, splits, fit_and_select(task))
+    return task, classify.result_row(config.teacher, task, fit_and_select(task))
 
 
 def _part_row(config: Any, teacher: Segmenter) -> tuple[PartSpecialist, dict[str, Any]]:
@@ -171,26 +134,24 @@ def _part_row(config: Any, teacher: Segmenter) -> tuple[PartSpecialist, dict[str
         raise InputError("part segmentation draws points at random; leave data.subsample out")
     splits = part_splits(config.data, seed=config.train.seed)
     train, sizes = splits.train, teacher.config
-    _check_names("parts", sizes.parts, train.name, train.part_names)
-    _check_names("categories", sizes.categories, train.name, train.class_names or ("all",))
+    require_names(train.name, "parts", train.part_names, sizes.parts, TEACHER)
+    categories = train.class_names or ("all",)
+    require_names(train.name, "categories", categories, sizes.categories, TEACHER)
     task = PartSpecialist(config, specialist_of(teacher, config), splits, teacher)
-    return task, segment.result_row(config, task.model, task, fit_and_select(task))
+    return task, segment.result_row(config.teacher, task, fit_and_select(task))
 
 
 def specialize(config: SpecialistConfig) -> dict[str, Any]:
     """Distils a specialist, saves it as `<out>/model`, prints and appends its result row.
 
-    The weights saved are those of the epoch that the held-out clouds select.
-
-    Args:
-        config: of the run.
+    The saved weights are those of the epoch that the held-out clouds select.
 
     Returns:
-        The result row, as of `foundry3d classify` or `segment`.
+        The result row, as that of `foundry3d classify` or `segment`.
 
     Raises:
-        InputError: a model that is no fine-tuned backbone, other classes or parts than its own,
-            or data, sizes or a run folder that cannot be used.
+        InputError: the model is not a fine-tuned backbone, the data cannot be read or has other
+            classes or parts, or the run folder holds another run.
     """
     began = time.monotonic()
     teacher = load(config.teacher)
@@ -206,8 +167,5 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
             f"{config.teacher}: a specialist imitates a fine-tuned classifier or segmenter, got a "
             f"{type(teacher).__name__}; fine-tune one with classify or segment"
         )
-    row = {"model": config.teacher} | row
     row["task"] += ", specialist of its teacher's outputs"
-    row["seconds"] = seconds(task, began)
-    deliver(task, row, made_by="specialize", shown=shown)
-    return row
+    return deliver(task, row, made_by="specialize", shown=shown, began=began)

@@ -1,8 +1,8 @@
-"""Zero-shot classification: nothing is trained, features are only compared.
+"""Classification without training: features are only compared.
 
 `class_mean` and `knn` compare with the training clouds: pooled features are centred on the mean
-of the training features and scaled to length 1 (CL2N of SimpleShot, Wang et al. 2019); then the
-nearest class mean, or a majority of k neighbours. `text` compares with text embeddings by cosine.
+of the training features and scaled to length 1 (CL2N of SimpleShot, Wang et al. 2019); the nearest
+class mean or the majority of k neighbours decides. `text` compares with text embeddings by cosine.
 
 Shapes: n clouds, D width of pooled features, C classes.
 """
@@ -19,13 +19,13 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import ZeroshotConfig
-from foundry3d.config.heads import encoded
+from foundry3d.data.labelled import labelled_splits
 from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
-from foundry3d.evaluation.finetune import labelled_splits
 from foundry3d.evaluation.metrics import mean_class_accuracy, overall_accuracy
-from foundry3d.evaluation.probe import describe, extract
-from foundry3d.report.rows import append, code_version, table
+from foundry3d.evaluation.probe import extract
+from foundry3d.evaluation.rows import data_columns, model_columns
+from foundry3d.report.rows import append, table
 from foundry3d.training.engine import retain_memory
 
 ZEROSHOT_COLUMNS = {
@@ -40,13 +40,13 @@ ZEROSHOT_COLUMNS = {
 
 
 def unit(features: np.ndarray) -> np.ndarray:
-    """Rows (n, D) scaled to length 1; rows of zeros stay."""
+    """Rows (n, D) scaled to length 1; rows of zeros stay zero."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(length > 0, length, 1.0)
 
 
 def nearest_mean(support: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Class (n,) of the nearest class mean of support (m, D) to each of queries (n, D)."""
+    """Class (n,) whose mean of support (m, D) is nearest to each of queries (n, D)."""
     kinds = np.unique(labels)
     means = np.stack([support[labels == kind].mean(axis=0) for kind in kinds])
     apart = ((queries[:, None] - means[None]) ** 2).sum(axis=-1)
@@ -54,7 +54,7 @@ def nearest_mean(support: np.ndarray, labels: np.ndarray, queries: np.ndarray) -
 
 
 def nearest_text(queries: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
-    """Row (n,) of embeddings (C, D) with the largest cosine to each of queries (n, D)."""
+    """Row (n,) of embeddings (C, D) that has the largest cosine with each of queries (n, D)."""
     return (unit(queries) @ unit(embeddings).T).argmax(axis=1)
 
 
@@ -62,11 +62,11 @@ def read_texts(path: str | Path, classes: tuple[str, ...]) -> np.ndarray:
     """Text embeddings (C, D) of the classes, in their order, from an archive.
 
     Args:
-        path: .npz with `names` (any number of strings) and `embeddings`, a row for each.
+        path: .npz with `names` (any number of strings) and `embeddings`, one row per name.
         classes: names that must be among them.
 
     Raises:
-        InputError: not such an archive, or a class without a row.
+        InputError: the file is not such an archive, or a class has no row.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -78,12 +78,12 @@ def read_texts(path: str | Path, classes: tuple[str, ...]) -> np.ndarray:
         ) from None
     if found.ndim != 2 or len(found) != len(names):
         raise InputError(
-            f"{path}: expected embeddings of shape ({len(names)}, D), a row for each name, got "
+            f"{path}: expected embeddings of shape ({len(names)}, D), one row per name, got "
             f"{found.shape}"
         )
     lacking = sorted(set(classes) - set(names))
     if lacking:
-        raise InputError(f"{path}: no embedding of {', '.join(lacking[:5])}; it must have them")
+        raise InputError(f"{path}: has no embedding of {', '.join(lacking[:5])}; add them")
     return found[[names.index(name) for name in classes]]
 
 
@@ -99,7 +99,7 @@ def scores(
     """Accuracies in percent of pooled features (n, D); see the module.
 
     Raises:
-        InputError: text embeddings of another width.
+        InputError: the text embeddings have another width.
     """
     center = train.mean(axis=0)
     support, queries = unit(train - center), unit(test - center)
@@ -135,27 +135,22 @@ def zeroshot_row(name: str, splits: Splits, config: ZeroshotConfig) -> dict[str,
         neighbors=config.neighbors,
         texts=texts,
     )
-    row: dict[str, Any] = {"model": name} | describe(model)
-    row["encoded"] = encoded(model.config)
+    row = model_columns(name, model)
     row |= {key: round(value, 2) for key, value in found.items()}
     return row | {
         "task": "zero-shot classification",
         "protocol": f"centred on train, length 1; nearest class mean; {config.neighbors} "
         "neighbours; text by cosine; nothing trained or selected",
-        "data": f"{splits.train.name} / {splits.test.name}",
-        "sizes": [len(splits.train), 0, len(splits.test)],
-        "points": points,
-        "seed": config.seed,
-        "code": code_version(),
+        **data_columns(splits, points=points, seed=config.seed),
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
 def zeroshot(config: ZeroshotConfig) -> list[dict[str, Any]]:
-    """Scores saved models without training anything; prints and appends a row for each.
+    """Scores saved models without training; prints and appends a row for each.
 
     Raises:
-        InputError: a model, texts or data that cannot be used.
+        InputError: models, texts or data cannot be read, or do not fit each other.
     """
     retain_memory()
     splits = labelled_splits(config.data, seed=config.seed)

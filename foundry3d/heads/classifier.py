@@ -24,6 +24,7 @@ from foundry3d.config import (
     StudentConfig,
 )
 from foundry3d.config.heads import InnerConfig, kind_of, shape_of
+from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
@@ -108,9 +109,29 @@ def reshaped(model: Inner, *, generator: torch.Generator | None = None, **change
 
 
 class Headed(nn.Module):
-    """What is fine-tuned: a backbone, a student or a reduced backbone under a head of its own."""
+    """What is fine-tuned: a backbone, a student or a reduced backbone with a head."""
 
     backbone: Inner
+
+    def answers(
+        self,
+        points: Tensor,
+        groups: Groups,
+        labels: Tensor,
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Logits of points that are already grouped: (B, C) of clouds or (B, N, P) of points.
+
+        Args:
+            points: (B, N, 3).
+            groups: of the points.
+            labels: (B,) int64, the category of each cloud; only part heads read it.
+            budget: of the model under the head; students only.
+            generator: of the draws in training mode; None = torch's default one.
+        """
+        raise NotImplementedError("each headed model defines its answers")
 
 
 class Classifier(Headed):
@@ -181,4 +202,17 @@ class Classifier(Headed):
             InputError: the model refuses the points or the budget.
         """
         tokens = self.backbone(points, budget=budget, generator=generator)
+        return self.head(tokens.pooled(), generator=generator)
+
+    def answers(
+        self,
+        points: Tensor,
+        groups: Groups,
+        labels: Tensor,
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Logits (B, C); see `Headed.answers`."""
+        tokens = self.backbone.encode(groups, budget=budget, generator=generator)
         return self.head(tokens.pooled(), generator=generator)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from foundry3d.config import PartHeadConfig, SegmenterConfig
 from foundry3d.config.heads import kind_of
 from foundry3d.errors import InputError
-from foundry3d.geometry import check_points
+from foundry3d.geometry import Groups, check_points
 from foundry3d.heads.classifier import Headed, Inner, build_inner
 from foundry3d.models.budget import Budget
 from foundry3d.models.tokenizer import PointConv
@@ -23,7 +23,7 @@ from foundry3d.models.upsample import FeatureUpsampling
 from foundry3d.models.vit import drop, initialise
 
 
-def spread_blocks(depth: int) -> tuple[int, ...]:
+def evenly_spaced_blocks(depth: int) -> tuple[int, ...]:
     """The blocks at the ends of three equal stretches of an encoder: 3, 7, 11 of 12; 1, 2, 3 of 4.
 
     Fewer where the encoder has fewer than three.
@@ -117,7 +117,7 @@ class Segmenter(Headed):
         super().__init__()
         self.config = config
         self.backbone = build_inner(config.inner, generator=generator)
-        self.blocks = config.head.blocks or spread_blocks(self.backbone.shape.depth)
+        self.blocks = config.head.blocks or evenly_spaced_blocks(self.backbone.shape.depth)
         count, parts = len(config.categories), len(config.parts)
         self.head = PartHead(
             self.backbone.output_dim, count, parts, config.head, generator=generator
@@ -189,12 +189,29 @@ class Segmenter(Headed):
         """
         self._check(points, categories)
         groups = self.backbone.group(points, generator=generator)
+        return self.answers(points, groups, categories, budget=budget, generator=generator)
+
+    def answers(
+        self,
+        points: Tensor,
+        groups: Groups,
+        labels: Tensor,
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Logits (B, N, P); see `Headed.answers`."""
         states = self.backbone.block_features(
             groups, self.blocks, budget=budget, generator=generator
         )
         width = states[0].shape[-1:]
         features = torch.stack([F.layer_norm(state, width) for state in states]).mean(dim=0)
+        categories = self.categories_of(labels)
         return self.head(points, groups.centers, features, categories, generator)
+
+    def categories_of(self, labels: Tensor) -> Tensor:
+        """Categories (B,) of labelled clouds; all 0 where the model knows a single category."""
+        return labels if self.head.categories > 1 else torch.zeros_like(labels)
 
     def _check(self, points: Tensor, categories: Tensor) -> None:
         check_points(points)

@@ -1,4 +1,4 @@
-"""Commands that read and show: probe, cost, doctor."""
+"""`foundry3d cost`: what models cost, the cost rows of the paper, and its formulas."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from foundry3d.baselines.merged import Merged
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import BackboneConfig, CostConfig, ReductionConfig
 from foundry3d.errors import InputError
-from foundry3d.evaluation.probe import short_name
+from foundry3d.evaluation.rows import short_name
 from foundry3d.heads.classifier import Inner
 from foundry3d.inference.cost import Cost, count, encoder_cost
 from foundry3d.models.backbone import Backbone, require_teacher
@@ -25,7 +25,6 @@ from foundry3d.paper.formula_table import REMARKS, part_rows, whole_rows
 from foundry3d.report.rows import append, table
 
 COST_COLUMNS = {"model": "model", "params_m": "params (M)", "macs_g": "GMACs", "flops_g": "GFLOPs"}
-
 
 PART_COLUMNS = {
     "model": "model",
@@ -49,7 +48,7 @@ WHOLE_COLUMNS = {
 
 
 def _show_formula(config: CostConfig) -> list[dict[str, Any]]:
-    """Prints the closed forms beside the counts of a preset's or a saved backbone's sizes."""
+    """Prints the closed forms next to the counts, for the sizes of a preset or a saved backbone."""
     if config.model in configs.PRESETS:
         sizes = configs.preset(config.model)
     else:
@@ -58,7 +57,7 @@ def _show_formula(config: CostConfig) -> list[dict[str, Any]]:
     merged = sizes.groups // 2 if config.merged is None else config.merged
     if merged > sizes.groups or not config.supertokens:
         raise InputError(
-            f"formulas need at least one of --supertokens and merged at most the {sizes.groups} "
+            f"formulas need --supertokens, and --merged of at most the model's {sizes.groups} "
             f"tokens, got {config.supertokens} and {merged}"
         )
     parts = part_rows(sizes, supertokens=config.supertokens[0], merged=merged)
@@ -99,10 +98,10 @@ def _digits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show_cost(config: CostConfig) -> list[dict[str, Any]]:
-    """Prints what models cost, every cost row of the paper, or its formulas, beside our count.
+    """Prints the cost of models, or every cost row or formula of the paper next to our count.
 
     Raises:
-        InputError: an unknown model.
+        InputError: the model is neither a preset nor a saved model, or does not fit the options.
     """
     if config.formula:
         rows = _show_formula(config)
@@ -118,17 +117,17 @@ def show_cost(config: CostConfig) -> list[dict[str, Any]]:
             "params_m": "params (M)",
             "macs_g": "GMACs, one pass",
             "passes": "passes in paper",
-            "macs_g_as_counted": "GMACs so counted",
+            "macs_g_as_counted": "GMACs, paper's passes",
             "paper_macs_g": "paper",
             "flops_g": "GFLOPs, one pass",
-            "flops_g_as_counted": "GFLOPs so counted",
+            "flops_g_as_counted": "GFLOPs, paper's passes",
             "paper_flops_g": "paper",
             "percent": "deviation %",
         }
         print(table(shown, columns))
         print(
-            "\nThe paper's baseline and ToMe rows count the encoder twice; one pass is the truth, "
-            "so 16 supertokens save "
+            "\nThe paper's baseline and ToMe rows count the encoder twice. With one pass, 16 "
+            "supertokens save "
             f"{rows[0]['macs_g'] / rows[6]['macs_g']:.2f}x in MACs, not "
             f"{rows[0]['paper_macs_g'] / rows[6]['paper_macs_g']:.2f}x."
         )
@@ -143,7 +142,6 @@ def show_cost(config: CostConfig) -> list[dict[str, Any]]:
     return rows
 
 
-# Tokens removed in each block: 64 are halved block by block until so many are left.
 TOME_SCHEDULES = {
     "tome_16": (32, 16),
     "tome_8": (32, 16, 8),
@@ -151,7 +149,7 @@ TOME_SCHEDULES = {
     "tome_2": (32, 16, 8, 4, 2),
     "tome_1": (32, 16, 8, 4, 2, 1),
 }
-
+"""Tokens removed in each block: 64 are halved block by block until this many are left."""
 
 GATE_ROWS = {
     "foundry_gate_cpu": (64, 16),
@@ -161,6 +159,7 @@ GATE_ROWS = {
     "foundry_gate_b48_gpu": (33, 13),
     "foundry_gate_b48_cpu": (33, 14),
 }
+"""Merged tokens and used supertokens of the rows with a gate."""
 
 
 def _row_cost(method: str, supertokens: int | None, clouds: int, tokens: int) -> Cost:
@@ -185,12 +184,12 @@ def _meta(shape: BackboneConfig) -> Backbone:
 
 
 def paper_rows() -> list[dict[str, Any]]:
-    """Every cost row of Tables 6, 7 and 14, the paper's figures beside ours, in its order.
+    """Every cost row of Tables 6, 7 and 14 in the paper's order, its numbers next to ours.
 
     Returns:
         Rows with `table, method, supertokens, token_budget` (None where the table has none),
         `params_m, macs_g, flops_g` (ours, one encoder pass), `paper_params_m, paper_macs_g,
-        paper_flops_g`, `passes` (encoder passes the paper's figure counts), `macs_g_as_counted,
+        paper_flops_g`, `passes` (encoder passes in the paper's number), `macs_g_as_counted,
         flops_g_as_counted` (ours with that many passes), `deviation` (the larger relative
         difference of these two from the paper) and `note`.
     """
@@ -230,7 +229,7 @@ def paper_rows() -> list[dict[str, Any]]:
 
 @cache
 def tokenizer_cost(clouds: int) -> Cost:
-    """Cost of the ViT-S tokenizer and position alone, which the paper's double rows count once."""
+    """Cost of the ViT-S tokenizer and positions, which rows with two encoder passes count once."""
     teacher = _meta(BackboneConfig())
     whole = count(teacher, clouds=clouds)
     encoder = encoder_cost(teacher, clouds=clouds, tokens=teacher.config.groups)

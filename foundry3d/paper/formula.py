@@ -1,12 +1,12 @@
-"""Closed forms of the paper's costs (Table 1, Appendix C), and those of the modules themselves.
+"""Closed forms of the paper's costs (Table 1, Appendix C).
 
 Symbols as in the paper: S supertokens, N input tokens, D width, nh heads, d hidden width of the
-gate, L blocks, R merged tokens of a cloud, U = N - R. Beyond it: k points a group, B clouds.
+gate, L blocks, R merged tokens of a cloud, U = N - R.
 
-A form of the paper adds three things up, which `Terms` keeps apart: products with weights (what the
-`calflops` library counts, and the paper's own tables with it), products of activations with each
-other (attention, assignment), and normalisations. `Terms.linear` is therefore what has to equal
-two operations for every multiply-accumulate that is counted on the real modules.
+The paper's forms add up three kinds of operations, which `Terms` keeps apart: products with weights
+(the only kind in the paper's tables, which were counted with the `calflops` library), products of
+activations (attention, assignment), and normalisations. `Terms.linear` must therefore be twice the
+multiply-accumulates that are counted on the modules.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class Terms(NamedTuple):
-    """FLOPs of one cloud by what causes them.
+    """FLOPs of one cloud, by kind.
 
     Attributes:
         linear: products with weights.
@@ -29,7 +29,7 @@ class Terms(NamedTuple):
 
     @property
     def total(self) -> float:
-        """What the paper's formula gives."""
+        """The value of the paper's formula."""
         return self.linear + self.products + self.other
 
     def plus(self, *others: Terms) -> Terms:
@@ -43,7 +43,7 @@ def mlp(*, N: int, D: int) -> Terms:
 
 
 def self_attention(*, N: int, D: int) -> Terms:
-    """Equation 8."""
+    """Equation 8: 4 N D (2 D + N)."""
     return Terms(8 * N * D**2, 4 * N**2 * D)
 
 
@@ -58,14 +58,6 @@ def dso(*, S: int, N: int, D: int) -> Terms:
     return Terms(4 * D**2 * (S + N), 4 * S * N * D)
 
 
-def dso_as_summed(*, S: int, N: int, D: int) -> float:
-    """Equation 11 as it is printed, with nh hd = D: its fourth term has D where N belongs.
-
-    Only with N there does it add up to equation 12.
-    """
-    return (2 * S * D**2 + 4 * N * D**2) + 2 * S * N * D + 2 * S * D * D + 2 * S * D**2
-
-
 def cau(*, S: int, N: int, D: int, nh: int) -> Terms:
     """Equation 14: 2 S N (2 nh + D) + 16 N D^2, with an MLP of ratio 4."""
     return Terms(mlp(N=N, D=D).linear, 2 * S * N * D, 4 * nh * S * N)
@@ -74,11 +66,6 @@ def cau(*, S: int, N: int, D: int, nh: int) -> Terms:
 def gate(*, N: int, D: int, d: int) -> Terms:
     """Equation 15: 4 N D d."""
     return Terms(4 * N * D * d)
-
-
-def gate_as_summed(*, N: int, D: int, d: int) -> float:
-    """The sum that equation 15 starts from, 2 N D d + 2 N d d: it is 4 N D d only where d = D."""
-    return 2 * N * D * d + 2 * N * d * d
 
 
 def foundry(*, L: int, S: int, N: int, D: int, nh: int) -> Terms:
@@ -110,34 +97,3 @@ def order_foundry_gate(*, L: int, S: int, c: int, D: int, r: float) -> float:
     """
     wrapper = c * D + 2 * S * r * c * D + c * D**2
     return order_transformer(L=L, c=S + (1 - r) * c, D=D) + wrapper
-
-
-def encoder_macs(*, L: int, N: int, D: int, ratio: float = 4.0) -> int:
-    """Linear layers of the encoder on N tokens: L N D^2 (4 + 2 ratio)."""
-    return L * N * D * (4 * D + 2 * int(ratio * D))
-
-
-def dso_macs(*, S: int, N: int, D: int, B: int = 1) -> int:
-    """The DSO: keys and values of all tokens, outputs of S, and queries once, not per cloud."""
-    return B * (2 * N + S) * D**2 + S * D**2
-
-
-def cau_macs(*, N: int, D: int) -> int:
-    """The CAU of the modules (and of the paper's counts): an MLP of ratio 1."""
-    return 2 * N * D**2
-
-
-def gate_macs(*, N: int, D: int, d: int) -> int:
-    """The gate: D to d to 1."""
-    return N * (D * d + d)
-
-
-def tokenizer_macs(*, N: int, k: int, widths: tuple[int, int, int], D: int) -> int:
-    """The mini-PointNet, which no formula of the paper has: 3, w1, w2; 2 w2, w3, D a point."""
-    first, second, third = widths
-    return N * k * (3 * first + first * second + 2 * second * third + third * D)
-
-
-def position_macs(*, N: int, hidden: int, D: int) -> int:
-    """The position MLP, which no formula of the paper has: 3 to hidden to D."""
-    return N * (3 * hidden + hidden * D)

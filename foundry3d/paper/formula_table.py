@@ -1,6 +1,6 @@
-"""The paper's closed forms beside what is counted on the real modules, and where they differ.
+"""The paper's closed forms next to the counts of the real modules, and where they differ.
 
-All figures are of one cloud. Symbols: see `formula`.
+All numbers are for one cloud. Symbols: see `formula`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from foundry3d.paper.formula import Terms
 GATE_HIDDEN = 128
 
 REMARKS = """
-linear layers: products with weights. The paper's tables (and ours) count these alone, two FLOPs a
+Linear layers: products with weights. The paper's tables (and ours) count only these, two FLOPs per
 MAC; attention and assignment products are in its formulas but not in its tables.
-- Encoder: the formula's linear part is the count exactly.
-- DSO: so is equation 12's for one cloud; of B clouds W_Q is applied once, not B times. Equation 11
-  is printed with a term 2 nh S hd D where 2 nh S hd N belongs: only so does it give equation 12.
+- Encoder: the linear part of the formula equals the count.
+- DSO: so does that of equation 12 for one cloud; for B clouds W_Q is applied once, not B times.
+  Equation 11 is printed with a term 2 nh S hd D; only with 2 nh S hd N does it give equation 12.
 - CAU: equation 14 counts an MLP of ratio 4 (16 N D^2); the paper's tables count ratio 1 (4 N D^2),
-  which is what the modules are: four times less. Its 4 nh S N of softmax is not there either:
-  every token takes one row.
-- Gate: equation 15 turns 2 N D d + 2 N d d into 4 N D d, which holds for d = D only; the gate of
-  the tables is D to d to 1, 2 N D d + 2 N d.
+  like the modules: a quarter. They do not compute its softmax (4 nh S N) either, because every
+  token takes one row.
+- Gate: equation 15 turns 2 N D d + 2 N d d into 4 N D d, which holds only for d = D; the gate of
+  the tables maps D to d to 1, 2 N D d + 2 N d.
 - Tokenizer and position: in no formula, but most of what the tables count.
 - The baseline and ToMe rows of Tables 6 and 14 count the encoder twice (foundry3d cost --paper).
-- Table 1 prints the wrapper of Foundry-Gate as cd + 2srd + cd^2; its total says srcd."""
+- Table 1 prints the wrapper of Foundry-Gate as cd + 2srd + cd^2; its total has srcd."""
 
 
 def part_rows(sizes: BackboneConfig, *, supertokens: int, merged: int) -> list[dict[str, Any]]:
-    """Every part of teacher, student and gated student: the form, and the count of the module.
+    """Every part of teacher, student and gated student: its formula, and the count of the module.
 
     Args:
         sizes: of the teacher.
@@ -93,12 +93,12 @@ def part_rows(sizes: BackboneConfig, *, supertokens: int, merged: int) -> list[d
 def whole_rows(
     sizes: BackboneConfig, *, supertokens: Sequence[int], merged: int
 ) -> list[dict[str, Any]]:
-    """What a student saves against its teacher by Table 1, Appendix C, and the counts.
+    """How much a student saves compared to its teacher, by Table 1, Appendix C and the counts.
 
     Returns:
         Rows with `model, formula` (GFLOPs of Appendix C), `counted` (GFLOPs of the linear layers
-        without tokenizer and position), `whole` (with them), and the teacher's figure over the
-        row's: `by_order` (Table 1 without constants), `by_formula`, `by_count`, `by_whole`.
+        without tokenizer and position), `whole` (with them), and the teacher's number over the
+        row's: `by_order` (Table 1 without constants), `by_formula`, `by_counted`, `by_whole`.
     """
     N, D, L, nh = sizes.groups, sizes.dim, sizes.depth, sizes.heads
     r = merged / N

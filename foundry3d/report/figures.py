@@ -1,12 +1,13 @@
-"""Pictures of arrays: token features as colours on the points they stand for.
+"""Figures drawn from arrays: token features as colours on points, and line plots.
 
 Shapes: B clouds, N points, c tokens, d width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,10 +24,24 @@ def pca_basis(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pca_colours(features: np.ndarray, mean: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """RGB in [0, 1] (..., 3): rank-scaled coordinates of features (..., d) in a PCA basis."""
+    """RGB (..., 3) in [0, 1] of features (..., d): their PCA coordinates, scaled to percentiles."""
     coordinates = (features - mean) @ directions.T
     low, high = np.percentile(coordinates.reshape(-1, 3), [2, 98], axis=0)
     return np.clip((coordinates - low) / np.maximum(high - low, 1e-12), 0, 1)
+
+
+def _figure(size: tuple[float, float], title: str, **options: Any) -> Figure:
+    figure = Figure(figsize=size, dpi=110, **options)
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def _saved(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
 
 
 def draw_grid(
@@ -37,21 +52,20 @@ def draw_grid(
     rows: Sequence[str],
     title: str,
 ) -> Path:
-    """Writes a PNG: a row a cloud, a column a model, each point in its colour.
+    """Writes a PNG with one row per cloud and one column per model, each point in its colour.
 
     Args:
         path: of the PNG.
         points: (B, N, 3), z up.
         columns: heading and colours (B, N, 3) of each column.
-        rows: a name a cloud.
-        title: above everything.
+        rows: name of each cloud.
+        title: above the grid.
 
     Returns:
         The path.
     """
-    figure = Figure(figsize=(2.6 * len(columns) + 0.6, 2.5 * len(points) + 0.7), dpi=110)
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12)
+    size = (2.6 * len(columns) + 0.6, 2.5 * len(points) + 0.7)
+    figure = _figure(size, title)
     for i, cloud in enumerate(points):
         reach = 0.72 * np.abs(cloud - cloud.mean(axis=0)).max()
         for j, (heading, colours) in enumerate(columns):
@@ -70,14 +84,21 @@ def draw_grid(
             if j == 0:
                 axes.text2D(-0.05, 0.5, rows[i], transform=axes.transAxes, rotation=90, va="center")
     figure.subplots_adjust(left=0.04, right=1, bottom=0, top=0.9, wspace=0, hspace=0)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return _saved(figure, path)
 
 
 Curves = dict[str, tuple[list[float], list[float]]]
-"""Values of x and y by the name of the curve."""
+"""The x and y values of each curve, by name."""
+
+
+def curves_of(points: Iterable[tuple[str, float, float]]) -> Curves:
+    """Curves from the name, x and y of each point, in the order of the points."""
+    found: Curves = {}
+    for name, x, y in points:
+        xs, ys = found.setdefault(name, ([], []))
+        xs.append(x)
+        ys.append(y)
+    return found
 
 
 def draw_lines(
@@ -90,19 +111,19 @@ def draw_lines(
     log: bool = False,
     marks: Mapping[tuple[float, float], str] | None = None,
 ) -> Path:
-    """Writes a PNG of line plots side by side; a name has one colour in all of them.
+    """Writes a PNG of line plots side by side; a name has the same colour in all of them.
 
-    More than six names are told apart below the panels, fewer inside of them.
+    The legend is below the panels for more than six names, otherwise inside each panel.
 
     Args:
         path: of the PNG.
-        panels: heading, name of the x axis, and curves (x, y) by name, for each panel. Values of
-            x are set at equal distances in the order of their size where `ticks` is on.
-        title: above everything.
+        panels: heading, name of the x axis, and curves by name, for each panel.
+        title: above the panels.
         y: name of the y axis.
-        ticks: x values are categories (budgets, lambdas); else a plain axis.
-        log: both axes are logarithmic, x marked at its values; not with ticks.
-        marks: what is written beside a point (x, y) of a plain axis.
+        ticks: x values are categories (budgets, lambdas), sorted and drawn at equal distances;
+            otherwise the axis is linear.
+        log: both axes are logarithmic, with x ticks at the values; not together with `ticks`.
+        marks: labels of points (x, y); not together with `ticks`.
 
     Returns:
         The path.
@@ -110,9 +131,7 @@ def draw_lines(
     names = dict.fromkeys(name for _, _, curves in panels for name in curves)
     below = len(names) > 6
     size = (5.2 * len(panels) + 0.6, 5.3 if below else 4.4)
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12)
+    figure = _figure(size, title, layout="constrained")
     colours = {name: f"C{i % 10}" for i, name in enumerate(names)}
     for i, (heading, axis, curves) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
@@ -154,7 +173,4 @@ def draw_lines(
             for name, colour in colours.items()
         ]
         figure.legend(handles=shown, loc="outside lower center", ncols=3, fontsize=8)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return _saved(figure, path)

@@ -1,4 +1,4 @@
-"""Result rows: a number with its protocol, appended to JSON lines, shown as a table."""
+"""Result rows: numbers with their protocol, appended to JSON lines and shown as tables."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def code_version() -> str:
 
 
 def append(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Adds rows to a JSON-lines file, which is made where it is missing.
+    """Appends rows to a JSON-lines file, which is created if it is missing.
 
-    Processes that append to the same file wait for each other. A row whose `run` the file has
-    already is not added again. A last line that was cut off, by a process that was stopped, gives
-    way; on a full disk the file stays as it was.
+    Processes that append to the same file wait for each other. A row whose `run` is in the file
+    already is not added again. An incomplete last line, left by an interrupted process, is
+    overwritten; on a full disk the file stays as it was.
     """
     path = Path(path)
     with held(path, wait=True), open(path, "ab+", buffering=0) as file:
@@ -93,7 +93,7 @@ def _named(run: str) -> bytes:
 def read_rows(path: str | Path, *, keys: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file, none where it is missing.
 
-    A last line that was cut off is left out: whoever wrote it was stopped half way.
+    An incomplete last line, left by an interrupted process, is skipped.
 
     Args:
         path: of the file.
@@ -122,7 +122,7 @@ def read_rows(path: str | Path, *, keys: Sequence[str] = ()) -> list[dict[str, A
     return rows
 
 
-def _cell(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
@@ -131,17 +131,17 @@ def _cell(value: Any) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
-    """A Markdown table of the named columns, aligned for reading as plain text.
+    """A Markdown table of the named columns, aligned so that it also reads well as plain text.
 
     Args:
         rows: result rows; a missing value is shown as "-".
-        columns: heading by key.
+        columns: headings by key.
     """
-    cells = [list(columns.values())] + [[_cell(row.get(key)) for key in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    texts = [list(columns.values())] + [[_text(row.get(key)) for key in columns] for row in rows]
+    widths = [max(len(line[i]) for line in texts) for i in range(len(columns))]
     lines = [
         "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
-        for line in cells
+        for line in texts
     ]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines)

@@ -1,8 +1,8 @@
-"""Pictures of large clouds: seen from a corner above, nearest points in front, edges shaded.
+"""Views of large clouds: from above one corner, nearest points in front, edges shaded.
 
-Points are set into pixels, not drawn one by one, so half a million look like the scene they are.
+Points are rasterised into pixels instead of drawn as markers, so that large clouds stay legible.
 
-Shapes: N points, M points that are seen, H x W pixels.
+Shapes: N points, M visible points, H x W pixels.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 MOST_DRAWN = 2_000_000
-"""Points that are set into pixels; of larger clouds an even choice."""
+"""Points that are rasterised, at most; larger clouds are subsampled evenly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What is seen of a cloud.
+    """The visible part of a cloud.
 
     Attributes:
-        points: (M, 3) the points that are seen.
+        points: (M, 3) the visible points.
         pixels: (H, W) int64, which of them each pixel shows, -1 = none.
-        shade: (H, W) in [0, 1], darker where something nearer is beside.
+        shade: (H, W) in [0, 1], darker next to something nearer.
     """
 
     points: np.ndarray
@@ -37,20 +37,20 @@ class View:
 def look(
     points: np.ndarray, *, width: int = 1100, azimuth: float = -60.0, elevation: float = 50.0
 ) -> View:
-    """A cloud from a corner above, without perspective.
+    """A cloud seen from above one corner, in orthographic projection.
 
     Args:
         points: (N, 3), z up.
-        width: W of the picture; its height follows from the cloud, at most W.
-        azimuth: degrees that the viewer stands about the z axis.
-        elevation: degrees above the ground, 90 = from above.
+        width: the larger of W and H; the other follows from the cloud.
+        azimuth: of the viewer around the z axis, in degrees.
+        elevation: of the viewer above the ground, in degrees; 90 = from above.
     """
     points = points[:: -(-len(points) // MOST_DRAWN)]
     a, e = np.deg2rad(azimuth), np.deg2rad(elevation)
     toward = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
     right = np.array([-np.sin(a), np.cos(a), 0.0])
     seen = (points - points.mean(axis=0)) @ np.stack([right, np.cross(toward, right), toward]).T
-    low, high = np.percentile(seen[:, :2], [0.2, 99.8], axis=0)  # not as far as a stray point
+    low, high = np.percentile(seen[:, :2], [0.2, 99.8], axis=0)  # ignores stray points
     margin = 0.05 * (high - low)
     low = np.maximum(low - margin, seen[:, :2].min(axis=0))
     high = np.minimum(high + margin, seen[:, :2].max(axis=0))
@@ -58,7 +58,7 @@ def look(
     scale = (width - 1) / max(span)
     columns, rows = (np.floor(span * scale).astype(int) + 1).tolist()
     at = np.floor((seen[:, :2] - low) * scale).astype(int)
-    near = seen[:, 2] * scale  # in pixels, like the rest
+    near = seen[:, 2] * scale  # in pixels
     reach = int(np.clip(np.ceil(1.3 * np.sqrt(columns * rows / len(points))), 1, 9))
     order = np.argsort(near)
     offsets = np.arange(reach) - (reach - 1) // 2
@@ -79,7 +79,7 @@ def look(
 
 
 def _edges(depth: np.ndarray, strength: float = 0.012) -> np.ndarray:
-    """Darkness beside nearer pixels (eye-dome lighting) of depth (H, W), -inf = nothing there."""
+    """Shade (H, W), darker next to nearer pixels (eye-dome lighting); depth -inf = empty."""
     behind = np.zeros_like(depth)
     padded = np.pad(depth, 2, constant_values=-np.inf)
     height, width = depth.shape
@@ -98,14 +98,14 @@ def draw_views(
     names: Sequence[str],
     title: str,
 ) -> None:
-    """Writes a PNG of clouds beside one another.
+    """Writes a PNG of several clouds.
 
     Args:
-        stream: takes the PNG.
-        views: what is seen of each cloud.
-        colours: RGB in [0, 1] (M, 3) of the points that are seen.
+        stream: receives the PNG.
+        views: of each cloud.
+        colours: RGB (M, 3) in [0, 1] of the visible points of each cloud.
         names: above each cloud.
-        title: above everything.
+        title: above all clouds.
     """
     count = len(views)
     columns = 1 if count == 1 else 2 if count <= 4 else 3

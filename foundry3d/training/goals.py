@@ -9,16 +9,18 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.config import DistillConfig
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Stream
+from foundry3d.data.loading import Stream, in_order
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_at, nearest_of
 from foundry3d.models.backbone import Backbone, Teacher
 from foundry3d.models.student import Student
+from foundry3d.transforms import normalise
 
 Learner = Student | Merged | FPSStudent
 """What can be distilled from a teacher's token features."""
@@ -161,3 +163,35 @@ def joined(goals: Iterable[Goal], clouds: int) -> Goal:
     centers, neighborhoods, features, tokens = whole
     assert centers is not None and neighborhoods is not None
     return Goal(Groups(centers, neighborhoods), features, tokens)
+
+
+def held_out_losses(
+    teacher: Backbone, student: Learner, clouds: Clouds, points: int
+) -> dict[str, float]:
+    """The distillation loss on clouds without augmentation: Smooth L1, equation 1.
+
+    Args:
+        teacher: with groups of the student's size.
+        student: in evaluation mode.
+        clouds: usually held out of training.
+        points: how many points of each cloud are read.
+
+    Returns:
+        `loss`; `fusion_ratio`, the share of tokens that are merged (1 without a gate); with a
+        gate also `probability`, its mean.
+    """
+    sums: dict[str, float] = {}
+    with torch.inference_mode():
+        for batch in in_order(clouds, 64, points):
+            groups = student.group(normalise(batch))
+            output, goal = student.encode(groups), teacher.encode(groups).features
+            assert output.assignment is not None
+            found = {
+                "loss": F.smooth_l1_loss(output.features, goal),
+                "fusion_ratio": (output.assignment >= 0).float().mean(),
+            }
+            if output.probability is not None:
+                found["probability"] = output.probability.mean()
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
+    return {name: total / len(clouds) for name, total in sums.items()}

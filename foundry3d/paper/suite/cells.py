@@ -1,6 +1,6 @@
 """A cell: one model, fine-tuned or probed on the data of one column with one seed.
 
-A cell is known by its name, so that tables with the same rows share it. Its folder is
+Cells are identified by name, so that tables with the same rows share them. The folder of a cell is
 `<out>/cells/<name>`.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from foundry3d.config import SuiteConfig
-from foundry3d.paper.suite.tables import COLUMNS, EPISODES, MODELS, Row, Table
+from foundry3d.paper.suite.records import COLUMNS, EPISODES, MODELS, Row, Table
 
 
 class Cell(NamedTuple):
@@ -20,10 +20,10 @@ class Cell(NamedTuple):
     Attributes:
         model: in `MODELS`.
         column: name of the data; `loss` for the distillation loss.
-        task: classify, segment, probe, `5way-10shot` or the like, loss.
+        task: classify, segment, probe, loss, or episodes such as `5way-10shot`.
         seed: of the run.
-        thaw: start, late or never; empty where nothing is fine-tuned here.
-        at_test: what is done to the fine-tuned model at test time.
+        thaw: when the encoder is unfrozen: start, late or never; empty without fine-tuning.
+        at_test: how the fine-tuned model is changed at test time.
     """
 
     model: str
@@ -35,7 +35,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What rows and folders call it."""
+        """Name of the cell in rows and folders."""
         how = (f"+{self.at_test}" * bool(self.at_test)) + (f"@{self.thaw}" * bool(self.thaw))
         return f"{self.model}{how}/{self.column}/{self.task}/seed{self.seed}"
 
@@ -55,7 +55,7 @@ def cell_folder(config: SuiteConfig, cell: Cell) -> Path:
 
 
 def column_tasks(config: SuiteConfig, table: Table) -> dict[str, str]:
-    """How each column of a suite is measured, in the paper's order, other columns last."""
+    """How each column is measured: the paper's columns in its order, then the others."""
     known = [name for name in COLUMNS if name in config.sources]
     others = [name for name in config.sources if name not in COLUMNS]
     return {name: config.chosen_tasks.get(name, table.task(name)) for name in known + others}
@@ -64,7 +64,7 @@ def column_tasks(config: SuiteConfig, table: Table) -> dict[str, str]:
 def cells_of(config: SuiteConfig, table: Table, row: Row, column: str) -> list[Cell]:
     """The cells behind a row in a column (its name; `loss`; `NAME.5way-10shot`), all seeds."""
     if column == "loss":
-        known = MODELS[row.model].how in ("student", "merged", "fps")
+        known = MODELS[row.model].how in ("student", "reducer", "fps")
         return [Cell(row.model, "loss", "loss", 0)] if known else []
     name, _, episodes = column.partition(".")
     task = episodes or column_tasks(config, table)[name]
@@ -79,12 +79,12 @@ def cells_of(config: SuiteConfig, table: Table, row: Row, column: str) -> list[C
 
 
 def episode_name(way: int, shot: int) -> str:
-    """The task of a cell of Table 3."""
+    """The task of the cells of Table 3."""
     return f"{way}way-{shot}shot"
 
 
 def columns_of(config: SuiteConfig, table: Table) -> Iterator[str]:
-    """What cells are made for: names of data, with episodes for Table 3, and the loss."""
+    """Columns that have cells: the loss, and names of data, with episodes for Table 3."""
     if table.loss:
         yield "loss"
     for name, task in column_tasks(config, table).items():

@@ -1,4 +1,4 @@
-"""The models of a table's rows: handed in, or distilled from the teacher when they are missing."""
+"""The models of a table's rows: given, or distilled from the teacher where they are missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from foundry3d.config import DistillConfig, PretrainConfig, ReductionConfig, Sui
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, require_teacher
-from foundry3d.paper.suite.tables import MODELS, Model
+from foundry3d.paper.suite.records import MODELS, Model
 from foundry3d.report.rows import code_version
 from foundry3d.training.distill import distill
 from foundry3d.training.pretrain import pretrain
@@ -21,7 +21,7 @@ from foundry3d.transforms import normalise
 
 
 def model_path(config: SuiteConfig, name: str) -> Path:
-    """The folder of a model of `MODELS`, whether it is there or not."""
+    """The folder of a model of `MODELS`, whether or not it exists."""
     if name in config.given:
         return Path(config.given[name])
     if name == "teacher" and config.teacher != "pretrain":
@@ -30,16 +30,16 @@ def model_path(config: SuiteConfig, name: str) -> Path:
 
 
 def is_made(config: SuiteConfig, name: str) -> bool:
-    """Whether a model is there, or is one that a suite does not make."""
+    """Whether a model exists, or is one that a suite does not make."""
     made = (model_path(config, name) / "config.json").is_file()
     return made or name in config.given or MODELS[name].how == "specialist"
 
 
 def make_model(config: SuiteConfig, name: str) -> None:
-    """Makes a model that is missing, or goes on with one that was stopped.
+    """Makes a missing model, or continues an interrupted run.
 
     Raises:
-        InputError: teacher, data or sizes that cannot be used.
+        InputError: the teacher or data cannot be read, or the sizes do not fit the teacher.
     """
     model, folder = MODELS[name], Path(config.out) / "models" / name
     if model.how == "teacher":
@@ -50,7 +50,7 @@ def make_model(config: SuiteConfig, name: str) -> None:
     match model.how:
         case "pretrained":
             pretrain(supertoken_settings(config, model, teacher, folder))
-        case "student" | "merged" | "fps":
+        case "student" | "reducer" | "fps":
             distill(settings, teacher=teacher)
         case "kmeans":
             fit_kmeans(settings, teacher)
@@ -59,7 +59,7 @@ def make_model(config: SuiteConfig, name: str) -> None:
 def supertoken_settings(
     config: SuiteConfig, model: Model, teacher: Backbone, folder: Path
 ) -> PretrainConfig:
-    """Point-JEPA with supertokens (Table 9): the suite's pre-training at the teacher's sizes."""
+    """Point-JEPA with supertokens (Table 9): the suite's pre-training with the teacher's sizes."""
     return replace(
         config.pretrain,
         objective="jepa",
@@ -72,7 +72,7 @@ def supertoken_settings(
 
 
 def is_reconstructing(config: SuiteConfig) -> bool:
-    """Whether the teacher is known to be pre-trained by reconstruction, not by Point-JEPA."""
+    """Whether the teacher records that it was pre-trained by reconstruction, not Point-JEPA."""
     folder = model_folder(model_path(config, "teacher"))
     if not (folder / "config.json").is_file():
         return False
@@ -82,9 +82,9 @@ def is_reconstructing(config: SuiteConfig) -> bool:
 def distill_settings(
     config: SuiteConfig, model: Model, teacher: Backbone, folder: Path
 ) -> DistillConfig:
-    """The distillation of a model: the suite's recipe with what the row changes."""
+    """The distillation of a model: the suite's recipe with the changes of the row."""
     base, sizes = config.distill, teacher.config
-    kind = {"merged": model.method, "fps": "fps-student"}.get(model.how, "supertokens")
+    kind = {"reducer": model.method, "fps": "fps-student"}.get(model.how, "supertokens")
     changes: dict[str, Any] = {"kind": kind, "supertokens": model.tokens} | model.student
     if model.narrow:
         changes |= {"dim": sizes.dim // 2, "heads": max(1, sizes.heads // 2)}
@@ -116,12 +116,12 @@ def reduced_at_test(backbone: object, what: str, *, points: int, seed: int) -> W
 
     Args:
         backbone: the teacher.
-        what: `random-N`, `larger-N` or `tome-N`: N tokens are left.
+        what: `random-N`, `larger-N` or `tome-N`, where N tokens are left.
         points: of the clouds that it will read.
         seed: of the random choice.
 
     Raises:
-        InputError: a student instead of a teacher, or more tokens than there are.
+        InputError: the model is not a backbone, the method is unknown, or N exceeds its tokens.
     """
     teacher = require_teacher(backbone)
     method, _, count = what.rpartition("-")

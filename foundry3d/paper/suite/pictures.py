@@ -8,35 +8,34 @@ from pathlib import Path
 
 from foundry3d.config import SuiteConfig
 from foundry3d.paper.suite.cells import cell_folder, cells_of, column_tasks
-from foundry3d.paper.suite.render import Entry, Grid, Rows, grid_of
-from foundry3d.paper.suite.tables import MODELS, TABLES, Row
-from foundry3d.report.figures import Curves, draw_lines
+from foundry3d.paper.suite.records import MODELS, Row
+from foundry3d.paper.suite.render import Grid, Result, Rows, grid_of
+from foundry3d.paper.suite.tables import TABLES
+from foundry3d.report.figures import Curves, curves_of, draw_lines
 
 Panel = tuple[str, str, Curves]
 Marks = dict[tuple[float, float], str]
 
 
 def score_panels(
-    grid: Grid, axis: str, place: Callable[[Row, list[Entry]], tuple[str, float] | None]
+    grid: Grid, axis: str, place: Callable[[Row, list[Result]], tuple[str, float] | None]
 ) -> list[Panel]:
-    """For each column of data the scores of the rows, over what `place` says of them.
+    """A panel for each column of data: the scores of the rows, where `place` puts them.
 
     Args:
         grid: the table.
         axis: name of the x axis.
-        place: the curve that a row belongs to and its x; None = the row is not drawn.
+        place: returns the curve of a row and its x; None = the row is not drawn.
     """
     panels: list[Panel] = []
     for i, shown in enumerate(grid.columns):
         if shown.key in ("loss", "avg"):
             continue
-        curves: Curves = {}
-        for row, entries in grid.lines:
-            score, at = entries[i].mean, place(row, entries)
-            if score is not None and at is not None:
-                xs, ys = curves.setdefault(at[0], ([], []))
-                xs.append(at[1])
-                ys.append(score)
+        curves = curves_of(
+            (*at, score)
+            for row, results in grid.lines
+            if (at := place(row, results)) and (score := results[i].mean) is not None
+        )
         if curves:
             panels.append((shown.heading, axis, curves))
     return panels
@@ -46,17 +45,17 @@ def losses_and_scores(config: SuiteConfig, rows: Rows) -> tuple[list[Panel], Mar
     """Figure 2: for each column the score of every student over its distillation loss.
 
     Returns:
-        The panels, and the number of supertokens beside each point.
+        The panels, and a label with the number of supertokens for each point.
     """
     grid, marks = grid_of(config, rows), Marks()
 
-    def place(row: Row, entries: list[Entry]) -> tuple[str, float] | None:
-        loss, model = entries[0].mean, MODELS[row.model]
+    def place(row: Row, results: list[Result]) -> tuple[str, float] | None:
+        loss, model = results[0].mean, MODELS[row.model]
         if loss is None:
             return None
-        for entry in entries[1:]:
-            if entry.mean is not None:
-                marks[loss, entry.mean] = f"s = {model.tokens}"
+        for result in results[1:]:
+            if result.mean is not None:
+                marks[loss, result.mean] = f"s = {model.tokens}"
         return ("frozen" if model.frozen else "not frozen") + ", ViT-T" * model.narrow, loss
 
     return score_panels(grid, "distillation loss", place), marks
@@ -66,7 +65,7 @@ def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:
     """Tables 5 and 10: for each column the score of every section over the tokens left."""
     total = next((row["tokens"] for row in rows.values() if "tokens" in row), None)
 
-    def place(row: Row, entries: list[Entry]) -> tuple[str, float] | None:
+    def place(row: Row, results: list[Result]) -> tuple[str, float] | None:
         tokens, model = tokens_left(row, total), MODELS[row.model]
         if tokens is None or "@" in row.name:
             return None
@@ -77,7 +76,7 @@ def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:
 
 
 def tokens_left(row: Row, total: int | None) -> int | None:
-    """Tokens that a row of Table 5 leaves of a cloud's `total`, None where that is not known."""
+    """Tokens that a row of Table 5 leaves of the `total` of a cloud; None where it is unknown."""
     if row.at_test:
         return int(row.at_test.rpartition("-")[2])
     model = MODELS[row.model]
@@ -99,7 +98,7 @@ def validation_curves(config: SuiteConfig, rows: Rows) -> list[Panel]:
 
 
 def logged(folder: Path, key: str) -> tuple[list[float], list[float]]:
-    """Steps and values of a metric of a run, all of its starts together."""
+    """Steps and values of a metric of a run, over all of its starts."""
     found: dict[int, float] = {}
     for path in sorted(folder.glob("metrics/version_*/metrics.csv")):
         for line in csv.DictReader(path.read_text().splitlines()):
@@ -110,7 +109,7 @@ def logged(folder: Path, key: str) -> tuple[list[float], list[float]]:
 
 
 def draw(config: SuiteConfig, rows: Rows) -> None:
-    """Writes `<out>/<name>.png` for figures 2 and 4 and Tables 5 and 10, where there are cells."""
+    """Writes `<out>/<name>.png` for figures 2 and 4 and Tables 5 and 10, if there are results."""
     panels: list[Panel] = []
     marks: Marks = {}
     if config.name == "figure2":

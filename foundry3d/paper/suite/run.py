@@ -1,8 +1,8 @@
 """Runs what is missing of a table, in stages: the teacher, models, cells, cells made from cells.
 
-Only the process that was started writes `results.jsonl`, a row as soon as a cell is done. With
-workers, every model and every cell is a process of its own on one thread, so one that is killed
-takes nothing else with it; its messages are in `log.txt` of its folder.
+Only the main process writes `results.jsonl`, a row as soon as a cell is done. With workers, every
+model and every cell runs in a separate process on one thread, so one that is killed does not affect
+the others; its messages are in `log.txt` in its folder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Unit = Cell | str
 
 
 class Done(NamedTuple):
-    """What became of a unit: its row (a model has none), or in a sentence why there is none."""
+    """The outcome of a unit: its row (models have none), or a sentence on why it failed."""
 
     unit: Unit
     row: dict[str, Any] | None
@@ -49,7 +49,7 @@ class Done(NamedTuple):
 
 
 def unit_name(unit: Unit) -> str:
-    """What messages call a unit."""
+    """Name of a unit in messages."""
     return unit.name if isinstance(unit, Cell) else f"model {unit}"
 
 
@@ -69,19 +69,19 @@ def run_unit(config: SuiteConfig, unit: Unit) -> dict[str, Any] | None:
 
 
 def run_here(config: SuiteConfig, unit: Unit) -> Done:
-    """Runs a unit in this process; whatever it fails with becomes a sentence."""
+    """Runs a unit in this process; any failure becomes a sentence."""
     log.info("%s", unit_name(unit))
     folder = unit_folder(config, unit)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with open(folder / "log.txt", "a") as file, redirect_stdout(file):
             return Done(unit, run_unit(config, unit))
-    except Exception as error:  # of any kind: the other cells go on
+    except Exception as error:  # of any kind, so that the other cells go on
         return Done(unit, None, f"{type(error).__name__}: {error}")
 
 
 def run_apart(config: SuiteConfig, unit: Unit) -> Done:
-    """Runs a unit in a process of its own, on one thread."""
+    """Runs a unit in a separate process, on one thread."""
     folder = unit_folder(config, unit)
     folder.mkdir(parents=True, exist_ok=True)
     job, answer = folder / "job.json", folder / "row.json"
@@ -90,7 +90,7 @@ def run_apart(config: SuiteConfig, unit: Unit) -> Done:
         partial.write_text(json.dumps({"config": to_dict(config), "unit": unit}))
     words = [sys.executable, "-m", "foundry3d.paper.suite.worker", str(job), str(answer)]
     one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    # The pipe closes when this process ends, however it does; the worker then ends too.
+    # The pipe closes however this process ends, and the worker ends with it.
     with (
         open(folder / "log.txt", "a") as file,
         subprocess.Popen(
@@ -105,7 +105,7 @@ def run_apart(config: SuiteConfig, unit: Unit) -> Done:
 
 
 def run_stage(config: SuiteConfig, units: Iterable[Unit]) -> Iterator[Done]:
-    """Runs units that do not need one another; yields each as soon as it is done."""
+    """Runs units that do not depend on each other; yields each as soon as it is done."""
     workers = config.workers or os.cpu_count() or 1
     if workers == 1:
         yield from (run_here(config, unit) for unit in units)
@@ -145,11 +145,11 @@ def wanted_cells(config: SuiteConfig) -> list[Cell]:
 
 
 def stages(config: SuiteConfig, known: set[str]) -> list[list[Unit]]:
-    """What is missing: the teacher, other models, cells, and cells that need those.
+    """What is missing: the teacher, other models, cells, and cells that start from these.
 
     Args:
         config: of the suite.
-        known: names of the cells whose rows are there.
+        known: names of the cells that have rows.
     """
     missing = [cell for cell in wanted_cells(config) if cell.name not in known]
     later = [cell for cell in missing if cell.needs() is not None]
@@ -162,10 +162,10 @@ def stages(config: SuiteConfig, known: set[str]) -> list[list[Unit]]:
 
 
 def keep_settings(config: SuiteConfig) -> None:
-    """Writes what all rows of a folder share to `<out>/suite.yaml`, or compares with it.
+    """Writes the settings that all rows of a folder share to `<out>/suite.yaml`, or compares them.
 
     Raises:
-        InputError: the folder's rows were made with other settings.
+        InputError: the rows of the folder were made with other settings.
     """
     path, values = Path(config.out) / "suite.yaml", to_dict(config)
     own = {key: values[key] for key in FIXED}
@@ -180,13 +180,13 @@ def keep_settings(config: SuiteConfig) -> None:
 
 
 def suite(config: SuiteConfig) -> list[dict[str, Any]]:
-    """Runs what is missing of a table and writes it as Markdown, CSV and LaTeX, figures drawn.
+    """Runs what is missing of a table; writes it as Markdown, CSV and LaTeX, and draws figures.
 
     Returns:
-        The rows of the table's cells that are there.
+        The rows of the table's cells, as far as they are done.
 
     Raises:
-        InputError: a folder with other settings, unknown rows or columns.
+        InputError: the folder has other settings, or `only` names unknown rows or columns.
         PartialFailure: some cells failed; all others are done.
     """
     path = Path(config.out) / "results.jsonl"
@@ -204,8 +204,8 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
                     append(path, [done.row])
     if config.name == "table9" and is_reconstructing(config):
         log.warning(
-            "the teacher was pre-trained by reconstruction, its twin with supertokens by "
-            "Point-JEPA; the paper's comparison is --teacher pretrain --pretrain.objective jepa"
+            "the teacher was pre-trained by reconstruction, but its counterpart with supertokens "
+            "by Point-JEPA; the paper compares --teacher pretrain --pretrain.objective jepa"
         )
     rows = {row["cell"]: row for row in read_rows(path, keys=["cell"])}
     print(write_tables(config, rows))
@@ -213,7 +213,7 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
     if faults:
         raise PartialFailure(
             f"{len(faults)} parts of {config.name} failed, {unit_name(faults[0].unit)} first: "
-            f"{faults[0].fault}; start again to go on"
+            f"{faults[0].fault}; run the command again to continue"
         )
     names = {cell.name for cell in wanted_cells(config)}
     return [row for name, row in rows.items() if name in names]

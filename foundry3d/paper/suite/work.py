@@ -1,18 +1,18 @@
-"""What is done for a cell: fine-tuning, a change at test time, a probe, episodes, a loss."""
+"""The work of a cell: fine-tuning, a change at test time, a probe, episodes, or a loss."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 
 from foundry3d.checkpoints.folder import load, load_backbone, read_config
 from foundry3d.config import (
     ClassifyConfig,
     DataConfig,
+    FinetuneConfig,
     SegmentConfig,
     SpecialistConfig,
     SuiteConfig,
@@ -21,22 +21,23 @@ from foundry3d.config import (
     to_dict,
 )
 from foundry3d.config.protocols import find, over
-from foundry3d.data.loading import in_order, load_splits
+from foundry3d.data.labelled import labelled_splits
+from foundry3d.data.loading import load_splits
 from foundry3d.data.parts import part_splits
 from foundry3d.data.published.sources import is_published
 from foundry3d.errors import InputError
 from foundry3d.evaluation.classify import ClassifyTask, classify
 from foundry3d.evaluation.fewshot import fewshot
-from foundry3d.evaluation.finetune import labelled_splits
-from foundry3d.evaluation.probe import describe, probe_row
+from foundry3d.evaluation.probe import probe_row
+from foundry3d.evaluation.rows import model_columns
 from foundry3d.evaluation.segment import SegmentTask, segment
 from foundry3d.evaluation.specialize import specialize
 from foundry3d.models.backbone import require_teacher
 from foundry3d.paper.suite.cells import Cell, cell_folder, episode_name
 from foundry3d.paper.suite.models import model_path, reduced_at_test
-from foundry3d.paper.suite.tables import EPISODES, MODELS
+from foundry3d.paper.suite.records import EPISODES, MODELS
 from foundry3d.report.rows import code_version
-from foundry3d.transforms import normalise
+from foundry3d.training.goals import held_out_losses
 
 PUBLISHED = {
     "mn40": "modelnet40@point-jepa",
@@ -47,17 +48,19 @@ PUBLISHED = {
     "sn55": "modelnet40@point-jepa",
     "snp": "shapenetpart@point-jepa",
 }
-"""Protocols of the paper's columns; OmniObject3D as ModelNet40 (Appendix E), and so ShapeNet55."""
+"""Protocols of the paper's columns; OmniObject3D (Appendix E) and ShapeNet55 use ModelNet40's."""
 
 EPOCHS = 150
-"""Of published classification runs (Appendix D.2), whatever the protocol says."""
+"""Of published classification runs (Appendix D.2), which override the protocol."""
+
+Run = TypeVar("Run", bound=FinetuneConfig)
 
 
 def run_cell(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
-    """Runs a cell, or goes on with one that was stopped; its row, named and with its sources.
+    """Runs a cell, or continues an interrupted run; returns its row, with the name of the cell.
 
     Raises:
-        InputError: a model, data or settings that cannot be used.
+        InputError: models or data cannot be read, or do not fit the settings.
     """
     began = time.monotonic()
     match cell.task:
@@ -76,12 +79,25 @@ def with_source(config: SuiteConfig, data: DataConfig, column: str) -> DataConfi
     """Data settings with the sources of a column.
 
     Raises:
-        InputError: one archive or folder for training and test.
+        InputError: training and test clouds are the same archive or folder.
     """
     train, test = config.sources[column]
     if train == test and train != "procedural" and not is_published(train):
         raise InputError(f"{column}: name training and test clouds, --data {column}=TRAIN,TEST")
     return replace(data, train=train, test=test)
+
+
+def run_settings(config: SuiteConfig, cell: Cell, base: Run) -> Run:
+    """The settings of a run with the model, folder, data and seed of a cell."""
+    return replace(
+        base,
+        model=str(model_path(config, cell.model)),
+        out=str(cell_folder(config, cell)),
+        results=None,
+        resume=True,
+        data=with_source(config, base.data, cell.column),
+        train=replace(base.train, seed=cell.seed),
+    )
 
 
 def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConfig:
@@ -96,16 +112,8 @@ def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConf
         values = over(to_dict(base), **changes) | {"protocol": protocol}
         base = from_dict(type(base), values)
     epochs = base.train.epochs
-    return replace(
-        base,
-        model=str(model_path(config, cell.model)),
-        out=str(cell_folder(config, cell)),
-        results=None,
-        resume=True,
-        unfreeze_encoder={"start": 0, "late": round(2 * epochs / 3), "never": None}[cell.thaw],
-        data=with_source(config, base.data, cell.column),
-        train=replace(base.train, seed=cell.seed),
-    )
+    unfreeze = {"start": 0, "late": round(2 * epochs / 3), "never": None}[cell.thaw]
+    return replace(run_settings(config, cell, base), unfreeze_encoder=unfreeze)
 
 
 def find_task(protocol: str) -> str:
@@ -133,7 +141,7 @@ def finetuned(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
 
 
 def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
-    """Scores a fine-tuned teacher that reads fewer tokens at test time; nothing is trained."""
+    """Scores a fine-tuned teacher that reads fewer tokens at test time, without training."""
     before = cell.needs()
     assert before is not None
     settings, folder = settings_of(config, before), cell_folder(config, before) / "model"
@@ -151,8 +159,7 @@ def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
         scores = task.scores("test")
     fields = ("task", "selection", "data", "sizes", "protocol", "deviations")
     known = read_config(folder)["provenance"]
-    row: dict[str, Any] = {"model": str(folder)} | describe(wrapped)
-    row |= {"at_test": cell.at_test, "encoded": int(cell.at_test.rpartition("-")[2])}
+    row = model_columns(str(folder), wrapped) | {"at_test": cell.at_test}
     row |= {key: round(value, 2) for key, value in scores.items()}
     row |= {key: known[key] for key in fields if key in known}
     return row | {"points": data.points, "seed": cell.seed, "code": code_version()}
@@ -172,38 +179,23 @@ def probed(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
 def episodes(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     """Few-shot folds of the cell's model."""
     way, shot = next(e for e in EPISODES if episode_name(*e) == cell.task)
-    base = config.fewshot
-    settings = replace(
-        base,
-        model=str(model_path(config, cell.model)),
-        out=str(cell_folder(config, cell)),
-        results=None,
-        resume=True,
-        way=way,
-        shot=shot,
-        data=with_source(config, base.data, cell.column),
-        train=replace(base.train, seed=cell.seed),
-    )
-    return fewshot(settings)
+    settings = run_settings(config, cell, config.fewshot)
+    return fewshot(replace(settings, way=way, shot=shot))
 
 
 def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
-    """The distillation loss, Smooth L1 of equation 1, on clouds as they are.
+    """The distillation loss on the clouds held out of distillation.
 
-    The clouds held out of distillation; where none are, its test clouds, or else its own.
+    Where none are held out, on its test clouds, or else on its training clouds.
     """
     teacher = require_teacher(load(model_path(config, "teacher")))
     path = model_path(config, cell.model)
-    student, settings = load_backbone(path), config.distill
+    student: Any = load_backbone(path)
+    settings = config.distill
     splits = load_splits(settings.data, seed=settings.train.seed)
-    clouds, total = splits.validation or splits.test or splits.train, 0.0
-    with torch.inference_mode():
-        for batch in in_order(clouds, 64, settings.data.points):
-            groups = student.group(normalise(batch))
-            goal = teacher.encode(groups).features
-            found = F.smooth_l1_loss(student.encode(groups).features, goal)
-            total += float(found) * len(batch)
-    row: dict[str, Any] = {"model": str(path)} | describe(student)
-    row |= {"loss": round(total / len(clouds), 5), "task": "distillation loss, Smooth L1"}
+    clouds = splits.validation or splits.test or splits.train
+    found = held_out_losses(teacher, student, clouds, settings.data.points)
+    row = model_columns(str(path), student)
+    row |= {"loss": round(found["loss"], 5), "task": "distillation loss, Smooth L1"}
     row |= {"data": clouds.name, "sizes": [len(clouds)], "seed": settings.train.seed}
     return row | {"points": settings.data.points, "code": code_version()}

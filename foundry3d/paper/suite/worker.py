@@ -1,4 +1,4 @@
-"""One unit of a suite in its own process: python -m foundry3d.paper.suite.worker JOB ROW."""
+"""Runs one unit of a suite in this process: python -m foundry3d.paper.suite.worker JOB ROW."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from foundry3d.writing import replacing
 
 
 def end_with_parent() -> None:
-    """Ends this process when the other end of its standard input is closed."""
+    """Ends this process when its standard input is closed."""
     sys.stdin.buffer.read()
     os._exit(1)
 
 
 def main() -> None:
-    """Runs the unit of a job file and writes its row; the last line of an error says why."""
+    """Runs the unit of a job file and writes its row; an error is one line on standard error."""
     job, answer = map(Path, sys.argv[1:])
     threading.Thread(target=end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -41,7 +41,7 @@ def main() -> None:
     with replacing(answer) as partial:
         partial.write_text(json.dumps(row))
     sys.stdout.flush()
-    os._exit(0)  # not through the thread that waits
+    os._exit(0)  # the waiting thread would keep the process alive
 
 
 if __name__ == "__main__":

@@ -1,0 +1,55 @@
+"""The columns that result rows share: what describes a model, and what describes its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from foundry3d.baselines import LargerGroups, RandomSampling
+from foundry3d.baselines.wrapped import Wrapped
+from foundry3d.config.heads import encoded
+from foundry3d.data.loading import Splits
+from foundry3d.models.backbone import Backbone
+from foundry3d.models.student import Student
+from foundry3d.report.rows import code_version
+
+
+def short_name(path: str) -> str:
+    """What tables call the model in a folder: the name of its run instead of `model`."""
+    folder = Path(path)
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+def model_columns(name: str, model: Any) -> dict[str, Any]:
+    """Name, kind, parameters in millions, tokens, supertokens, and tokens that are encoded.
+
+    `encoded` is None where a gate decides it for every cloud; models of unknown kinds have neither
+    `tokens` nor `encoded`.
+    """
+    parameters = sum(p.numel() for p in model.parameters())
+    row: dict[str, Any] = {"model": name, "kind": type(model).__name__.lower()}
+    row["params_m"] = round(parameters / 1e6, 3)
+    whole = model.backbone if isinstance(model, Wrapped) else model
+    if isinstance(whole, Backbone | Student):
+        row["tokens"] = whole.shape.groups
+    if isinstance(model, Student):
+        row["supertokens"] = model.config.supertokens
+    if isinstance(model, RandomSampling | LargerGroups):
+        row["encoded"] = model.shape.groups
+    elif isinstance(model, Backbone | Student | Wrapped):
+        sizes: Any = model.config
+        row["encoded"] = encoded(sizes)
+    return row
+
+
+def data_columns(splits: Splits, *, points: int, seed: int) -> dict[str, Any]:
+    """Names and sizes of the splits, points per cloud, seed, and version of the code."""
+    assert splits.test is not None
+    held = 0 if splits.validation is None else len(splits.validation)
+    return {
+        "data": f"{splits.train.name} / {splits.test.name}",
+        "sizes": [len(splits.train), held, len(splits.test)],
+        "points": points,
+        "seed": seed,
+        "code": code_version(),
+    }
