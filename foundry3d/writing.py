@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Writing files so that they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` to write to, and renames it when the block is done.
+    """Yields a temporary path to write to and renames it to `path` when the block ends.
 
-    After an error, a full disk included, the temporary file is removed and an earlier file stays.
-    The folder of `path` is made where it is missing.
+    After an error, such as a full disk, the temporary file is removed and an earlier file stays.
+    The folder of `path` is created if necessary.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,9 +29,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def npy_rows(path: str | Path, width: int, kind: str = "<f2") -> Iterator[Callable[..., None]]:
-    """Yields what appends rows (n, width) to a .npy file that appears when the block is done.
+    """Yields a function that appends rows (n, width) to a .npy file, complete when the block ends.
 
-    Nothing but the rows at hand is held, so the array may be larger than memory.
+    Only the rows of one call are in memory, so the array may be larger than memory.
 
     Args:
         path: of the file.
