@@ -31,7 +31,7 @@ SHOWN = 5
 
 
 NEXT = """
-{minutes:.1f} minutes. Accuracies in percent: linear probes on clouds nobody trained on.
+{minutes:.1f} minutes. Accuracies in percent: linear probes on clouds that were not trained on.
 picture  {picture}
 rows     {out}/results.jsonl
 next     foundry3d cost --model {out}/s4/model --batch_size 1
@@ -41,7 +41,7 @@ next     foundry3d cost --model {out}/s4/model --batch_size 1
 
 
 def plan(config: DemoConfig) -> tuple[PretrainConfig, list[DistillConfig]]:
-    """The runs of a demonstration: one teacher and a student for each of `SUPERTOKENS`."""
+    """The runs of a demonstration: one teacher, and one student for each of `SUPERTOKENS`."""
     out = Path(config.out)
     teacher = read_recipe(PretrainConfig, "cpu/demo-teacher")
     student = read_recipe(DistillConfig, "cpu/demo-student")
@@ -63,10 +63,10 @@ def plan(config: DemoConfig) -> tuple[PretrainConfig, list[DistillConfig]]:
 def draw(
     path: Path, teacher: Backbone, students: dict[str, Learner], splits: Splits, points: int
 ) -> Path:
-    """The picture: one test cloud of some classes a row, a model a column.
+    """Draws the picture: one row per class with a test cloud, one column per model.
 
     All columns use the principal directions of the teacher's features, so equal colours mean
-    equal features; the teacher sets the colour scale of each column by rank.
+    equal features.
     """
     test = splits.test
     assert test is not None

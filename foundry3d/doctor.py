@@ -1,4 +1,4 @@
-"""`foundry3d doctor`: what was found on this machine, and which backends would be used."""
+"""`foundry3d doctor`: what this machine has, and which backends the package would use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def doctor(config: DoctorConfig) -> None:
         "torch": f"{torch.__version__}, lightning {lightning.__version__}, numba "
         f"{numba.__version__}, scikit-learn {sklearn.__version__}",
         "threads": f"{torch.get_num_threads()} (of {os.cpu_count()} processors); "
-        "OMP_NUM_THREADS changes it",
+        "OMP_NUM_THREADS sets them",
         "processor": torch.backends.cpu.get_cpu_capability(),
         "GPUs": ", ".join(gpus) or "none; training and inference run on the CPU",
         "sampling and neighbours": "compiled on the CPU, torch on other devices; "

@@ -130,9 +130,9 @@ def held(path: str | Path, *, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def npy_rows(path: str | Path, width: int, kind: str = "<f2") -> Iterator[Callable[..., None]]:
-    """Yields what appends rows (n, width) to a .npy file that appears when the block is done.
+    """Yields a function that appends rows (n, width) to a .npy file, complete when the block ends.
 
-    Nothing but the rows at hand is held, so the array may be larger than memory.
+    Only the rows of one call are in memory, so the array may be larger than memory.
 
     Args:
         path: of the file.

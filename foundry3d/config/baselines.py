@@ -1,4 +1,4 @@
-"""Reduced backbones: token reducers inside the encoder, and the two static students."""
+"""The baselines: token reducers inside the encoder, FPS-Student and KMeans-Student."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ MATCHING = ("tome", "pitome")
 
 @dataclass(frozen=True, kw_only=True)
 class ReductionConfig:
-    """Which tokens become one, and how many are left after each block.
+    """How tokens are merged, and how many are left after each block.
 
-    Exactly one of `reach`, `removed`, `left` and `ratio` is given; blocks beyond a list leave the
-    tokens alone. A class token is never counted and never merged.
+    Exactly one of `reach`, `removed`, `left` and `ratio` is given; blocks beyond the end of a list
+    merge nothing. A class token is never counted and never merged.
 
     Attributes:
         method: tome (bipartite soft matching), pitome (energy score), patchmerger (learned
             queries between two blocks), or clusters of the tokens' centers: kmeans, fps
-            (nearest of a farthest point sample), random (nearest of a random sample).
-        reach: halve the tokens block by block until this many are left; the number of queries
-            of patchmerger, which takes no other schedule.
-        removed: tokens removed in each block; (32, 16) is the paper's way from 64 to 16.
+            (each joins the nearest of a farthest point sample), random (of a random sample).
+        reach: halve the tokens block by block until this many are left; for patchmerger, which
+            takes no other schedule, the number of queries.
+        removed: tokens removed in each block; (32, 16) is how the paper goes from 64 to 16.
         left: tokens left after each block.
         ratio: share of the tokens that each block keeps, rounded up (PiToMe).
-        after: patchmerger: blocks in front of it; None = half of the depth.
+        after: patchmerger: number of blocks before it; None = half of the depth.
         iterations: kmeans: Lloyd iterations, from a farthest point sample.
-        seed: random: of the sample outside training, the same at every call.
+        seed: random: of the sample in evaluation mode, which is the same at every call.
     """
 
     method: Method = "tome"
@@ -65,7 +65,7 @@ class ReductionConfig:
         require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
 
     def merger_after(self, depth: int) -> int:
-        """Blocks in front of the patchmerger in an encoder of this depth."""
+        """Number of blocks before the patchmerger in an encoder of this depth."""
         return depth // 2 if self.after is None else self.after
 
     def schedule(self, tokens: int, depth: int) -> tuple[int, ...]:
@@ -120,7 +120,7 @@ class ReductionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MergedConfig:
-    """A backbone whose encoder merges tokens on their way.
+    """A backbone whose encoder merges tokens.
 
     Attributes:
         backbone: tokenizer, position, encoder.
@@ -144,9 +144,10 @@ class FPSStudentConfig:
     """A student that tokenises fewer, larger groups (FPS-Student).
 
     Attributes:
-        backbone: with the c groups that features are returned for.
-        supertokens: c2, groups that are tokenised and encoded: the first of the c.
-        points: N of a cloud, which sets their size k2 = 2 N / c2.
+        backbone: sizes; features are returned for its c groups.
+        supertokens: c2, the number of groups that are tokenised and encoded, at the first c2 of the
+            c centers.
+        points: N, points per cloud, which gives their size k2 = 2 N / c2.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -161,11 +162,11 @@ class FPSStudentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class KMeansStudentConfig:
-    """A frozen backbone that reads each token as the nearest of s prototypes (KMeans-Student).
+    """A frozen backbone that replaces each token by the nearest of s prototypes (KMeans-Student).
 
     Attributes:
         backbone: tokenizer, position, encoder.
-        supertokens: s, prototypes of all clouds together.
+        supertokens: s, the number of prototypes, shared by all clouds.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

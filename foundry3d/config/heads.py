@@ -1,4 +1,4 @@
-"""Sizes of fine-tuned models: the model inside, and the classification or part head on it."""
+"""Sizes of fine-tuned models: the inner model and its classification or part head."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ INNER: dict[str, type[InnerConfig]] = {
 
 
 def kind_of(config: InnerConfig) -> str:
-    """The kind in `INNER` of a model's sizes."""
+    """The name in `INNER` of the record's type."""
     return next(kind for kind, record in INNER.items() if isinstance(config, record))
 
 
 def shape_of(config: InnerConfig) -> BackboneConfig:
-    """The transformer in a model's sizes."""
+    """Sizes of the transformer in a model."""
     return config if isinstance(config, BackboneConfig) else config.backbone
 
 
 def encoded(config: InnerConfig) -> int | None:
-    """Tokens that a model of these sizes encodes, or that leave its encoder.
+    """Number of tokens that a model of these sizes encodes, or that leave its encoder.
 
-    None for a student with a gate, which decides that for every cloud.
+    None for a student with a gate, where the number differs between clouds.
     """
     if isinstance(config, BackboneConfig):
         return config.groups
@@ -44,8 +44,8 @@ class HeadConfig:
 
     Attributes:
         hidden: widths of the hidden layers, each a Linear without bias, BatchNorm, ReLU and
-            dropout; none = one Linear.
-        dropout: after every hidden layer, training only.
+            dropout; none given = a single Linear.
+        dropout: after every hidden layer, in training.
     """
 
     hidden: tuple[int, ...] = (256, 256)
@@ -61,11 +61,11 @@ class HeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadedConfig:
-    """A model under a head: what its checkpoint stores.
+    """A model with a head, as its checkpoint stores it.
 
     Attributes:
-        kind: of the model under the head, one of `INNER`.
-        inner: its sizes; a plain dictionary is read as the record of that kind.
+        kind: of the inner model, one of `INNER`.
+        inner: sizes of the inner model; a dictionary is read as the record of that kind.
     """
 
     kind: str
@@ -105,15 +105,15 @@ class ClassifierConfig(HeadedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PartHeadConfig:
-    """Token features to a part for every point (`docs/method.md`, "Part segmentation").
+    """The head that predicts a part for every point (`docs/method.md`, "Part segmentation").
 
     Attributes:
-        blocks: encoder blocks whose features are averaged, counted from 0; null = the ends of
-            three equal stretches of the encoder: 3, 7, 11 of 12.
-        upsampling: widths of the layers behind the interpolation to the points.
-        hidden: hidden widths of the head, behind up-sampled and global features.
-        dropout: after the first hidden layer, training only.
-        label_dim: width of the category's embedding; not used where there is one category.
+        blocks: encoder blocks whose features are averaged, counted from 0; null = the last block
+            of each third of the encoder: 3, 7, 11 of 12.
+        upsampling: widths of the layers after the interpolation to the points.
+        hidden: hidden widths of the head, which reads upsampled and global features.
+        dropout: after the first hidden layer, in training.
+        label_dim: width of the category embedding; unused where there is only one category.
     """
 
     blocks: tuple[int, ...] | None = None
@@ -143,9 +143,9 @@ class SegmenterConfig(HeadedConfig):
 
     Attributes:
         head: sizes of the head.
-        categories: names of the categories; one where the data has no classes.
+        categories: names of the categories; a single one where the data has no classes.
         parts: names of the parts of all categories.
-        owned: the part numbers of each category; one that owns none may have any.
+        owned: the part numbers of each category; a category with none listed may have any part.
     """
 
     head: PartHeadConfig = field(default_factory=PartHeadConfig)

@@ -13,26 +13,26 @@ class BackboneConfig:
     """A point-cloud transformer: tokenizer, position, encoder (ViT-S by default).
 
     Attributes:
-        groups: c, tokens of a cloud.
-        group_size: k, points of a token.
-        radius: divides group coordinates when given.
-        point_widths: the hidden widths of the tokenizer: three of a mini-PointNet, or two of its
-            single-stage form, whose points meet once.
-        point_bias: biases on the tokenizer convolutions that BatchNorm follows.
-        tokenizer_dim: width the tokenizer works to before a Linear brings its tokens to
-            token_dim (Point-BERT, three widths only); None = no such Linear.
-        token_dim: width of tokens and positions; None = dim. When it differs from dim a Linear
-            each brings tokens and positions to dim (ViT-T students of wider teachers).
+        groups: c, tokens per cloud.
+        group_size: k, points per token.
+        radius: group coordinates are divided by it; null = they are not.
+        point_widths: hidden widths of the tokenizer: three for a mini-PointNet, two for its
+            single-stage form, which pools the points of a group once.
+        point_bias: biases on the tokenizer's convolutions before a BatchNorm.
+        tokenizer_dim: output width of the tokenizer where a Linear brings its tokens to token_dim
+            (Point-BERT, three widths only); null = no such Linear.
+        token_dim: width of tokens and positions; null = dim. Where it differs from dim, two Linear
+            layers bring tokens and positions to dim (ViT-T students of wider teachers).
         position_dim: hidden width of the position MLP.
-        class_token: a learned token and its position join the encoder's input; its own feature
-            is not returned (Point-BERT). Backbones only: a student has none.
+        class_token: a learned token with a learned position joins the encoder's input; its feature
+            is not returned (Point-BERT). Only for backbones: a student has none.
         dim: d, encoder width.
         depth: number of blocks.
         heads: attention heads, a divisor of dim.
-        mlp_ratio: hidden width of the block MLPs over dim.
+        mlp_ratio: hidden width of the block MLPs, as a multiple of dim.
         qkv_bias: bias on the attention input projection.
-        dropout: after attention and MLP, training only.
-        attention_dropout: on attention weights, training only.
+        dropout: after attention and MLP, in training.
+        attention_dropout: on attention weights, in training.
         drop_path: stochastic depth of the last block, rising linearly from 0.
     """
 
@@ -79,7 +79,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: str, **changes: Any) -> BackboneConfig:
-    """The named size (`vit_t`, `vit_s`, `vit_b`) with fields of `BackboneConfig` changed.
+    """The sizes of a preset (`vit_t`, `vit_s`, `vit_b`), with fields of `BackboneConfig` changed.
 
     Raises:
         InputError: unknown name or field.

@@ -1,4 +1,4 @@
-"""What all configuration records share: checks, plain dictionaries, recipes of the package."""
+"""What all configuration records share: checks, conversion to dictionaries, recipes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def require(holds: bool, sentence: str) -> None:
-    """Raises `InputError` with the sentence unless it holds."""
+    """Raises `InputError` with the sentence unless the condition holds."""
     if not holds:
         raise InputError(sentence)
 
@@ -45,10 +45,10 @@ def to_dict(record: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[T], values: dict[str, Any]) -> T:
-    """The record of type `kind` that `to_dict` wrote.
+    """The record of type `kind` with these values, nested as `to_dict` returns them.
 
     Raises:
-        InputError: an unknown key, a missing one, or a value the record refuses.
+        InputError: an unknown or missing key, or a value that the record refuses.
     """
     hints = get_type_hints(kind)
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ def read_recipe(kind: type[T], name: str) -> T:
     """The record of type `kind` that a recipe of the package (`cpu/pretrain`) describes.
 
     Raises:
-        InputError: no such recipe, or one with keys that `kind` does not have.
+        InputError: no such recipe, or keys that `kind` does not have.
     """
     path = RECIPES / f"{name}.yaml"
     require(path.is_file(), f"no recipe {name!r} in the package")

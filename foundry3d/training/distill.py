@@ -41,12 +41,13 @@ class DistillTask(Task):
 
     Args:
         config: of the run.
-        teacher: frozen, not saved with the run's checkpoints; a `Backbone`, or any `Teacher`,
-            whose centers the student's groups are then made at.
+        teacher: frozen, not saved with the run's checkpoints; a `Backbone`, or any `Teacher`, at
+            whose centers the student's groups are then made.
         student: trained in place.
 
     Raises:
-        InputError: tokens to compare of a teacher or student that shows none, or of other widths.
+        InputError: token_loss for a pair that is not a `Backbone` and a `Student`, or whose tokens
+            differ in width.
     """
 
     def __init__(self, config: DistillConfig, teacher: Teacher, student: Learner) -> None:
@@ -63,7 +64,7 @@ class DistillTask(Task):
         )
         self._remembering: Clouds | None = None
         self.remembered: Goal | None = None
-        """Of all training clouds, where they were read once."""
+        """The goals of all training clouds, where the teacher read them once."""
         if self.can_freeze and config.unfreeze_encoder is None:
             freeze(student.encoder, True)
 
@@ -73,11 +74,11 @@ class DistillTask(Task):
         return self.can_freeze and (limit is None or self.current_epoch < limit)
 
     def tokenizer_alone(self) -> bool:
-        """Whether nothing but the student's tokenizer trains in the current epoch."""
+        """Whether only the student's tokenizer trains in the current epoch."""
         return self.current_epoch < self.config.token_loss.epochs
 
     def on_fit_start(self) -> None:
-        """Brings the teacher to the student's device, where it reads what is to be remembered."""
+        """Moves the teacher to the student's device, where it computes the goals to remember."""
         if isinstance(self._teacher[0], nn.Module):
             self._teacher[0].to(self.device)
         if self._remembering is not None:
@@ -88,28 +89,28 @@ class DistillTask(Task):
         self.student.encoder.train(not self.encoder_frozen())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Until it is unfrozen, the encoder takes no step, nor does what waits for the tokenizer.
+        """Drops the gradients of what is frozen in this epoch.
 
-        Gradients are dropped rather than switched off, because distributed training fixes at
-        the start which parameters it synchronises.
+        They are dropped rather than switched off, because distributed training fixes at the start
+        which parameters it synchronises.
         """
         still: Iterable[nn.Parameter] = ()
         if self.tokenizer_alone():
-            still = self.beside_tokenizer()
+            still = self.outside_tokenizer()
         elif self.encoder_frozen():
             still = self.student.encoder.parameters()
         for parameter in still:
             parameter.grad = None
 
-    def beside_tokenizer(self) -> list[nn.Parameter]:
+    def outside_tokenizer(self) -> list[nn.Parameter]:
         """The student's parameters outside its tokenizer."""
         own = {id(parameter) for parameter in self.student.tokenizer.parameters()}
         return [p for p in self.student.parameters() if id(p) not in own]
 
     def remember(self, train: Clouds | Stream) -> None:
-        """Has the teacher read clouds once, when the run starts, if nothing about them is drawn.
+        """Has the teacher read all clouds once when the run starts, if nothing about them is drawn.
 
-        So that a resumed run has the same numbers they are read in order, not as they come.
+        They are read in a fixed order, so that a resumed run has the same numbers.
         """
         if not (self.augmentation.still and self.config.starts == "first"):
             return
@@ -122,7 +123,7 @@ class DistillTask(Task):
         log.info("the teacher's features are computed once and take %.0f MB", size)
 
     def goals(self, train: Clouds) -> Iterator[Goal]:
-        """The goals of clouds in order, a batch at a time, all that any phase needs."""
+        """The goals of clouds in order, one batch at a time, complete for every phase."""
         generator = self.step_generator()
         for points in in_order(train, self.train_config.batch_size, train.points.shape[1]):
             on_device = self.trainer.precision_plugin.convert_input(points.to(self.device))
@@ -131,7 +132,7 @@ class DistillTask(Task):
                 yield self.goal(ready, features=True)
 
     def ready(self, batch: Tensor | Numbered, generator: torch.Generator) -> Ready:
-        """A batch of points (B, N, 3) augmented, and grouped where that is needed."""
+        """A batch of points (B, N, 3), augmented, and grouped where the teacher is a `Backbone`."""
         points, which = batch if isinstance(batch, Numbered) else (batch, None)
         points, groups, teacher = self.prepared(points, generator), None, self._teacher[0]
         if self.remembered is None and isinstance(teacher, Backbone):
@@ -140,14 +141,14 @@ class DistillTask(Task):
         return Ready(groups, generator, points, which)
 
     def goal(self, ready: Ready, *, features: bool) -> Goal:
-        """What the student is to reproduce of a batch.
+        """What the student has to reproduce for a batch.
 
         Args:
             ready: from `ready`.
-            features: False = only tokens are asked for.
+            features: False = only tokens are needed.
 
         Raises:
-            InputError: a teacher of one's own returned what a teacher does not return.
+            InputError: another `Teacher` returned features or centers of wrong shape.
         """
         teacher, student = self._teacher[0], self.student
         if self.remembered is not None and ready.which is not None:
@@ -183,17 +184,17 @@ class DistillTask(Task):
         return loss
 
     def untouched(self) -> Tensor | float:
-        """Zero; among several processes one that every parameter beside the tokenizer is part of.
+        """Zero; with several processes as a function of all parameters outside the tokenizer.
 
         Distributed training waits for a gradient of every parameter.
         """
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return 0.0
-        rest = [p for p in self.beside_tokenizer() if p.requires_grad]
+        rest = [p for p in self.outside_tokenizer() if p.requires_grad]
         return 0.0 * torch.stack([parameter.float().sum() for parameter in rest]).sum()
 
     def feature_loss(self, output: Tokens, goal: Goal) -> Tensor:
-        """The loss of a student's output, with the gate's regulariser."""
+        """The loss of the student's features, plus the gate's regulariser."""
         features = output.features.float()
         assert goal.features is not None
         loss = F.mse_loss(features, goal.features)
@@ -212,26 +213,26 @@ class DistillTask(Task):
         return loss + gate_loss(output.probability, self.config.gate_lambda)
 
     def undecayed(self) -> Iterable[nn.Parameter]:
-        """The gate, unless weight decay on it was asked for (Table 15)."""
+        """The gate's parameters, unless `gate_decay` is on (Table 15)."""
         gate = self.student.gate if isinstance(self.student, Student) else None
         return () if gate is None or self.config.gate_decay else gate.parameters()
 
 
 def gate_loss(probability: Tensor, weight: float) -> Tensor:
-    """Equation 6: minus `weight` times the sum of probabilities (B, c), mean over the clouds."""
+    """Equation 6: minus `weight` times the sum of probabilities (B, c), averaged over clouds."""
     return -weight * probability.sum(dim=1).mean()
 
 
 def student_of(teacher: Teacher, config: DistillConfig) -> Learner:
-    """A new student of a `Backbone`, as the configuration describes it.
+    """A new student of a `Backbone`, as `config.student` describes it.
 
     Raises:
-        InputError: a teacher of one's own, whose student cannot be derived.
+        InputError: the teacher is no `Backbone`, so no sizes can be taken from it.
     """
     if not isinstance(teacher, Backbone):
         raise InputError(
-            "a teacher of your own needs a student: pass student=Student(StudentConfig("
-            "backbone=..., output_dim=the teacher's feature width))"
+            "only a Backbone gives its student sizes; for another teacher pass "
+            "student=Student(StudentConfig(backbone=..., output_dim=the teacher's feature width))"
         )
     generator = torch.Generator().manual_seed(config.train.seed)
     options = config.student
@@ -254,15 +255,14 @@ def distill(
 
     Args:
         config: of the run.
-        teacher: None = the saved one that the configuration names; else a `Backbone` or any
-            `Teacher` of one's own.
-        student: trained in place; None = `Student.from_teacher` of a `Backbone`.
+        teacher: a `Backbone` or any `Teacher`; None = the saved one named by the configuration.
+        student: trained in place; None = as `config.student` describes it, for a `Backbone`.
 
     Returns:
         The student, in evaluation mode.
 
     Raises:
-        InputError: teacher, data, sizes or a run folder that cannot be used.
+        InputError: unusable teacher, data, sizes or run folder.
     """
     teacher = require_teacher(load(config.teacher)) if teacher is None else teacher
     student = student or student_of(teacher, config)

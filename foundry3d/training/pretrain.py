@@ -1,4 +1,4 @@
-"""Pre-training: a backbone by masked reconstruction or Point-JEPA, or a student by Point-JEPA."""
+"""Pre-training of a backbone (masked reconstruction, Point-JEPA) or a student (Point-JEPA)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PretrainTask(Task):
 
     Args:
         config: of the run.
-        backbone: trained in place; a student for Point-JEPA alone.
+        backbone: trained in place; a student only for Point-JEPA.
     """
 
     def __init__(self, config: PretrainConfig, backbone: Backbone | Student) -> None:
@@ -36,7 +36,7 @@ class PretrainTask(Task):
         )
 
     def ready(self, batch: Tensor, generator: torch.Generator) -> Ready:
-        """A batch of points (B, N, 3) augmented and grouped."""
+        """A batch of points (B, N, 3), augmented and grouped."""
         points = self.prepared(batch, generator)
         return Ready(self.backbone.group(points, generator=generator), generator, points)
 
@@ -52,7 +52,7 @@ class PretrainTask(Task):
         return loss
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Moves the target encoder of Point-JEPA; the first two updates copy."""
+        """Updates the target encoder of Point-JEPA; the first two updates copy the weights."""
         if isinstance(self.objective, Jepa):
             total = int(self.trainer.estimated_stepping_batches)
             step = self.global_step
@@ -64,7 +64,7 @@ def start(config: PretrainConfig) -> Backbone | Student:
     """The untrained or saved model that a run starts from.
 
     Raises:
-        InputError: sizes that cannot be used, or differ from those of the saved model.
+        InputError: unusable sizes, or sizes that differ from those of the saved model.
     """
     generator = torch.Generator().manual_seed(config.train.seed)
     if config.supertokens is not None:
@@ -88,7 +88,7 @@ def pretrain(config: PretrainConfig) -> Backbone | Student:
         The backbone, or with `supertokens` the student, in evaluation mode.
 
     Raises:
-        InputError: data, sizes or a run folder that cannot be used.
+        InputError: unusable data, sizes or run folder.
     """
     train = load_train(config.data, seed=config.train.seed)
     backbone = start(config)
