@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from foundry3d.config.reading import check_reading
 from foundry3d.config.records import positive, require
 
 
@@ -57,6 +59,8 @@ class PackConfig:
         shard_clouds: clouds of a shard.
         clouds: built-in shapes to pack.
         points: of a built-in shape, or drawn from a mesh; files of points keep all of theirs.
+        columns: of text tables, as in `foundry3d embed`.
+        invalid: as in `foundry3d embed`.
         seed: of built-in shapes, points drawn from meshes, and the order.
     """
 
@@ -65,8 +69,11 @@ class PackConfig:
     shard_clouds: int = 1000
     clouds: int = 4000
     points: int = 8192
+    columns: str | None = None
+    invalid: Literal["drop", "refuse"] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         positive(self, "shard_clouds", "clouds", "points")
+        check_reading(self.columns, self.invalid)
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from foundry3d.config.reading import check_reading
 from foundry3d.config.records import fraction, positive, require
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -26,6 +27,8 @@ class DataConfig:
         subsample: how training takes them from larger clouds: random, fps (the paper, slower), or
             the first ones of each, always the same.
         up: the axis that points up.
+        columns: of text tables in a folder, as in `foundry3d embed`.
+        invalid: of files in a folder, as in `foundry3d embed`.
     """
 
     train: str = "procedural"
@@ -36,10 +39,13 @@ class DataConfig:
     points: int = 1024
     subsample: Literal["random", "fps", "first"] = "random"
     up: Literal["x", "y", "z"] = "z"
+    columns: str | None = None
+    invalid: Literal["drop", "refuse"] | None = None
 
     def __post_init__(self) -> None:
         positive(self, "train_clouds", "test_clouds", "points")
         fraction(self, "validation")
+        check_reading(self.columns, self.invalid)
         require(self.up in ("x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from foundry3d.config import PackConfig
+from foundry3d.config.reading import column_names
 from foundry3d.data import procedural
 from foundry3d.data.archive import read_archive
-from foundry3d.data.files import read_clouds
+from foundry3d.data.files import Points, read_clouds
 from foundry3d.data.folder import find_files
 from foundry3d.data.progress import with_progress
 from foundry3d.data.shards import Index, write_index
@@ -149,21 +150,30 @@ def _read_files(order: list[Path], labels: dict[Path, int], config: PackConfig) 
         InputError: not one file can be read.
     """
     left_out: list[str] = []
-    found = 0
+    found, dropped = 0, 0
     for path in with_progress(order, "packed"):
         for cloud in _clouds(path, config, left_out):
             found += 1
-            yield cloud, labels[path]
+            dropped += cloud.dropped
+            yield cloud.points, labels[path]
     if not found:
         raise InputError(f"not one cloud of {config.source} can be read; the first: {left_out[0]}")
+    if dropped:
+        log.info("%d points with NaN or infinite coordinates left out", dropped)
     if left_out:
         log.warning("%d clouds left out; the first: %s", len(left_out), left_out[0])
 
 
-def _clouds(path: Path, config: PackConfig, left_out: list[str]) -> Iterator[np.ndarray]:
+def _clouds(path: Path, config: PackConfig, left_out: list[str]) -> Iterator[Points]:
     """The clouds of a file; why others cannot be read is added to `left_out`."""
     try:
-        clouds = read_clouds(path, samples=config.points, seed=config.seed)
+        clouds = read_clouds(
+            path,
+            samples=config.points,
+            seed=config.seed,
+            invalid=config.invalid,
+            columns=column_names(config.columns),
+        )
     except InputError as error:
         left_out.append(str(error))
         return
@@ -175,4 +185,4 @@ def _clouds(path: Path, config: PackConfig, left_out: list[str]) -> Iterator[np.
             continue
         if cloud is None:
             return
-        yield cloud.points
+        yield cloud
