@@ -1,3 +1,5 @@
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("reference data is not here")
     return SHARED
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """Fails a test that takes more than 64 MiB at any time."""
+    tracemalloc.start()
+    yield
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**26

@@ -10,7 +10,6 @@ import re
 import struct
 import sys
 import time
-import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -280,14 +279,10 @@ def refused(path: Path, *words: str, **options: object) -> str:
     return message
 
 
-@pytest.fixture
-def bounded():
-    """Fails a test that takes more than 64 MiB at any time."""
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**26
+def same_as(folder: Path, name: str, data: bytes, changed: bytes) -> None:
+    expected = read_points(write(folder, f"as-it-was-{name}", data), samples=99)
+    found = read_points(write(folder, name, changed), samples=99)
+    np.testing.assert_array_equal(found.points, expected.points)
 
 
 # ---------------------------------------------------------------- what is right is read exactly

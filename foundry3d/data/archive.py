@@ -16,6 +16,8 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
 from foundry3d.writing import replacing
 
+_ARRAYS = ("points", "labels", "names", "parts", "part_names")  # no other is unpacked
+
 
 def read_archive(path: str | Path) -> Clouds:
     """The clouds of one archive; float16 coordinates stay float16 until they are used.
@@ -28,13 +30,18 @@ def read_archive(path: str | Path) -> Clouds:
         raise InputError(f"{path}: no such archive; expected an .npz file with an array 'points'")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
+            present = archive.files
+            found = {name: archive[name] for name in _ARRAYS if name in present}
+    except MemoryError:
+        raise InputError(
+            f"{path}: expected arrays that fit into memory, got larger ones; use a smaller archive"
+        ) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         raise InputError(
             f"{path}: not a readable .npz archive of plain arrays ({error}); write it anew"
         ) from None
     if "points" not in found:
-        raise InputError(f"{path}: expected an array 'points', found {sorted(found)}")
+        raise InputError(f"{path}: expected an array 'points', found {sorted(present)[:20]}")
     points = found["points"]
     if points.dtype.kind not in "fiu":
         raise InputError(f"{path}: 'points' must be numbers, found {points.dtype}")

@@ -97,9 +97,14 @@ def prepare(cloud: Points, policy: Policy, at_least: int) -> Ready:
     """A cloud as the policy wants it.
 
     Raises:
-        InputError: points that `_checked` refuses.
+        InputError: points that `_checked` refuses, or that are masked.
     """
     source = cloud.source
+    if np.ma.is_masked(cloud.points):
+        raise InputError(
+            f"{source}: expected points without a mask, got a masked array; pass the rows that "
+            "count, points[~points.mask.any(axis=1)]"
+        )
     points = _checked(np.asarray(cloud.points), source, at_least)
     if policy.points is not None and len(points) > policy.points:
         chosen = np.random.default_rng(policy.seed).permutation(len(points))[: policy.points]
