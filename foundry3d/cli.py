@@ -126,6 +126,7 @@ def usage() -> str:
             *lines,
             "",
             "foundry3d COMMAND --help lists the options; --print_config shows what would run.",
+            "--debug with any command also logs errors that are otherwise one sentence, whole.",
             "recipes for --config (or a file of yours): " + ", ".join(recipes),
         ]
     )
@@ -251,13 +252,13 @@ def read_options(command: str, arguments: list[str]) -> Any:
     return kind(**{k: v for k, v in vars(made).items() if k != "config"})
 
 
-def talk() -> None:
+def talk(debug: bool = False) -> None:
     """Sends the package's progress lines and all warnings but one to standard error.
 
     The exception is the trainer's use of a deprecated torch name.
     """
     log = logging.getLogger("foundry3d")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
     if not log.handlers:
         handler = logging.StreamHandler()
@@ -279,12 +280,13 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(code_version())
         return
-    command, arguments = split_command(arguments)
+    debug = "--debug" in arguments
+    command, arguments = split_command([word for word in arguments if word != "--debug"])
     if command not in COMMANDS:
         fail(f"unknown command {command!r}; known are {', '.join(COMMANDS)}")
     try:
         options = read_options(command, arguments)
-        talk()
+        talk(debug)
         module, name = COMMANDS[command].function.split(":")
         getattr(importlib.import_module(f"foundry3d.{module}"), name)(options)
     except InputError as error:

@@ -1,5 +1,7 @@
 import json
 import sys
+import tracemalloc
+from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -70,3 +72,13 @@ def sizes(parity: Path) -> dict[str, Any]:
     """Sizes of the models of `parity`."""
     default = {"point_widths": (128, 256, 512), "position_dim": 128, "predictor_dim": 24}
     return default | json.loads((parity / "meta.json").read_text())
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """Fails a test that takes more than 64 MiB at any time."""
+    tracemalloc.start()
+    yield
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**26

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from foundry3d.config.reading import check_reading
 from foundry3d.config.records import fraction, positive, require
 
 
@@ -25,6 +26,8 @@ class DataConfig:
         subsample: how training takes them from larger clouds: random, fps (the paper, slower), or
             first, which are always the same.
         up: the axis that points up.
+        columns: of text tables in a folder, as in `foundry3d embed`.
+        invalid: of files in a folder, as in `foundry3d embed`.
     """
 
     train: str = "procedural"
@@ -35,10 +38,13 @@ class DataConfig:
     points: int = 1024
     subsample: Literal["random", "fps", "first"] = "random"
     up: Literal["x", "y", "z"] = "z"
+    columns: str | None = None
+    invalid: Literal["drop", "refuse"] | None = None
 
     def __post_init__(self) -> None:
         positive(self, "train_clouds", "test_clouds", "points")
         fraction(self, "validation")
+        check_reading(self.columns, self.invalid)
         require(self.up in ("x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
 
 
@@ -122,6 +128,8 @@ class PackConfig:
         shard_clouds: clouds per shard.
         clouds: number of built-in shapes, where `source` is `procedural`.
         samples: points drawn from each mesh or built-in shape; files of points keep all of theirs.
+        columns: of text tables, as in `foundry3d embed`.
+        invalid: as in `foundry3d embed`.
         seed: of built-in shapes, points drawn from meshes, and the order of the clouds.
     """
 
@@ -130,8 +138,11 @@ class PackConfig:
     shard_clouds: int = 1000
     clouds: int = 4000
     samples: int = 8192
+    columns: str | None = None
+    invalid: Literal["drop", "refuse"] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         positive(self, "shard_clouds", "clouds", "samples")
+        check_reading(self.columns, self.invalid)
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from foundry3d.config.reading import check_reading
 from foundry3d.config.records import positive, require
 
 
@@ -18,6 +19,10 @@ class EmbedConfig:
         out: the archive to write; an earlier one is replaced when the new one is complete.
         points: a random subset of each cloud; null = all of its points.
         samples: points drawn from the surface of each mesh.
+        columns: of text tables, the columns that hold coordinates: x=NAME,y=NAME,z=NAME, with
+            names of the header or numbers from 1; null = as the header says.
+        invalid: points with NaN or infinite coordinates are left out (drop), or their cloud is
+            (refuse); null = drop in files as depth cameras write them (pcd, ply without faces).
         seed: of the subsets and of the draws from meshes.
         up: the axis that points up in the files; null = the same as in the model's training.
         normalise: centre each cloud and scale it into the unit sphere; null = as in the model's
@@ -45,6 +50,8 @@ class EmbedConfig:
     out: str = "features.npz"
     points: int | None = None
     samples: int = 16384
+    columns: str | None = None
+    invalid: Literal["drop", "refuse"] | None = None
     seed: int = 0
     up: Literal["x", "y", "z"] | None = None
     normalise: bool | None = None
@@ -69,6 +76,7 @@ class EmbedConfig:
         )
         require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
         require(self.up in (None, "x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
+        check_reading(self.columns, self.invalid)
         self._check_scene()
 
     def _check_scene(self) -> None:

@@ -43,6 +43,8 @@ class Clouds:
                 f"{self.name}: expected points of shape (n, N, 3) with n and N at least 1, "
                 f"got {tuple(shape)}"
             )
+        if np.ma.is_masked(self.points):
+            raise InputError(f"{self.name}: expected points without a mask, got a masked array")
         if not np.isfinite(self.points).all():
             bad = int(np.argmin(np.isfinite(self.points).all(axis=(1, 2))))
             raise InputError(

@@ -3,17 +3,17 @@
 Nothing in a file is executed, fetched or believed: sizes that a header declares are compared with
 the bytes that are there, and whatever is wrong ends in one `InputError` that names the file.
 
-Shape legend: N points, V vertices, F triangles, S samples.
+Shape legend: N points.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from foundry3d.data.formats.pcd import read_pcd
 from foundry3d.data.formats.ply import read_ply
 from foundry3d.data.formats.raw import MAX_BYTES, Raw, listing
 from foundry3d.data.formats.tables import read_table
+from foundry3d.data.surface import sample_surface
 from foundry3d.errors import InputError
 
 log = logging.getLogger("foundry3d")
@@ -48,6 +49,10 @@ _READERS: Final[dict[str, Callable[[bytes], Raw]]] = {
 EXTENSIONS: Final = tuple(_READERS)
 """Endings of the files that `read_points` and `read_clouds` understand."""
 
+Invalid = Literal["drop", "refuse"]
+"""What becomes of points with NaN or infinite coordinates."""
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _FAR: Final = 64.0
 """Clouds further from zero than this many times their size are moved if float32 needs it."""
 
@@ -62,16 +67,23 @@ class Points:
         origin: what to add to `points` for the file's own coordinates; zero unless the cloud
             lies so far from zero that float32 would have rounded it visibly.
         notices: what was left unread or changed, one sentence each.
+        dropped: points with NaN or infinite coordinates that were left out.
     """
 
     points: np.ndarray
     source: str
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notices: tuple[str, ...] = ()
+    dropped: int = 0
 
 
 def read_points(
-    path: str | Path, *, samples: int = 16384, seed: int = 0, drop_invalid: bool = False
+    path: str | Path,
+    *,
+    samples: int = 16384,
+    seed: int = 0,
+    invalid: Invalid | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Points:
     """Read the one cloud of a file; a mesh gives points drawn evenly from its surface.
 
@@ -79,24 +91,33 @@ def read_points(
         path: a file with one of `EXTENSIONS`.
         samples: points drawn from a mesh; files without faces give all their points.
         seed: of that draw.
-        drop_invalid: leave out points with NaN or infinite coordinates instead of refusing them.
+        invalid: what becomes of points with NaN or infinite coordinates: they are left out (drop),
+            or the cloud is refused; None = drop in pcd files and in ply files without faces, as
+            depth cameras write them, and refuse in all others.
+        columns: of text tables: for each of x, y and z the name of a column, or its number from 1;
+            None = by the header, else the first three.
 
     Raises:
         InputError: the file is missing, unknown, damaged or empty, or holds more than one cloud.
     """
     source = str(path)
-    raw = _load(path)
+    raw = _load(path, columns)
     if raw.vertices.ndim == 3:
         if len(raw.vertices) != 1:
             raise InputError(
                 f"{source}: expected one cloud, got {len(raw.vertices)}; read them with read_clouds"
             )
         raw = replace(raw, vertices=raw.vertices[0])
-    return _points(raw, source, samples, seed, drop_invalid)
+    return _points(raw, source, samples, seed, invalid)
 
 
 def read_clouds(
-    path: str | Path, *, samples: int = 16384, seed: int = 0, drop_invalid: bool = False
+    path: str | Path,
+    *,
+    samples: int = 16384,
+    seed: int = 0,
+    invalid: Invalid | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Iterator[Points]:
     """Read every cloud of a file, one after the other; most files hold one.
 
@@ -107,7 +128,8 @@ def read_clouds(
         path: a file with one of `EXTENSIONS`; an npy or npz array (n, N, 3) is n clouds.
         samples: points drawn from a mesh; files without faces give all their points.
         seed: of that draw.
-        drop_invalid: leave out points with NaN or infinite coordinates instead of refusing them.
+        invalid: as in `read_points`.
+        columns: as in `read_points`.
 
     Returns:
         An iterator over at least one cloud.
@@ -115,45 +137,15 @@ def read_clouds(
     Raises:
         InputError: the file is missing, unknown, damaged or empty.
     """
-    source, raw = str(path), _load(path)
+    source, raw = str(path), _load(path, columns)
     if raw.vertices.ndim == 2:
-        return iter([_points(raw, source, samples, seed, drop_invalid)])
+        return iter([_points(raw, source, samples, seed, invalid)])
 
     def one(i: int) -> Points:
         cloud = replace(raw, vertices=raw.vertices[i])
-        return _points(cloud, f"{source}[{i}]", samples, seed, drop_invalid)
+        return _points(cloud, f"{source}[{i}]", samples, seed, invalid)
 
     return map(one, range(len(raw.vertices)))  # which goes on after a cloud that is refused
-
-
-def sample_surface(
-    vertices: np.ndarray, faces: np.ndarray, samples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Points drawn evenly by area from triangles.
-
-    Args:
-        vertices: (V, 3) finite coordinates.
-        faces: (F, 3) vertex numbers.
-        samples: how many points, S.
-        rng: where chance comes from.
-
-    Returns:
-        (S, 3) float64.
-
-    Raises:
-        InputError: the triangles have no area.
-    """
-    a, b, c = np.moveaxis(vertices.astype(np.float64)[faces], 1, 0)
-    ends = np.cumsum(np.linalg.norm(np.cross(b - a, c - a), axis=1))
-    if not (len(ends) and ends[-1] > 0):
-        raise InputError(
-            f"expected triangles with some area, got {len(ends)} without; "
-            "save the file without faces to use its vertices"
-        )
-    drawn = np.searchsorted(ends, rng.random(samples) * ends[-1], side="right")
-    drawn = np.minimum(drawn, len(ends) - 1)
-    u, v = np.sqrt(rng.random((samples, 1))), rng.random((samples, 1))
-    return (1 - u) * a[drawn] + u * (1 - v) * b[drawn] + u * v * c[drawn]
 
 
 @contextmanager
@@ -179,7 +171,7 @@ def _naming(source: str) -> Iterator[None]:
         ) from error
 
 
-def _load(path: str | Path) -> Raw:
+def _load(path: str | Path, columns: Mapping[str, str] | None) -> Raw:
     """What the file holds, before any check of its coordinates."""
     with _naming(str(path)):
         path = Path(path)
@@ -191,7 +183,9 @@ def _load(path: str | Path) -> Raw:
                     f"expected a file that ends in {', '.join(EXTENSIONS)}, got "
                     f"{ending!a}; convert it to one of these"
                 )
-            raw = _READERS[ending](path.read_bytes())
+            blob = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
+            table = _READERS[ending] is read_table
+            raw = read_table(blob, columns) if table else _READERS[ending](blob)
         except OSError as error:
             raise InputError(
                 f"expected a file that can be read, got '{error.strerror}'; check its permissions"
@@ -219,7 +213,7 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _points(raw: Raw, source: str, samples: int, seed: int, drop_invalid: bool) -> Points:
+def _points(raw: Raw, source: str, samples: int, seed: int, invalid: Invalid | None) -> Points:
     """Check, move close to zero, sample, and round to float32."""
     with _naming(source):
         if samples < 1 or seed < 0:
@@ -227,7 +221,8 @@ def _points(raw: Raw, source: str, samples: int, seed: int, drop_invalid: bool) 
                 "expected samples of at least 1 and a seed of at least 0, got "
                 f"{samples} and {seed}; choose other numbers"
             )
-        raw = _checked(raw, drop_invalid)
+        before, raw = len(raw.vertices), _checked(raw, invalid)
+        dropped = before - len(raw.vertices)
         notices, vertices, origin = raw.notices, raw.vertices, _origin(raw.vertices)
         if any(origin):
             vertices = vertices - np.array(origin)
@@ -236,10 +231,10 @@ def _points(raw: Raw, source: str, samples: int, seed: int, drop_invalid: bool) 
             vertices = sample_surface(vertices, raw.faces, samples, np.random.default_rng(seed))
             notices += (f"{samples} points sampled from {len(raw.faces)} triangles",)
         points = np.array(vertices, dtype=np.float32, order="C")
-    return Points(points=points, source=source, origin=origin, notices=notices)
+    return Points(points=points, source=source, origin=origin, notices=notices, dropped=dropped)
 
 
-def _checked(raw: Raw, drop_invalid: bool) -> Raw:
+def _checked(raw: Raw, invalid: Invalid | None) -> Raw:
     """Finite coordinates and faces whose corners exist, or an error."""
     vertices, faces = raw.vertices, raw.faces
     if faces is not None and len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
@@ -251,15 +246,17 @@ def _checked(raw: Raw, drop_invalid: bool) -> Raw:
     bad = len(valid) - int(valid.sum())
     if not bad:
         return raw
-    if not drop_invalid or bad == len(valid):
+    drop = raw.from_sensor if invalid is None else invalid == "drop"
+    if not drop or bad == len(valid):
+        advice = "remove them" + ("" if drop else ", or leave them out with --invalid drop")
         raise InputError(
             f"expected finite coordinates, got {bad} of {len(valid)} points with NaN or infinite "
-            "ones; remove them, or read with drop_invalid=True"
+            f"ones; {advice}"
         )
     if faces is not None:
         faces = (np.cumsum(valid) - 1)[faces[valid[faces].all(axis=1)]]
     notices = (*raw.notices, f"{bad} points with NaN or infinite coordinates left out")
-    return Raw(vertices=vertices[valid], faces=faces, notices=notices)
+    return replace(raw, vertices=vertices[valid], faces=faces, notices=notices)
 
 
 def _origin(vertices: np.ndarray) -> tuple[float, float, float]:

@@ -6,13 +6,13 @@ Shape legend: n clouds, N points of each.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.files import EXTENSIONS, read_points
+from foundry3d.data.files import EXTENSIONS, Invalid, Points, read_points
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
 
@@ -49,7 +49,13 @@ def find_files(folder: str | Path) -> list[Path]:
 
 
 def read_folder(
-    folder: str | Path, *, points: int, seed: int = 0, class_names: tuple[str, ...] | None = None
+    folder: str | Path,
+    *,
+    points: int,
+    seed: int = 0,
+    class_names: tuple[str, ...] | None = None,
+    columns: Mapping[str, str] | None = None,
+    invalid: Invalid | None = None,
 ) -> Clouds:
     """One labelled cloud of every file `folder/class/file`, or unlabelled ones of `folder/file`.
 
@@ -61,6 +67,8 @@ def read_folder(
         points: how many a cloud must have at the least.
         seed: of sampling and order; every file draws its own.
         class_names: classes by label that the sub-folders must be among; None = whatever they are.
+        columns: of text tables, as in `read_points`.
+        invalid: what becomes of points with NaN or infinite coordinates, as in `read_points`.
 
     Raises:
         InputError: no files, another layout, an unknown class, or a file that cannot be read or
@@ -77,10 +85,17 @@ def read_folder(
             )
         names = class_names
     label = {name: i for i, name in enumerate(names)}
-    clouds = [
-        _cloud(path, 2 * points, points, np.random.default_rng([seed, i]))
-        for i, path in enumerate(with_progress(files, f"{folder.name}: read"))
-    ]
+    clouds, dropped = list[np.ndarray](), 0
+    for i, path in enumerate(with_progress(files, f"{folder.name}: read")):
+        rng = np.random.default_rng([seed, i])
+        sampling = int(rng.integers(2**31))
+        found = read_points(
+            path, samples=2 * points, seed=sampling, columns=columns, invalid=invalid
+        )
+        dropped += found.dropped
+        clouds.append(_cloud(found, 2 * points, points, rng))
+    if dropped:
+        log.info("%s: %d points with NaN or infinite coordinates left out", folder, dropped)
     size = min(map(len, clouds))
     return Clouds(
         points=np.stack([cloud[:size] for cloud in clouds]),
@@ -129,14 +144,16 @@ def _readable(paths: Iterable[Path]) -> list[Path]:
     return kept
 
 
-def _cloud(path: Path, most: int, least: int, rng: np.random.Generator) -> np.ndarray:
+def _cloud(found: Points, most: int, least: int, rng: np.random.Generator) -> np.ndarray:
     """At most `most` points of a file (N, 3) float32, in random order."""
-    found = read_points(path, samples=most, seed=int(rng.integers(2**31))).points
-    if len(found) < least:
+    points = found.points
+    if len(points) < least:
         raise InputError(
-            f"{path}: expected at least {least} points (data.points), got {len(found)}; lower "
-            "data.points or remove the file"
+            f"{found.source}: expected at least {least} points (data.points), got {len(points)}; "
+            "lower data.points or remove the file"
         )
-    if (found == found[0]).all():
-        raise InputError(f"{path}: expected points that differ, got {len(found)} times the same")
-    return found[rng.permutation(len(found))[:most]]
+    if (points == points[0]).all():
+        raise InputError(
+            f"{found.source}: expected points that differ, got {len(points)} times the same"
+        )
+    return points[rng.permutation(len(points))[:most]]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from foundry3d.config import DataConfig
+from foundry3d.config.reading import column_names
 from foundry3d.data import procedural
 from foundry3d.data.archive import read_archive
 from foundry3d.data.batches import EpochBatches
@@ -49,29 +50,36 @@ class Stream(Protocol):
 
 
 def _read(
+    config: DataConfig,
     source: str,
     count: int,
-    points: int,
     seed: int,
     class_names: tuple[str, ...] | None = None,
     *,
     train: bool,
 ) -> Clouds:
     if source == "procedural":
-        return procedural.generate(count, points=points, seed=seed)
+        return procedural.generate(count, points=config.points, seed=seed)
     if is_sharded(source):
         raise InputError(
             f"{source} holds shards, which can only be streamed for training, as data.train; name "
             "the archive or folder they were packed from"
         )
     if Path(source).is_dir():
-        return read_folder(source, points=points, seed=seed, class_names=class_names)
+        return read_folder(
+            source,
+            points=config.points,
+            seed=seed,
+            class_names=class_names,
+            columns=column_names(config.columns),
+            invalid=config.invalid,
+        )
     published = is_published(source)
     clouds = read_published(source, train=train) if published else read_archive(source)
-    if clouds.points.shape[1] < points:
+    if clouds.points.shape[1] < config.points:
         raise InputError(
             f"{source}: its clouds have {clouds.points.shape[1]} points, data.points asks for "
-            f"{points}; lower data.points"
+            f"{config.points}; lower data.points"
         )
     return clouds
 
@@ -97,14 +105,14 @@ def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
         InputError: a source that cannot be read, clouds with too few points, or a test folder with
             a class that training does not have.
     """
-    train = _read(config.train, config.train_clouds, config.points, 2 * seed, train=True)
+    train = _read(config, config.train, config.train_clouds, 2 * seed, train=True)
     test = (
         None
         if config.test is None
         else _read(
+            config,
             config.test,
             config.test_clouds,
-            config.points,
             2 * seed + 1,
             train.class_names or None,
             train=False,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from foundry3d.config import PackConfig
+from foundry3d.config.reading import column_names
 from foundry3d.data import procedural
 from foundry3d.data.archive import read_archive
 from foundry3d.data.files import read_clouds
@@ -121,7 +122,13 @@ def _folder(config: PackConfig) -> Source:
 def _clouds(path: Path, config: PackConfig) -> Iterator[np.ndarray | str]:
     """The clouds of a file, and in place of those that cannot be read the reason."""
     try:
-        clouds = read_clouds(path, samples=config.samples, seed=config.seed)
+        clouds = read_clouds(
+            path,
+            samples=config.samples,
+            seed=config.seed,
+            invalid=config.invalid,
+            columns=column_names(config.columns),
+        )
     except InputError as error:
         yield str(error)
         return

@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from foundry3d.config import EmbedConfig
+from foundry3d.config.reading import column_names
 from foundry3d.data.files import Points, read_clouds
 from foundry3d.data.folder import files_below, find_files, is_supported
 from foundry3d.data.progress import with_progress
@@ -73,7 +74,13 @@ class Reading:
         """All clouds of the files that can be used, prepared."""
         for path in with_progress(files, "embedded"):
             try:
-                clouds = read_clouds(path, samples=self.config.samples, seed=self.config.seed)
+                clouds = read_clouds(
+                    path,
+                    samples=self.config.samples,
+                    seed=self.config.seed,
+                    invalid=self.config.invalid,
+                    columns=column_names(self.config.columns),
+                )
             except InputError as error:
                 self.fail(str(path), error)
                 continue

@@ -1,136 +1,125 @@
-"""GLB: binary glTF 2.0, a JSON description and one block of packed numbers.
+"""GLB: binary glTF 2.0, a scene of meshes that nodes place.
 
 Our own reader, as trimesh 5.2 takes normalised integers unscaled, drops triangle fans, and reads
 what is left uncompressed of compressed files. Only what lies inside the file is read: a buffer
 elsewhere is an error, images are never touched.
-Shape legend: V vertices and F triangles of one primitive.
+Shape legend: V vertices and F triangles of one primitive, J joints of a skin.
 """
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from foundry3d.data.formats.raw import MAX_BYTES, Raw, listing
+from foundry3d.data.formats.glb_chunks import Scene, accessor, open_glb
+from foundry3d.data.formats.raw import MAX_BYTES, Raw, ignored, listing
 from foundry3d.errors import InputError
 
-_JSON, _BINARY = 0x4E4F534A, 0x004E4942
-_LONGEST_JSON = 2**26
-_KINDS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-_WIDTHS = {"SCALAR": 1, "VEC3": 3}
-_COMPRESSED = {
+_GEOMETRY = {
     "KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression",
+    "EXT_mesh_gpu_instancing",
 }  # fmt: skip
+"""Extensions that change geometry and are not read."""
+
+_REPEATED = 2**28  # bytes of geometry that a file may unpack to, however small it is
+_GROWTH = 32  # and how many times its own size a larger file
 _POINTS, _TRIANGLES, _STRIP, _FAN = 0, 4, 5, 6
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Scene:
-    """The parsed JSON (of any shape: it is not to be trusted) and the block of numbers."""
-
-    tree: dict[str, Any]
-    block: bytes
-
-
 def read_glb(blob: bytes) -> Raw:
-    """All triangles of a GLB file's scene, each mesh placed as its nodes say.
+    """All triangles of a GLB file's scene, each mesh placed as its nodes or its joints say.
 
-    Points are read where the scene has no triangles. Skins, morph targets, colours and lines are
-    left out.
+    Points are read where the scene has no triangles. Morph targets, colours and lines are left
+    out.
 
     Raises:
-        InputError: no GLB file, data cut short or outside the file, or compressed geometry.
+        InputError: no GLB file, data cut short or outside the file, or geometry in an extension
+            that the file requires and that is not read.
     """
-    scene = _open(blob)
+    scene = open_glb(blob)
     try:
-        compressed = _COMPRESSED & set(scene.tree.get("extensionsRequired", []))
-        if compressed:
+        required = _GEOMETRY & set(scene.tree.get("extensionsRequired", []))
+        if required:
             raise InputError(
-                f"expected plain geometry, got {listing(sorted(compressed))}; "
-                "export the file without compression"
+                f"expected plain geometry, got {listing(sorted(required))}; export the file "
+                "without compression and instancing"
             )
-        return _collect(scene)
+        raw = _collect(scene, min(MAX_BYTES, max(_REPEATED, _GROWTH * len(blob))))
+        used = _GEOMETRY & set(scene.tree.get("extensionsUsed", []))
     except InputError:
         raise
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise InputError(
             "expected a well-formed glTF description, got one with missing or wrong entries; "
             "export the file again"
-        ) from None
+        ) from error
+    notices = raw.notices + ignored("geometry in extensions", sorted(used))
+    return Raw(vertices=raw.vertices, faces=raw.faces, notices=notices)
 
 
-def _open(blob: bytes) -> _Scene:
-    """The two chunks of the file."""
-    header = struct.unpack_from("<4sIIII", blob) if len(blob) >= 20 else (b"", 0, 0, 0, 0)
-    magic, version, length, size, kind = header
-    if magic != b"glTF" or version != 2 or kind != _JSON:
-        raise InputError("expected a binary glTF 2.0 file, got something else; export it again")
-    if length > len(blob) or 20 + size > length or size > _LONGEST_JSON:
-        raise InputError(
-            f"expected {length} bytes with {size} of description (of {_LONGEST_JSON} at the most) "
-            f"as the glb header declares, got {len(blob)} bytes; copy or export the file again"
-        )
-    try:
-        tree = json.loads(blob[20 : 20 + size])
-    except (ValueError, RecursionError):
-        tree = None
-    if not isinstance(tree, dict):
-        raise InputError("expected a glTF description in JSON, got none; export the file again")
-    start, block = 20 + size, b""
-    if start + 8 <= length:
-        size, kind = struct.unpack_from("<II", blob, start)
-        if start + 8 + size > length:
-            raise InputError(
-                f"expected {size} bytes of packed numbers, got {length - start - 8}; "
-                "the file is cut short, copy or export it again"
-            )
-        block = blob[start + 8 : start + 8 + size] if kind == _BINARY else b""
-    return _Scene(tree=tree, block=block)
-
-
-def _collect(scene: _Scene) -> Raw:
-    """All primitives of the scene in one."""
+def _collect(scene: Scene, most: int) -> Raw:
+    """All primitives of the scene in one, of at most so many bytes."""
     vertices, faces, loose = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], [np.zeros((0, 3))]
     known, size, left_out = 0, 0, False
-    for mesh, placed in _placed_meshes(scene.tree):
-        for primitive in mesh["primitives"]:
+    for shown in _shown_meshes(scene):
+        for primitive in shown.mesh["primitives"]:
             mode = primitive.get("mode", _TRIANGLES)
             if mode not in (_POINTS, _TRIANGLES, _STRIP, _FAN):
                 left_out = True
                 continue
-            points = _accessor(scene, primitive["attributes"]["POSITION"], "VEC3")
-            points = points @ placed[:3, :3].T + placed[:3, 3]
+            points = _placed(scene, shown, primitive["attributes"])
             order = np.arange(len(points))
             if "indices" in primitive:
-                order = _accessor(scene, primitive["indices"], "SCALAR")[:, 0].astype(np.int64)
-            size += points.nbytes + 3 * order.nbytes
-            if size > MAX_BYTES:
+                order = accessor(scene, primitive["indices"], "SCALAR")[:, 0].astype(np.int64)
+            triangles = _triangles(order, mode) if mode != _POINTS else np.zeros((0, 3), np.int64)
+            size += points.nbytes + triangles.nbytes
+            if size > most:
                 raise InputError(
-                    f"expected a scene of at most {MAX_BYTES} bytes of geometry, got more because "
+                    f"expected a scene of at most {most} bytes of geometry, got more because "
                     "meshes are repeated; export fewer copies"
                 )
             if mode == _POINTS:
                 loose.append(points)
                 continue
             vertices.append(points)
-            faces.append(_triangles(order, mode) + known)
+            faces.append(triangles + known)
             known += len(points)
-    triangles = np.concatenate(faces)
-    left_out = left_out or (len(triangles) > 0 and len(loose) > 1)
+    found = np.concatenate(faces)
+    left_out = left_out or (len(found) > 0 and len(loose) > 1)
     return Raw(
-        vertices=np.concatenate(vertices if len(triangles) else loose),
-        faces=triangles if len(triangles) else None,
+        vertices=np.concatenate(vertices if len(found) else loose),
+        faces=found if len(found) else None,
         notices=("lines and loose points ignored",) if left_out else (),
     )
 
 
-def _placed_meshes(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """Every mesh that a node of the scene shows, with its (4, 4) placement in the world."""
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """A mesh that a node shows: at the place of the node (4, 4), or bent by joints (J, 4, 4)."""
+
+    mesh: dict[str, Any]
+    place: np.ndarray
+    joints: np.ndarray | None
+
+
+def _shown_meshes(scene: Scene) -> Iterator[_Shown]:
+    """Every mesh that a node of the scene shows."""
+    nodes, places = scene.tree["nodes"], _places(scene.tree)
+    for number, place in places.items():
+        if "mesh" in nodes[number]:
+            skin = nodes[number].get("skin")
+            yield _Shown(
+                mesh=scene.tree["meshes"][nodes[number]["mesh"]],
+                place=place,
+                joints=None if skin is None else _joints(scene, scene.tree["skins"][skin], places),
+            )
+
+
+def _places(tree: dict[str, Any]) -> dict[int, np.ndarray]:
+    """The (4, 4) placement in the world of every node of the scene."""
     nodes = tree["nodes"]
     if tree.get("scenes"):
         roots = tree["scenes"][tree.get("scene", 0)].get("nodes", [])
@@ -138,19 +127,41 @@ def _placed_meshes(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], np.nd
         below = {child for node in nodes for child in node.get("children", [])}
         roots = [number for number in range(len(nodes)) if number not in below]
     waiting = [(number, np.eye(4)) for number in roots]
-    visited = set()
+    places: dict[int, np.ndarray] = {}
     while waiting:
         number, above = waiting.pop()
-        if number in visited:
+        if number in places:
             raise InputError(
                 f"expected nodes in a tree, got node {listing([str(number)])} twice; "
                 "export the file again"
             )
-        visited.add(number)
-        placed = above @ _placement(nodes[number])
-        waiting += [(child, placed) for child in nodes[number].get("children", [])]
-        if "mesh" in nodes[number]:
-            yield tree["meshes"][nodes[number]["mesh"]], placed
+        places[number] = above @ _placement(nodes[number])
+        waiting += [(child, places[number]) for child in nodes[number].get("children", [])]
+    return places
+
+
+def _joints(scene: Scene, skin: dict[str, Any], places: dict[int, np.ndarray]) -> np.ndarray:
+    """(J, 4, 4): from the mesh as it was bound to where each joint of the skin is now."""
+    now = np.stack([places[number] for number in skin["joints"]])
+    if "inverseBindMatrices" not in skin:
+        return now
+    bound = accessor(scene, skin["inverseBindMatrices"], "MAT4")
+    return now @ bound[: len(now)].reshape(-1, 4, 4).transpose(0, 2, 1)
+
+
+def _placed(scene: Scene, shown: _Shown, attributes: dict[str, Any]) -> np.ndarray:
+    """Points (V, 3) of a primitive in the world; joints alone place what they bend."""
+    points = accessor(scene, attributes["POSITION"], "VEC3")
+    if shown.joints is None:
+        return points @ shown.place[:3, :3].T + shown.place[:3, 3]
+    joints = accessor(scene, attributes["JOINTS_0"], "VEC4").astype(np.int64)
+    weights = accessor(scene, attributes["WEIGHTS_0"], "VEC4")
+    total = np.zeros_like(points)
+    for joint, weight in zip(joints.T, weights.T, strict=True):
+        bent = shown.joints[joint]
+        moved = np.einsum("vij,vj->vi", bent[:, :3, :3], points) + bent[:, :3, 3]
+        total += weight[:, None] * moved
+    return total
 
 
 def _placement(node: dict[str, Any]) -> np.ndarray:
@@ -169,46 +180,6 @@ def _placement(node: dict[str, Any]) -> np.ndarray:
     placed[:3, :3] = rotation * np.array(node.get("scale", (1, 1, 1)), np.float64).reshape(1, 3)
     placed[:3, 3] = np.array(node.get("translation", (0, 0, 0)), np.float64).reshape(3)
     return placed
-
-
-def _accessor(scene: _Scene, number: int, kind: str) -> np.ndarray:
-    """The (count, 1 or 3) float64 numbers that an accessor describes."""
-    accessor = scene.tree["accessors"][number]
-    if "sparse" in accessor or "bufferView" not in accessor or accessor["type"] != kind:
-        raise InputError(
-            f"expected a plain accessor of type {kind}, got a sparse, empty or other one; "
-            "export the file without sparse accessors"
-        )
-    view = scene.tree["bufferViews"][accessor["bufferView"]]
-    if view["buffer"] != 0 or "uri" in scene.tree["buffers"][0]:
-        raise InputError(
-            "expected all geometry inside the file, got a buffer elsewhere; "
-            "export one self-contained glb file"
-        )
-    dtype, width = np.dtype(_KINDS[accessor["componentType"]]), _WIDTHS[kind]
-    count, item = _natural(accessor["count"]), dtype.itemsize * width
-    step = _natural(view.get("byteStride", 0)) or item
-    inside = _natural(accessor.get("byteOffset", 0))
-    start = _natural(view.get("byteOffset", 0)) + inside
-    room = min(_natural(view["byteLength"]) - inside, len(scene.block) - start)
-    if step < item or (count and (count - 1) * step + item > room):
-        raise InputError(
-            f"expected {count} entries of {step} bytes in a buffer view, got {max(room, 0)} bytes; "
-            "the file is damaged, export it again"
-        )
-    values = np.zeros((0, width))
-    if count:
-        packed = np.ndarray((count, width), dtype, scene.block, start, (step, dtype.itemsize))
-        values = packed.astype(np.float64)
-    if accessor.get("normalized") and dtype.kind != "f":
-        values = np.maximum(values / np.iinfo(dtype).max, -1)
-    return values
-
-
-def _natural(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError("not a natural number")
-    return value
 
 
 def _triangles(order: np.ndarray, mode: int) -> np.ndarray:

@@ -5,6 +5,7 @@ Shape legend: N points.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -59,15 +60,19 @@ def read_pcd(blob: bytes) -> Raw:
                 f"got '{listing(other)}'; save the file as binary"
             )
     extra = [f.name for f in fields if f.name not in ("x", "y", "z", "_")]
-    return Raw(vertices=np.stack(columns, axis=1), notices=ignored("fields", extra))
+    return Raw(
+        vertices=np.stack(columns, axis=1), notices=ignored("fields", extra), from_sensor=True
+    )
 
 
 def _header(blob: bytes) -> tuple[dict[str, list[str]], bytes]:
     """The header's words by their keyword, and the body after the DATA line."""
     header: dict[str, list[str]] = {}
     start = 0
+    first = re.search(rb"\r\n|\n|\r", blob[:65536])
+    end = b"\r" if first and first[0] == b"\r" else b"\n"
     while "DATA" not in header:
-        stop = blob.find(b"\n", start, start + 65536)
+        stop = blob.find(end, start, start + 65536)
         if stop < 0:
             raise InputError(
                 "expected a pcd header that ends with a DATA line, got none; "
@@ -139,6 +144,8 @@ def _packed(
     row = _row_size(fields)
     if points * row > len(body):
         raise _wrong_size(points, f"{row} bytes", f"{len(body)} bytes")
+    if not points:
+        return [np.zeros(0)] * len(wanted)
     return [np.ndarray((points,), f.kind, body, f.bytes_before, (row,)) for f in wanted]
 
 
@@ -150,7 +157,7 @@ def _compressed(
     packed, unpacked = struct.unpack_from("<II", body) if len(body) >= 8 else (0, 0)
     if packed > len(body) - 8 or unpacked != points * row or unpacked > MAX_BYTES:
         raise _wrong_size(points, f"{row} bytes", f"{unpacked} bytes packed in {len(body)}")
-    columns = _lzf(body[8 : 8 + packed], unpacked)
+    columns = _unpacked(body[8 : 8 + packed], unpacked)
     return [np.frombuffer(columns, f.kind, points, points * f.bytes_before) for f in wanted]
 
 
@@ -163,6 +170,16 @@ def _wrong_size(points: int, each: str, got: str) -> InputError:
         f"expected {points} points of {each} each as the pcd header declares, got {got}; "
         "the file is cut short or damaged, copy or export it again"
     )
+
+
+def _unpacked(data: bytes, size: int) -> bytes:
+    """What a block holds: LZF, or as it is, which writers do where LZF does not make it smaller."""
+    try:
+        return _lzf(data, size)
+    except InputError:
+        if len(data) == size:
+            return data
+        raise
 
 
 def _lzf(data: bytes, size: int) -> bytes:

@@ -5,12 +5,14 @@ A text body is turned into packed float64 first, so one decoder serves all three
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from foundry3d.data.formats.raw import Raw, fans, ignored, listing, numbers, whole
+from foundry3d.data.formats.polygons import triangles
+from foundry3d.data.formats.raw import Raw, ignored, lines, listing, numbers, unix, whole
 from foundry3d.errors import InputError
 
 _TYPES = {
@@ -63,7 +65,7 @@ def read_ply(blob: bytes) -> Raw:
     encoding, elements, position = _header(blob)
     order, body = _ORDERS[encoding], blob[position:]
     if encoding == "ascii":
-        body = numbers(body).tobytes()
+        body = _packed_text(body, elements)
         elements = [_as_doubles(element) for element in elements]
     wanted = {e.name: e for e in elements if e.name in ("vertex", "face")}
     if "vertex" not in wanted:
@@ -82,21 +84,60 @@ def read_ply(blob: bytes) -> Raw:
         notices += ("data after the last element that the header declares ignored",)
     faces = None
     if "face" in wanted:
-        faces = _faces(wanted["face"], columns["face"])
-    return Raw(vertices=vertices, faces=faces, notices=notices)
+        faces = _faces(wanted["face"], columns["face"], vertices)
+    return Raw(vertices=vertices, faces=faces, notices=notices, from_sensor=faces is None)
+
+
+def _packed_text(body: bytes, elements: list[_Element]) -> bytes:
+    """The numbers of a text body as float64, each row as wide as the header declares."""
+    rows, at = lines(unix(body)), 0
+    values = numbers(b"\n".join(rows))
+    widths = np.array([len(row.split()) for row in rows], np.int64)
+    if widths.sum() != len(values):
+        raise InputError("expected only numbers in the body of this ply file; export it again")
+    starts = np.append(np.cumsum(widths) - widths, len(values))
+    for element in elements:
+        if not element.properties:
+            continue
+        if element.count > len(rows) - at:
+            raise _too_short(element)
+        _check_widths(element, values, starts[at : at + element.count + 1])
+        at += element.count
+    return values.tobytes()
+
+
+def _check_widths(element: _Element, values: np.ndarray, starts: np.ndarray) -> None:
+    """Refuse rows (between `starts`) that hold more or fewer numbers than their properties."""
+    ends, cursor = starts[1:], starts[:-1].copy()
+    for p in element.properties:
+        step = np.ones(len(cursor), np.int64)
+        if p.count_kind:
+            lengths = np.append(values, 0)[np.minimum(cursor, len(values))]
+            step += np.nan_to_num(lengths).clip(0, len(values)).astype(np.int64)
+        cursor += step
+    wrong = np.flatnonzero(cursor != ends)
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(
+            f"expected {cursor[row] - starts[row]} numbers in each row of '"
+            f"{listing([element.name])}' as the ply header declares, got {ends[row] - starts[row]} "
+            f"in row {row + 1}; the header does not describe the data, export the file again"
+        )
 
 
 def _header(blob: bytes) -> tuple[str, list[_Element], int]:
     """Encoding, elements, and where the body starts."""
+    first = re.search(rb"\r\n|\n|\r", blob[:_LONGEST_HEADER])
+    line_end = b"\r" if first and first[0] == b"\r" else b"\n"
     end = blob.find(b"end_header", 0, _LONGEST_HEADER)
-    stop = blob.find(b"\n", end) if end >= 0 else -1
+    stop = blob.find(line_end, end) if end >= 0 else -1
     if not blob.startswith(b"ply") or stop < 0:
         raise InputError(
             "expected a ply header from 'ply' to 'end_header', got none; "
             "check that this is a whole ply file"
         )
     encoding, elements = "", list[_Element]()
-    for line in blob[:end].decode("latin-1").splitlines()[1:]:
+    for line in unix(blob[:end]).decode("latin-1").split("\n")[1:]:
         match line.split():
             case ["format", str(name), *_] if name in _ORDERS:
                 encoding = name
@@ -232,10 +273,10 @@ def _positions(element: _Element, columns: list[_Column]) -> np.ndarray:
     return np.stack([column.values for column in chosen], axis=1)
 
 
-def _faces(element: _Element, columns: list[_Column]) -> np.ndarray | None:
+def _faces(element: _Element, columns: list[_Column], vertices: np.ndarray) -> np.ndarray | None:
     """The (F, 3) triangles, or None when the element lists no vertices."""
     index = element.index("vertex_indices", "vertex_index")
     if index is None or not element.properties[index].count_kind:
         return None
     corners = whole(columns[index].values.astype(np.float64), "vertex numbers of faces")
-    return fans(columns[index].lengths, corners)
+    return triangles(columns[index].lengths, corners, vertices)

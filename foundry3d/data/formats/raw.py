@@ -1,10 +1,11 @@
 """What every reader hands over (`Raw`), and the little that readers share.
 
-Shape legend: N vertices, F triangles, P polygons, T tokens.
+Shape legend: N vertices, F triangles, T tokens.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ MAX_BYTES: Final = 4 * 2**30
 """No file, and nothing unpacked from one, may be larger than this (4 GiB)."""
 
 
+_LINE = re.compile(rb"[^\s][^\n]*")
+_ASCII = bytes(i if i < 128 else ord("?") for i in range(256))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Raw:
     """Geometry as a file states it, not yet checked for finite coordinates or valid indices.
@@ -26,11 +31,28 @@ class Raw:
         vertices: (N, 3) of any real type, or (n, N, 3) where the file holds n clouds.
         faces: (F, 3) int64 corners of triangles, or None for a file without faces.
         notices: what the file held and was not read, one sentence each.
+        from_sensor: the format is one in which sensors write NaN where they saw nothing.
     """
 
     vertices: np.ndarray
     faces: np.ndarray | None = None
     notices: tuple[str, ...] = ()
+    from_sensor: bool = False
+
+
+def unix(text: bytes) -> bytes:
+    """Text whose lines end with LF; before, with CR LF, LF or CR alone, and with nothing else."""
+    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text
+
+
+def lines(text: bytes) -> list[bytes]:
+    """Lines that hold something, of text that `unix` went over."""
+    return _LINE.findall(text)
+
+
+def ascii_only(text: bytes) -> bytes:
+    """Text of the same length with '?' for what is not ASCII, some of which looks like a blank."""
+    return text if text.isascii() else text.translate(_ASCII)
 
 
 def numbers(text: bytes) -> np.ndarray:
@@ -75,7 +97,12 @@ def columns(
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # "input contained no data"
             return np.loadtxt(
-                rows, delimiter=separator, usecols=chosen, ndmin=2, encoding="latin-1"
+                rows,
+                delimiter=separator,
+                usecols=chosen,
+                ndmin=2,
+                encoding="latin-1",
+                quotechar='"',
             )
     except (ValueError, UserWarning) as error:
         raise InputError(
@@ -101,22 +128,6 @@ def ramp(counts: np.ndarray) -> np.ndarray:
     """0..c-1 for every c of `counts` (P,), one after the other, (sum of counts,) int64."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-
-
-def fans(counts: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Polygons cut into triangles around their first corner.
-
-    Args:
-        counts: (P,) int64 corners of each polygon; those with fewer than 3 give no triangle.
-        corners: (sum of counts,) int64 vertex numbers, polygon after polygon.
-
-    Returns:
-        (F, 3) int64.
-    """
-    triangles = np.maximum(counts - 2, 0)
-    first = np.repeat(np.cumsum(counts) - counts, triangles)
-    middle = first + 1 + ramp(triangles)
-    return np.stack([corners[first], corners[middle], corners[middle + 1]], axis=1)
 
 
 def listing(names: Iterable[str], most: int = 8, width: int = 40) -> str:

@@ -6,11 +6,20 @@ Shape legend: N points.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from foundry3d.data.formats.raw import Raw, columns, listing
+import numpy as np
+
+from foundry3d.data.formats.headers import coordinate_columns, named_columns
+from foundry3d.data.formats.raw import MAX_BYTES, Raw, ascii_only, columns, listing, unix
 from foundry3d.errors import InputError
+
+_ROW = 24  # bytes of a point in memory
+_LINE = re.compile(rb"[^\s][^\n]*")
+_COUNT = re.compile(rb"^[ \t]*(\d{1,15})[ \t]*$", re.MULTILINE)
+_NUMBER = re.compile(r"[-+]?(?:\.?\d.*|nan|inf|infinity)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,70 +28,146 @@ class _Layout:
 
     start: int
     separator: str | None
-    chosen: tuple[int, ...]
+    chosen: tuple[int, int, int]
     declared: int | None
 
 
-def read_table(blob: bytes) -> Raw:
+def read_table(blob: bytes, chosen: Mapping[str, str] | None = None) -> Raw:
     """Points of a text table, its columns separated by white space, commas or semicolons.
 
     Before the first row may stand comments ('#', '//' or ';'), one header, and one number of
-    points, which then must be true. Coordinates are the columns that the header calls x, y and z,
-    or else the first three.
+    points, which then must be true; further scans with their own numbers may follow. A line that
+    begins with a number is a row. Without a header the first three columns are coordinates.
+
+    Args:
+        blob: the file.
+        chosen: columns of x, y and z by name or number; None = those that the header names so.
 
     Raises:
-        InputError: no rows, too few columns, no numbers, or not as many rows as declared.
+        InputError: no rows, too few columns, no numbers, a header without coordinates, or not as
+            many rows as declared.
     """
-    blob = blob.removeprefix(b"\xef\xbb\xbf")
-    layout = _layout(blob)
-    rows = io.BytesIO(blob)
-    rows.seek(layout.start)
-    points = columns(rows, layout.separator, layout.chosen)
-    if layout.declared not in (None, len(points)):
-        raise InputError(
-            f"expected {layout.declared} points as the first line declares, got {len(points)}; "
-            "the file is cut short or damaged, copy or export it again"
-        )
-    return Raw(vertices=points)
+    text = unix(blob)
+    layout = _layout(text, chosen)
+    rows = text.count(b"\n", layout.start)
+    if rows * _ROW > MAX_BYTES:
+        raise InputError(f"expected at most {MAX_BYTES // _ROW} rows, got {rows}; cut the file")
+    text = ascii_only(text)
+    if layout.declared is not None:
+        return Raw(vertices=_scans(text, layout, layout.declared))
+    body = io.BytesIO(text)
+    body.seek(layout.start)
+    return Raw(vertices=columns(body, layout.separator, layout.chosen))
 
 
-def _lines(blob: bytes) -> Iterator[tuple[int, str]]:
-    """Start and text of every line."""
-    start = 0
-    while start < len(blob):
-        stop = blob.find(b"\n", start)
-        stop = stop if stop >= 0 else len(blob)
-        yield start, blob[start:stop].decode("latin-1").strip()
-        start = stop + 1
+def _scans(text: bytes, layout: _Layout, declared: int) -> np.ndarray:
+    """The points of one scan or several, each after the number of its points."""
+    found, start = [], layout.start
+    for match in [*_COUNT.finditer(text, start), None]:
+        stop = match.start() if match else len(text)
+        points = np.zeros((0, 3))
+        if text[start:stop].strip():
+            points = columns(io.BytesIO(text[start:stop]), layout.separator, layout.chosen)
+        if len(points) != declared:
+            raise InputError(
+                f"expected {declared} points as the line before them declares, got {len(points)}; "
+                "the file is cut short or damaged, copy or export it again"
+            )
+        found.append(points)
+        if match:
+            start, declared = match.end(), int(match[1])
+    return np.concatenate(found)
 
 
-def _layout(blob: bytes) -> _Layout:
+def _separator(line: str) -> str | None:
+    return next((mark for mark in ";," if mark in line), None)
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line, without quotes and without empty ones at its end."""
+    line = re.sub(r"\s+(?=[\[(])", "", line)  # the unit of `x [m]` is no word
+    words = [word.strip(' \t"') for word in line.split(_separator(line))]
+    while len(words) > 1 and not words[-1]:
+        words.pop()
+    return words
+
+
+def _layout(text: bytes, asked: Mapping[str, str] | None) -> _Layout:
     """What stands before the first row of numbers."""
-    chosen, declared, header = (0, 1, 2), None, ""
-    for start, line in _lines(blob):
-        separator = next((mark for mark in ";," if mark in line), None)
-        words = [word.strip(' \t"').lower() for word in line.lstrip("/#;").split(separator)]
-        comment = not line or line.startswith(("#", "//", ";"))
-        if not comment and len(words) > max(chosen) and _are_numbers(words[i] for i in chosen):
-            return _Layout(start=start, separator=separator, chosen=chosen, declared=declared)
-        if {"x", "y", "z"} <= set(words):
-            chosen = (words.index("x"), words.index("y"), words.index("z"))
-        if comment:
+    declared: int | None = None
+    header: list[str] | None = None
+    comments: list[list[str]] = []
+    for match in _LINE.finditer(text):
+        line = match[0].decode("utf-8", "replace").rstrip()
+        words = _words(line)
+        if line.startswith(("#", "//")) or (line[0] == ";" and not coordinate_columns(words)):
+            comments.append(_words(line.lstrip("/#; ")))
             continue
-        if declared is None and not header and len(words) == 1 and line.isdecimal():
-            declared = int(line[:18])
-        elif header:
-            break
-        else:
-            header = line
-    raise InputError(
-        "expected rows of at least three numbers after one header line at the most, got "
-        f"'{listing([header])}' and none; save the coordinates as a plain table"
+        if header is None and not _NUMBER.fullmatch(words[0]):
+            header = words
+            continue
+        if header is None and declared is None and len(words) == 1 and line.isdecimal():
+            declared = int(line[:15])
+            continue
+        chosen = _chosen(words, header, comments, asked)
+        _check_row(words, chosen, line)
+        separator = _separator(line)
+        return _Layout(start=match.start(), separator=separator, chosen=chosen, declared=declared)
+    raise _no_rows(" ".join(header or []))
+
+
+def _no_rows(got: str) -> InputError:
+    return InputError(
+        f"expected rows of at least three numbers, got '{listing([got])}' and none; "
+        "save the coordinates as a plain table"
     )
 
 
-def _are_numbers(words: Iterator[str]) -> bool:
+def _chosen(
+    row: list[str],
+    header: list[str] | None,
+    comments: list[list[str]],
+    asked: Mapping[str, str] | None,
+) -> tuple[int, int, int]:
+    """The columns of x, y and z of rows like this one."""
+    width, names = len(row), header
+    if names is None:  # a comment of as many words may name the columns
+        fitting = (words for words in comments if len(words) == width)
+        names = next((words for words in fitting if asked or coordinate_columns(words)), None)
+    if asked:
+        return named_columns(names or [], asked)
+    if names is None:
+        return 0, 1, 2
+    found = coordinate_columns(names)
+    if len(names) < 3:
+        raise _no_rows(" ".join(names))
+    if found is None:
+        raise InputError(
+            f"expected a header with columns x, y and z, got {listing(names)}; name them with "
+            "--columns x=NAME,y=NAME,z=NAME"
+        )
+    if width > len(names):
+        raise InputError(
+            f"expected rows of {len(names)} columns as in the header {listing(names)}, got "
+            f"{width}; say which hold coordinates, e.g. --columns x=1,y=2,z=3"
+        )
+    return found
+
+
+def _check_row(words: list[str], chosen: tuple[int, int, int], line: str) -> None:
+    """Refuse a first row without a number in each coordinate column."""
+    held = [words[i] for i in chosen if i < len(words)]
+    if len(held) == 3 and all(map(_is_number, held)):
+        return
+    raise InputError(
+        "expected rows of at least three numbers with a decimal point, got "
+        f"'{listing([line], width=60)}'; save the coordinates as a plain table"
+    )
+
+
+def _is_number(word: str) -> bool:
     try:
-        return all(float(word) is not None for word in words)
+        float(word)
     except ValueError:
         return False
+    return "_" not in word

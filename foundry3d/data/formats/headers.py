@@ -1,0 +1,70 @@
+"""Which columns of a table are coordinates: named by the user, by a header, or the first three.
+
+Names that are known, whatever their case: x, `x [m]`, `pos_x`, `x_coord`, `field.x`, `Points:0`;
+easting, northing and elevation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from foundry3d.data.formats.raw import listing
+from foundry3d.errors import InputError
+
+_UNIT = re.compile(r"\s*[\[(][^\])]*[\])]$")
+_AXIS = re.compile(
+    r"(?:(?:points?|pos|position|coords?|coordinates?|location|loc|xyz)[ _:-]?)?([xyz])"
+    r"(?:[ _-]?(?:pos|position|coords?|coordinates?))?"
+)
+_NUMBERED = re.compile(r"(?:points?|pos|position|coords?|coordinates?|xyz)[ _:-]?([012])")
+_GEODETIC = {"easting": "x", "northing": "y", "elevation": "z", "altitude": "z"}
+
+
+def named_columns(header: Sequence[str], chosen: Mapping[str, str]) -> tuple[int, int, int]:
+    """Places of x, y and z in a row, as the user names them.
+
+    Args:
+        header: names of the columns; empty where the file has none.
+        chosen: for each of x, y and z the name of a column, or its number, counted from 1.
+
+    Raises:
+        InputError: there is no such column.
+    """
+    known = [name.lower() for name in header]
+    return (
+        _place(chosen["x"], known),
+        _place(chosen["y"], known),
+        _place(chosen["z"], known),
+    )
+
+
+def _place(name: str, known: list[str]) -> int:
+    if name.lower() in known:
+        return known.index(name.lower())
+    if re.fullmatch(r"[1-9]\d{0,5}", name):
+        return int(name) - 1
+    raise InputError(
+        f"expected a column '{listing([name])}' (--columns), got {listing(known) or 'no header'}; "
+        "name one of these, or its number, counted from 1"
+    )
+
+
+def coordinate_columns(header: Sequence[str]) -> tuple[int, int, int] | None:
+    """Places of x, y and z among the names of a header; None where they are not all there once."""
+    known = [name.lower() for name in header]
+    for names in (known, [_axis(name) for name in known]):
+        if all(names.count(axis) == 1 for axis in "xyz"):
+            return names.index("x"), names.index("y"), names.index("z")
+    return None
+
+
+def _axis(name: str) -> str:
+    """`x`, `y` or `z` for a name that means it, else nothing."""
+    name = _UNIT.sub("", name).rpartition(".")[2]
+    if name in _GEODETIC:
+        return _GEODETIC[name]
+    if found := _AXIS.fullmatch(name):
+        return found[1]
+    found = _NUMBERED.fullmatch(name)
+    return "xyz"[int(found[1])] if found else ""
