@@ -28,8 +28,8 @@ from foundry3d.config import DataConfig
 from foundry3d.config.reading import column_names
 from foundry3d.data.archive import read_archive
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.files import Points, read_clouds, read_points
-from foundry3d.embed.clouds import Policy, prepare
+from foundry3d.data.files import read_clouds, read_points
+from foundry3d.embed.clouds import as_array
 from foundry3d.errors import InputError
 
 # ---------------------------------------------------------------- las and laz
@@ -150,8 +150,8 @@ def test_data_sets_unpack_only_the_arrays_they_know(tmp_path):
 
 def test_masked_arrays_are_refused():
     masked = np.ma.masked_array(CLOUD, np.arange(180).reshape(60, 3) < 3)
-    with pytest.raises(InputError, match="masked array"):
-        prepare(Points(points=masked, source="cloud 0"), Policy(), 1)
+    with pytest.raises(InputError, match="masked"):
+        as_array(masked, "cloud 0")
     with pytest.raises(InputError, match="masked array"):
         Clouds(points=masked[None], labels=np.full(1, -1))
 

@@ -9,6 +9,7 @@ Shapes: N points of a cloud.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from foundry3d.data.archive import read_archive
 from foundry3d.data.files import read_clouds
 from foundry3d.data.folder import find_files
 from foundry3d.errors import InputError
+
+log = logging.getLogger("foundry3d")
 
 Sample = tuple[np.ndarray, int]
 """Points (N, 3), float16 or float32, and a class, -1 = none."""
@@ -140,4 +143,6 @@ def _clouds(path: Path, config: PackConfig) -> Iterator[np.ndarray | str]:
             continue
         if cloud is None:
             return
+        if cloud.dropped:
+            log.info("%s: %d points without finite coordinates left out", path, cloud.dropped)
         yield cloud.points
