@@ -6,19 +6,23 @@ code). Both appear complete or not at all.
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import json
 import os
 import shutil
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from foundry3d.baselines import FPSStudent, KMeansStudent, Merged
+from foundry3d.checkpoints.finite import require_finite
 from foundry3d.checkpoints.foreign import load_foreign
 from foundry3d.config import (
     BackboneConfig,
@@ -37,8 +41,10 @@ from foundry3d.heads.segmenter import Segmenter
 from foundry3d.inference.kernels import is_compiled
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
+from foundry3d.writing import held, synced
 
 FORMAT, VERSION = "foundry3d", 1
+ADVICE = "a training run diverged or the file is damaged; use an earlier model"
 
 
 class Kind(NamedTuple):
@@ -78,8 +84,8 @@ def save(
         The folder.
 
     Raises:
-        InputError: the folder exists and is not a checkpoint, or the model is of no known kind, or
-            compiled.
+        InputError: the folder exists and is not a checkpoint, or the model is of no known kind,
+            compiled, or has weights that are NaN or infinite.
         OSError: the disk refuses, e.g. it is full; nothing is left behind.
     """
     folder = Path(folder)
@@ -97,25 +103,79 @@ def save(
         "config": to_dict(model.config),
         "provenance": provenance,
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        new = temporary / "new"
-        new.mkdir()
-        tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    require_finite(tensors, f"the model for {folder}", "nothing was saved")
+    texts = (files or {}) | {"config.json": json.dumps(content, indent=2) + "\n"}
+    with held(folder, wait=True):
+        repair(folder)
+        for left in leftovers(folder):
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            save_file(tensors, new / "model.safetensors")
-        except SafetensorError as error:
-            raise OSError(f"could not write {folder}: {error}") from None
-        for name, text in (files or {}).items():
-            (new / name).write_text(text)
-        (new / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+            write(temporary / "new", tensors, texts)
+            put(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def write(new: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
+    """Writes the files of a folder that is made, and waits until they are on the disk."""
+    new.mkdir()
+    for name, text in texts.items():
+        (new / name).write_text(text)
+    weights = new / "model.safetensors"
+    try:
+        save_file(tensors, weights)
+    except SafetensorError as error:
+        raise OSError(f"could not write {weights.name}: {error}") from None
+    weights.chmod((new / "config.json").stat().st_mode)  # the library makes it private
+    for path in (*new.iterdir(), new):
+        synced(path)
+
+
+def put(temporary: Path, folder: Path) -> None:
+    """Moves `temporary/new` to `folder`; what was there goes to `temporary`.
+
+    Where the system can exchange two names there is a folder at every moment; elsewhere `repair`
+    closes the gap that a kill between two renames leaves.
+    """
+    if not (folder.exists() and exchange(temporary / "new", folder)):
         if folder.exists():
             os.rename(folder, temporary / "old")
-        os.rename(new, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+        os.rename(temporary / "new", folder)
+    synced(folder.parent)
+
+
+def exchange(a: Path, b: Path) -> bool:
+    """Exchanges two names at once; False where the system cannot."""
+    try:
+        call = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return call(here, os.fsencode(a), here, os.fsencode(b), both) == 0
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary folders of processes that were killed while they saved to `folder`."""
+    try:
+        found = folder.parent.glob(f".{glob.escape(folder.name)}.????????")
+        return sorted(path for path in found if path.is_dir())
+    except OSError:
+        return []
+
+
+def repair(folder: Path) -> None:
+    """Puts a complete model in place that a killed process had no more time to."""
+    if folder.exists():
+        return
+    for left in leftovers(folder):
+        for name in ("new", "old"):  # the old one is moved away when the new one is complete
+            if (left / "old").exists() and (left / name / "config.json").is_file():
+                with suppress(OSError):
+                    os.rename(left / name, folder)
+                    return
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -125,6 +185,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         InputError: not a folder of this format, or of a newer version.
     """
     folder = Path(folder)
+    repair(folder)
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{folder}: expected a checkpoint folder with config.json and model.safetensors"
@@ -151,7 +212,8 @@ def load(path: str | Path, **options: Any) -> Any:
         options: of `load_foreign`, for files alone. Its notices become warnings here.
 
     Raises:
-        InputError: not a checkpoint, truncated, or keys and shapes that do not fit its sizes.
+        InputError: not a checkpoint, truncated, keys and shapes that do not fit its sizes, or
+            weights that are NaN or infinite.
     """
     if Path(path).is_file():
         backbone, provenance = load_foreign(path, **options)
@@ -178,6 +240,7 @@ def load(path: str | Path, **options: Any) -> Any:
             f"{weights} does not fit its config.json: missing {missing[:3]}, unknown "
             f"{surplus[:3]}, of another shape {sorted(shapes)[:3]}"
         )
+    require_finite(tensors, weights, ADVICE)
     model.load_state_dict(tensors)
     return model.eval()
 
