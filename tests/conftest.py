@@ -1,4 +1,5 @@
 import json
+import logging
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -28,6 +29,16 @@ def pytest_collection_finish() -> None:
 def repeatable() -> None:
     """Weights that a test has drawn without a generator come out the same every time."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_log() -> Iterator[None]:
+    """Takes back what a command that a test has run does to the log."""
+    log = logging.getLogger("foundry3d")
+    level, propagate, handlers = log.level, log.propagate, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.propagate, log.handlers[:] = propagate, handlers
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import foundry3d
+from foundry3d import cli
+from foundry3d.checkpoints import folder as checkpoint
 from foundry3d.checkpoints.folder import load, save
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone
@@ -158,3 +160,80 @@ def test_broken_checkpoints_are_one_sentence(teacher, tmp_path: Path, how: str, 
 def test_missing_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a checkpoint folder"):
         load(tmp_path / "nothing")
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
+    teacher: Backbone, tmp_path: Path, capsys
+) -> None:
+    folder = save(teacher, tmp_path / "m", provenance={})
+    weights = load_file(folder / "model.safetensors")
+    for number in (float("nan"), float("inf")):
+        weights["encoder.norm.bias"][3] = number
+        save_file(weights, folder / "model.safetensors")
+        with pytest.raises(InputError, match=r"encoder\.norm\.bias holds NaN or infinite numbers"):
+            load(folder)
+    teacher.load_state_dict(weights)
+    with pytest.raises(InputError, match=r"encoder\.norm\.bias .* nothing was saved"):
+        save(teacher, tmp_path / "new", provenance={})
+    assert sorted(os.listdir(tmp_path)) == ["m"]
+    for words in (
+        ["distill", "--teacher", str(folder), "--out", str(tmp_path / "a")],
+        ["classify", "--model", str(folder), "--out", str(tmp_path / "b")],
+        ["convert", str(folder), "--out", str(tmp_path / "c")],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == 2
+        assert "holds NaN or infinite numbers" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["m"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_files_have_the_mode_that_was_asked_for(
+    mask: int, teacher: Backbone, tmp_path: Path
+) -> None:
+    before = os.umask(mask)
+    try:
+        folder = save(teacher, tmp_path / "m", provenance={})
+    finally:
+        os.umask(before)
+    for path in folder.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_kill_while_saving_leaves_a_model(
+    exchanges: bool, teacher: Backbone, points, tmp_path: Path, monkeypatch
+) -> None:
+    """Killed at every call that moves something; the next load finds the old or the new model."""
+    student = Student.from_teacher(teacher, supertokens=4)
+    save(teacher, tmp_path / "m", provenance={})
+    if not exchanges:
+        monkeypatch.setattr(checkpoint, "exchange", lambda a, b: False)
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_: object, **__: object) -> None:
+        raise Killed
+
+    for moves in range(3):
+        count = []
+
+        def rename(a: Path, b: Path, moves: int = moves, count: list = count) -> None:
+            if len(count) == moves:
+                raise Killed
+            count.append(a)
+            Path(a).rename(b)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint.os, "rename", rename)
+            patch.setattr(checkpoint.shutil, "rmtree", dies)
+            with pytest.raises(Killed):
+                save(student, tmp_path / "m", provenance={})
+        assert isinstance(load(tmp_path / "m"), Backbone | Student)
+        assert len(os.listdir(tmp_path)) > 1
+        save(teacher, tmp_path / "m", provenance={})
+        assert sorted(os.listdir(tmp_path)) == ["m"]
+        assert isinstance(load(tmp_path / "m"), Backbone)

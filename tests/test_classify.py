@@ -154,6 +154,7 @@ def test_a_run_learns_and_leaves_everything(run: ClassifyConfig, capsys) -> None
     assert row["oa"] > 90
     assert (row["tokens"], row["encoded"], row["sizes"]) == (12, 3, [48, 12, 30])
     written = json.loads(Path(run.results or "").read_text())
+    assert written.pop("run")
     assert written == json.loads(json.dumps(row))
     heading = capsys.readouterr().out.splitlines()[0]
     places = [heading.index(w) for w in ("validation-selected", "OA, last", "best on test")]

@@ -7,19 +7,18 @@ A folder has `config.json` (format, version, kind, sizes, provenance) and `model
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from foundry3d.baselines import FPSStudent, KMeansStudent, Merged
+from foundry3d.checkpoints.finite import require_finite
 from foundry3d.checkpoints.foreign import load_foreign
+from foundry3d.checkpoints.replace import WEIGHTS, repair, replace_folder
 from foundry3d.checkpoints.sizes import checked_config, read_json, shown
 from foundry3d.config import (
     BackboneConfig,
@@ -38,7 +37,8 @@ from foundry3d.inference.kernels import is_compiled
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 
-FORMAT, VERSION, WEIGHTS = "foundry3d", 1, "model.safetensors"
+FORMAT, VERSION = "foundry3d", 1
+ADVICE = "a training run diverged or the file is damaged; use an earlier model"
 
 Model = Inner | Classifier | Segmenter
 """What a checkpoint can hold, see `KINDS`."""
@@ -79,25 +79,6 @@ def _replaceable(folder: Path) -> None:
         )
 
 
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # a file system without links
-        shutil.copy2(source, target, follow_symlinks=False)
-
-
-def _keep_others(folder: Path, new: Path) -> None:
-    """Brings everything in a checkpoint folder that is not replaced over to the new one."""
-    for entry in folder.iterdir():
-        kept = new / entry.name
-        if kept.exists():
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, kept, symlinks=True, copy_function=_link)
-        else:
-            _link(str(entry), str(kept))
-
-
 def save(
     model: nn.Module,
     folder: str | Path,
@@ -121,7 +102,7 @@ def save(
 
     Raises:
         InputError: the folder exists and was not written by `save`, or the model is of no known
-            kind, or compiled.
+            kind, compiled, or has weights that are NaN or infinite.
         OSError: the disk refuses, e.g. it is full; nothing is left behind.
     """
     folder = Path(folder)
@@ -139,25 +120,10 @@ def save(
         "config": to_dict(model.config),
         "provenance": provenance,
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        new = temporary / "new"
-        new.mkdir()
-        tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        try:
-            save_file(tensors, new / WEIGHTS)
-        except SafetensorError as error:
-            raise OSError(f"could not write {folder}: {error}") from None
-        for name, text in (files or {}).items():
-            (new / name).write_text(text)
-        (new / "config.json").write_text(json.dumps(content, indent=2) + "\n")
-        if folder.exists():
-            _keep_others(folder, new)
-            os.rename(folder, temporary / "old")
-        os.rename(new, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    require_finite(tensors, f"the model for {folder}", "nothing was saved")
+    texts = (files or {}) | {"config.json": json.dumps(content, indent=2) + "\n"}
+    replace_folder(folder, tensors, texts)
     return folder
 
 
@@ -178,6 +144,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     Raises:
         InputError: not a folder of this format, one of a newer version, or an incomplete header.
     """
+    for place in (Path(folder), Path(folder) / "model"):
+        repair(place)
     folder = model_folder(folder)
     if not (folder / "config.json").is_file():
         raise InputError(
@@ -219,8 +187,8 @@ def load(
         options: of `load_foreign`, for files alone. Its notices become warnings here.
 
     Raises:
-        InputError: not a checkpoint, truncated, values, keys or shapes that do not fit, or a model
-            of another class than `kind`.
+        InputError: not a checkpoint, truncated, values, keys or shapes that do not fit, weights
+            that are NaN or infinite, or a model of another class than `kind`.
     """
     model = _load(Path(path), **options)
     if kind is not None and not isinstance(model, kind):
@@ -251,6 +219,7 @@ def _load(path: Path, **options: Any) -> Model:
     for name, own in model.state_dict().items():
         if tensors[name].is_floating_point() != own.is_floating_point():
             raise InputError(f"{weights}: {name} is {tensors[name].dtype}, expected {own.dtype}")
+    require_finite(tensors, weights, ADVICE)
     model.load_state_dict(tensors)
     return model.eval()
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ctypes
 import logging
 import platform
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,7 +143,7 @@ def run_trainer(trainer: L.Trainer, task: Task, batches: Any, last: Path | None)
     stopping = callback(trainer, Stopping)
     loader = Loader(batches, task.begin, depth=task.train_config.ahead)
     try:
-        with stopping.listening():
+        with stopping.listening(), quiet_writers():
             trainer.fit(task, train_dataloaders=loader, ckpt_path=last, weights_only=True)
     except Stopped as stop:
         if trainer.is_global_zero:
@@ -152,6 +155,17 @@ def run_trainer(trainer: L.Trainer, task: Task, batches: Any, last: Path | None)
         refuse(last, f"cannot be resumed from ({type(error).__name__}: {error})")
     finally:
         loader.close()
+
+
+@contextmanager
+def quiet_writers() -> Iterator[None]:
+    """A full disk, met by a logger's thread, is raised again by the main one and said once."""
+    usual = threading.excepthook
+    threading.excepthook = lambda e: None if issubclass(e.exc_type, OSError) else usual(e)
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
 
 
 def farewell(stop: Stopped, kept: Path) -> str:
