@@ -210,7 +210,7 @@ def test_a_kill_while_saving_leaves_a_model(
     student = Student.from_teacher(teacher, supertokens=4)
     save(teacher, tmp_path / "m", provenance={})
     if not exchanges:
-        monkeypatch.setattr(checkpoint, "exchange", lambda a, b: False)
+        monkeypatch.setattr(replace, "exchange", lambda a, b: False)
 
     class Killed(BaseException):
         pass
@@ -228,8 +228,8 @@ def test_a_kill_while_saving_leaves_a_model(
             Path(a).rename(b)
 
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint.os, "rename", rename)
-            patch.setattr(checkpoint.shutil, "rmtree", dies)
+            patch.setattr(replace.os, "rename", rename)
+            patch.setattr(replace.shutil, "rmtree", dies)
             with pytest.raises(Killed):
                 save(student, tmp_path / "m", provenance={})
         assert isinstance(load(tmp_path / "m"), Backbone | Student)

@@ -61,7 +61,7 @@ def read_glb(blob: bytes) -> Raw:
 
 
 def _collect(scene: Scene, most: int) -> Raw:
-    """All primitives of the scene in one, of at most so many bytes."""
+    """All primitives of the scene in one, of at most `most` bytes."""
     vertices, faces, loose = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], [np.zeros((0, 3))]
     known, size, left_out = 0, 0, False
     for shown in _shown_meshes(scene):

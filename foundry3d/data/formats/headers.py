@@ -1,6 +1,6 @@
 """Which columns of a table are coordinates: named by the user, by a header, or the first three.
 
-Names that are known, whatever their case: x, `x [m]`, `pos_x`, `x_coord`, `field.x`, `Points:0`;
+Names that are known, in upper or lower case: x, `x [m]`, `pos_x`, `x_coord`, `field.x`, `Points:0`;
 easting, northing and elevation.
 """
 
@@ -22,7 +22,7 @@ _GEODETIC = {"easting": "x", "northing": "y", "elevation": "z", "altitude": "z"}
 
 
 def named_columns(header: Sequence[str], chosen: Mapping[str, str]) -> tuple[int, int, int]:
-    """Places of x, y and z in a row, as the user names them.
+    """Positions of x, y and z in a row, as the user names them.
 
     Args:
         header: names of the columns; empty where the file has none.
@@ -33,13 +33,13 @@ def named_columns(header: Sequence[str], chosen: Mapping[str, str]) -> tuple[int
     """
     known = [name.lower() for name in header]
     return (
-        _place(chosen["x"], known),
-        _place(chosen["y"], known),
-        _place(chosen["z"], known),
+        _position(chosen["x"], known),
+        _position(chosen["y"], known),
+        _position(chosen["z"], known),
     )
 
 
-def _place(name: str, known: list[str]) -> int:
+def _position(name: str, known: list[str]) -> int:
     if name.lower() in known:
         return known.index(name.lower())
     if re.fullmatch(r"[1-9]\d{0,5}", name):
@@ -51,7 +51,7 @@ def _place(name: str, known: list[str]) -> int:
 
 
 def coordinate_columns(header: Sequence[str]) -> tuple[int, int, int] | None:
-    """Places of x, y and z among the names of a header; None where they are not all there once."""
+    """Positions of x, y and z in a header; None unless each is there exactly once."""
     known = [name.lower() for name in header]
     for names in (known, [_axis(name) for name in known]):
         if all(names.count(axis) == 1 for axis in "xyz"):

@@ -13,6 +13,7 @@ from foundry3d.errors import InputError
 MOST_CORNERS = 2**14
 """Ear clipping can take time that grows with the square of the corners of a polygon."""
 
+_BLOCK = 2**15  # polygons that are looked at together
 _FLAT = 1e-9  # sines of turns below this are rounding
 
 
@@ -41,10 +42,25 @@ def triangles(counts: np.ndarray, corners: np.ndarray, vertices: np.ndarray) -> 
         or not 0 <= corners.min() <= corners.max() < len(vertices)
     ):
         return fans(counts, corners)
-    concave = _concave(counts, corners, vertices)
+    starts = np.cumsum(counts) - counts
+    many = np.flatnonzero(counts > 3)
+    concave = [
+        _concave(block, starts[block], counts[block], corners, vertices)
+        for block in np.split(many, range(_BLOCK, len(many), _BLOCK))
+    ]
+    return _cut(np.concatenate(concave), starts, counts, corners, vertices)
+
+
+def _cut(
+    concave: np.ndarray,
+    starts: np.ndarray,
+    counts: np.ndarray,
+    corners: np.ndarray,
+    vertices: np.ndarray,
+) -> np.ndarray:
+    """Fans of all polygons but the concave ones, which are clipped."""
     if not len(concave):
         return fans(counts, corners)
-    starts = np.cumsum(counts) - counts
     clipped = [
         _clip(corners[starts[i] : starts[i] + counts[i]], vertices.astype(np.float64))
         for i in concave
@@ -62,11 +78,17 @@ def fans(counts: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return np.stack([corners[first], corners[middle], corners[middle + 1]], axis=1)
 
 
-def _concave(counts: np.ndarray, corners: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """Which polygons turn against their own sense of rotation at some corner."""
-    many = np.flatnonzero(counts > 3)
-    points = vertices[corners[np.repeat(counts > 3, counts)]].astype(np.float64)
-    sizes = counts[many]
+def _concave(
+    polygons: np.ndarray,
+    firsts: np.ndarray,
+    sizes: np.ndarray,
+    corners: np.ndarray,
+    vertices: np.ndarray,
+) -> np.ndarray:
+    """Those of some polygons that turn against their own sense of rotation at a corner."""
+    if not len(polygons):
+        return polygons
+    points = vertices[corners[np.repeat(firsts, sizes) + ramp(sizes)]].astype(np.float64)
     starts = np.cumsum(sizes) - sizes
     after, before = np.arange(1, len(points) + 1), np.arange(-1, len(points) - 1)
     after[starts + sizes - 1], before[starts] = starts, starts + sizes - 1
@@ -77,7 +99,7 @@ def _concave(counts: np.ndarray, corners: np.ndarray, vertices: np.ndarray) -> n
     lengths = np.linalg.norm(edges, axis=1)
     turns = (np.cross(edges[before], edges) * np.repeat(normals, sizes, axis=0)).sum(axis=1)
     inwards = turns < -_FLAT * lengths[before] * lengths
-    return many[np.logical_or.reduceat(inwards, starts)]
+    return polygons[np.logical_or.reduceat(inwards, starts)]
 
 
 def _clip(corners: np.ndarray, vertices: np.ndarray) -> np.ndarray:
