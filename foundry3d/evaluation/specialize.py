@@ -159,7 +159,8 @@ def _class_row(config: Any, teacher: Classifier) -> tuple[ClassSpecialist, dict[
     train = splits.train
     _check_names("classes", teacher.config.classes, train.name, train.class_names)
     task = ClassSpecialist(config, specialist_of(teacher, config), splits, teacher)
-    return task, classify.result_row(config, task.model, splits, fit_and_select(task))
+    row = classify.result_row(config, task.model, splits, fit_and_select(task))
+    return task, {"model": config.teacher} | row
 
 
 def _part_row(config: Any, teacher: Segmenter) -> tuple[PartSpecialist, dict[str, Any]]:
@@ -170,7 +171,8 @@ def _part_row(config: Any, teacher: Segmenter) -> tuple[PartSpecialist, dict[str
     _check_names("parts", sizes.parts, train.name, train.part_names)
     _check_names("categories", sizes.categories, train.name, train.class_names or ("all",))
     task = PartSpecialist(config, specialist_of(teacher, config), splits, teacher)
-    return task, segment.result_row(config, task.model, task, fit_and_select(task))
+    row = segment.result_row(config, task.model, task, fit_and_select(task))
+    return task, {"model": config.teacher} | row
 
 
 def specialize(config: SpecialistConfig) -> dict[str, Any]:
@@ -202,7 +204,6 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
             f"{config.teacher}: a specialist imitates a fine-tuned classifier or segmenter, got a "
             f"{type(teacher).__name__}; fine-tune one with classify or segment"
         )
-    row = {"model": config.teacher} | row
     row["task"] += ", specialist of its teacher's outputs"
     row["seconds"] = round(time.monotonic() - began, 1)
     deliver(task, row, made_by="specialize", shown=shown)
