@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import foundry3d
 from foundry3d import cli
-from foundry3d.checkpoints import folder as checkpoint
+from foundry3d.checkpoints import replace
 from foundry3d.checkpoints.folder import load, save
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone

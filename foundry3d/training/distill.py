@@ -231,7 +231,7 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Learner:
     """
     if not isinstance(teacher, Backbone):
         raise InputError(
-            "only a Backbone gives its student sizes; for another teacher pass "
+            "a teacher that is no Backbone needs a student: pass "
             "student=Student(StudentConfig(backbone=..., output_dim=the teacher's feature width))"
         )
     generator = torch.Generator().manual_seed(config.train.seed)
