@@ -110,7 +110,7 @@ def test_distilled_with_drawn_budgets(teacher: Backbone, data: DataConfig, tmp_p
 
 
 def test_random_ratio_needs_a_gate() -> None:
-    with pytest.raises(InputError, match="--student.gate"):
+    with pytest.raises(InputError, match=r"--student\.gate"):
         DistillConfig(budgets=BudgetDraws(random_ratio=True))
 
 
