@@ -6,10 +6,10 @@ Nothing heavy is imported before a command's options are read, so help is instan
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import re
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -17,7 +17,9 @@ from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hin
 
 from foundry3d import config as configs
 from foundry3d.config import RECIPES, protocols
-from foundry3d.errors import InputError
+from foundry3d.config.records import quoted, read_yaml
+from foundry3d.errors import InputError, lack_of_memory
+from foundry3d.terminal import Lines, Shown, one_line
 
 
 class Command(NamedTuple):
@@ -133,7 +135,7 @@ def usage() -> str:
 
 def fail(message: str, status: int = 2) -> NoReturn:
     """Exits with one line on standard error."""
-    print(f"foundry3d: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"foundry3d: error: {one_line(message)}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -141,6 +143,9 @@ def find_recipes(arguments: list[str]) -> list[str]:
     """Arguments in which each recipe named after --config is replaced by its file.
 
     A file of that name comes first, then the recipes of the package.
+
+    Raises:
+        InputError: the file is no recipe.
     """
     found = list(arguments)
     for i, argument in enumerate(arguments):
@@ -151,7 +156,10 @@ def find_recipes(arguments: list[str]) -> list[str]:
             prefix = "--config="
         else:
             continue
-        if not Path(name).is_file():
+        path = Path(name)
+        if path.is_file():
+            read_yaml(path)
+        else:
             packaged = RECIPES / (name if name.endswith(".yaml") else name + ".yaml")
             if not packaged.is_file():
                 fail(f"no recipe {name!r}: neither a file nor one of the package's (--help)")
@@ -203,7 +211,7 @@ def plain_words(kind: type, arguments: list[str]) -> list[str]:
         if hint in (bool, bool | None) and not values:
             words.append("true")
         elif (held := item_type(hint)) and values not in ([], ["null"]) and values[0][0] != "[":
-            items = [v if held is not str else json.dumps(v, ensure_ascii=False) for v in values]
+            items = [v if held is not str else quoted(v) for v in values]
             words.append(f"[{', '.join(items)}]")
             i += len(values)
         i += 1
@@ -261,7 +269,7 @@ def talk() -> None:
     log.propagate = False
     if not log.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(Lines("%(message)s"))
         log.addHandler(handler)
     logging.captureWarnings(True)
     warned = logging.getLogger("py.warnings")
@@ -270,7 +278,15 @@ def talk() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs `foundry3d`; after bad input it exits with one line and 2, or 1 if only part was bad."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with redirect_stdout(Shown(sys.stdout)) as out, redirect_stderr(Shown(sys.stderr)):
+        try:
+            run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            out.flush()
+
+
+def run(arguments: list[str]) -> None:
+    """Runs the command that the arguments name."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return
@@ -291,6 +307,11 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(error), error.status)
     except OSError as error:
         fail(f"{error}; what was complete before is kept")
+    except (MemoryError, RuntimeError) as error:
+        sentence = lack_of_memory(error)
+        if sentence is None:
+            raise
+        fail(sentence)
     except KeyboardInterrupt:
         sys.exit(130)
 
