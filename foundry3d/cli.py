@@ -6,18 +6,18 @@ Nothing heavy is imported before a command's options are read, so help is instan
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 from foundry3d import config as configs
 from foundry3d.config import RECIPES, protocols
-from foundry3d.config.records import quoted, read_yaml
+from foundry3d.config.settings import find_recipes, guard_values
 from foundry3d.errors import InputError, lack_of_memory
 from foundry3d.terminal import Lines, Shown, one_line
 
@@ -139,34 +139,6 @@ def fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-def find_recipes(arguments: list[str]) -> list[str]:
-    """Arguments in which each recipe named after --config is replaced by its file.
-
-    A file of that name comes first, then the recipes of the package.
-
-    Raises:
-        InputError: the file is no recipe.
-    """
-    found = list(arguments)
-    for i, argument in enumerate(arguments):
-        name = argument.removeprefix("--config=")
-        if i and arguments[i - 1] == "--config":
-            prefix = ""
-        elif name != argument:
-            prefix = "--config="
-        else:
-            continue
-        path = Path(name)
-        if path.is_file():
-            read_yaml(path)
-        else:
-            packaged = RECIPES / (name if name.endswith(".yaml") else name + ".yaml")
-            if not packaged.is_file():
-                fail(f"no recipe {name!r}: neither a file nor one of the package's (--help)")
-            found[i] = f"{prefix}{packaged}"
-    return found
-
-
 def option_type(kind: type, name: str) -> Any:
     """The annotation of a dotted option of a configuration record; None if it is unknown."""
     hint: Any = kind
@@ -211,8 +183,7 @@ def plain_words(kind: type, arguments: list[str]) -> list[str]:
         if hint in (bool, bool | None) and not values:
             words.append("true")
         elif (held := item_type(hint)) and values not in ([], ["null"]) and values[0][0] != "[":
-            items = [v if held is not str else quoted(v) for v in values]
-            words.append(f"[{', '.join(items)}]")
+            words.append(json.dumps(values) if held is str else f"[{', '.join(values)}]")
             i += len(values)
         i += 1
     return words
@@ -245,6 +216,7 @@ def read_options(command: str, arguments: list[str]) -> Any:
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             fail(f"{command}: {plain_error(kind, message)}")
 
+    guard_values()
     kind, _, text = COMMANDS[command]
     parser = Parser(prog=f"foundry3d {command}", description=text, allow_abbrev=False)
     parser.add_class_arguments(kind, as_group=False)

@@ -1,13 +1,9 @@
-"""What all configuration records share: checks, plain dictionaries, recipes of the package."""
+"""What all configuration records share: checks, and plain dictionaries."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
-
-import yaml
 
 from foundry3d.errors import InputError
 
@@ -99,65 +95,3 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
         return kind(**made)
     except TypeError as error:
         raise InputError(f"{kind.__name__} cannot be made from {sorted(values)}: {error}") from None
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else type(value).__name__
-
-
-MOST_YAML = 2**17
-"""Bytes of the largest file of settings; a recipe of every option of a suite has 10 kB."""
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file; aliases, which can stand for any amount of memory, are refused.
-
-    Raises:
-        InputError: the file is not UTF-8, damaged, empty, larger than `MOST_YAML`, holds something
-            else than named settings, or has an alias or a tag of a Python object.
-    """
-    advice = "write 'option: value' lines; --print_config shows them all"
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read(MOST_YAML + 1)
-        require(
-            len(content) <= MOST_YAML, f"{path}: a file of settings has at most 128 kB; {advice}"
-        )
-        text = content.decode("utf-8-sig")
-        require("\0" not in text, f"{path}: expected text, got NUL bytes; {advice}")
-        aliases = (e for e in yaml.parse(text, yaml.SafeLoader) if isinstance(e, yaml.AliasEvent))
-        alias = next(aliases, None)
-        require(
-            alias is None,
-            f"{path}: an alias (*{alias and alias.anchor}) is not read; write its value out",
-        )
-        values = yaml.safe_load(text)
-    except (RecursionError, UnicodeError, ValueError, yaml.YAMLError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: expected settings in YAML ({error}); {advice}") from None
-    require(
-        isinstance(values, dict) and all(isinstance(name, str) for name in values),
-        f"{path}: expected named settings, got {_kind(values)}; {advice}",
-    )
-    return values
-
-
-def quoted(word: str) -> str:
-    """A word in the quotes of YAML, with codes for what YAML does not allow in a file."""
-    codes = (c if ord(c) > 0xFFFF else json.dumps(c)[1:-1] for c in word)
-    return f'"{"".join(codes)}"'
-
-
-RECIPES = Path(__file__).parents[1] / "recipes"
-
-
-def read_recipe(kind: type[T], name: str) -> T:
-    """The record of type `kind` that a recipe of the package (`cpu/pretrain`) describes.
-
-    Raises:
-        InputError: no such recipe, or one with keys that `kind` does not have.
-    """
-    path = RECIPES / f"{name}.yaml"
-    require(path.is_file(), f"no recipe {name!r} in the package")
-    return from_dict(kind, read_yaml(path))
