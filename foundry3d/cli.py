@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
@@ -20,6 +21,7 @@ from foundry3d.config import RECIPES, protocols
 from foundry3d.config.settings import find_recipes, guard_values
 from foundry3d.errors import InputError, lack_of_memory
 from foundry3d.terminal import Lines, Shown, one_line
+from foundry3d.writing import require_apart
 
 
 class Command(NamedTuple):
@@ -231,6 +233,21 @@ def read_options(command: str, arguments: list[str]) -> Any:
     return kind(**{k: v for k, v in vars(made).items() if k != "config"})
 
 
+OUTPUTS = ("out", "results")
+"""Options of all commands that name what is written."""
+
+
+def paths_read(options: Any) -> Iterator[str]:
+    """Every text in a configuration record that may name a file or folder to read."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if is_dataclass(value):
+            yield from paths_read(value)
+        elif field.name not in OUTPUTS:
+            values = value if isinstance(value, tuple) else (value,)
+            yield from (one for one in values if isinstance(one, str) and one)
+
+
 def talk() -> None:
     """Sends the package's progress lines and all warnings but one to standard error.
 
@@ -272,6 +289,8 @@ def run(arguments: list[str]) -> None:
         fail(f"unknown command {command!r}; known are {', '.join(COMMANDS)}")
     try:
         options = read_options(command, arguments)
+        outputs = {name: getattr(options, name, None) for name in OUTPUTS}
+        require_apart(outputs, paths_read(options))
         talk()
         module, name = COMMANDS[command].function.split(":")
         getattr(importlib.import_module(f"foundry3d.{module}"), name)(options)

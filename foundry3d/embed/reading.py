@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -27,7 +28,7 @@ from foundry3d.errors import InputError, PartialFailure
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.report.rows import code_version
-from foundry3d.writing import replacing
+from foundry3d.writing import replacing, require_apart
 
 log = logging.getLogger("foundry3d")
 
@@ -53,19 +54,38 @@ class Reading:
         log.error("%s", " ".join(str(error).split()))
 
     def files(self) -> list[Path]:
-        """The files behind the words of the command: as named, below folders, matching globs."""
+        """The files behind the words of the command: as named, below folders, matching globs.
+
+        An earlier archive of this command in a folder is left out where it is replaced.
+
+        Raises:
+            InputError: one of the files, or a file of the model, would be replaced by an output.
+        """
         found: list[Path] = []
-        out = os.path.realpath(self.config.out)
         for word in self.config.files:
             try:
-                if os.path.realpath(word) == out:
-                    raise InputError(f"{word}: is also --out; choose another file to write")
-                found += [path for path in _behind(word) if os.path.realpath(path) != out]
+                found += _behind(word)
             except InputError as error:
                 self.fail(word, error)
             except OSError as error:
                 self.fail(word, InputError(f"{word}: {error.strerror}; check the path"))
+        earlier = {path for path in found if self._is_earlier(path)}
+        found = [path for path in found if path not in earlier]
+        model = Path(self.config.model)
+        outputs = {name: getattr(self.config, name) for name in ("out", "dense", "picture")}
+        require_apart(outputs, [*found, *(model.iterdir() if model.is_dir() else [model])])
         return found
+
+    def _is_earlier(self, path: Path) -> bool:
+        """Whether a file that was not named itself is what an earlier command left at `out`."""
+        named = str(path) in self.config.files
+        if named or os.path.realpath(path) != os.path.realpath(self.config.out):
+            return False
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return {"protocol.npy", "pooled.npy"} <= set(archive.namelist())
+        except (OSError, zipfile.BadZipFile):
+            return False
 
     def clouds(self, files: Sequence[Path]) -> Iterator[Ready]:
         """Every cloud of the files that can be used, prepared."""

@@ -207,6 +207,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
     least = max(model.shape.group_size, config.points_per_token)
     reading, archive, out = Reading(config, policy, least), _Archive(), Path(config.out)
     picture = _Picture("xyz".index(stored_facts(config.model).get("up") or "z"))
+    files = reading.files()
     with ExitStack() as stack:
         stream = stack.enter_context(appearing(out))
         drawn = dense = None
@@ -215,7 +216,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
         if config.dense is not None:
             require_file(Path(config.dense), "dense")
             dense = stack.enter_context(npy_rows(config.dense, model.output_dim))
-        for one in reading.clouds(reading.files()):
+        for one in reading.clouds(files):
             try:
                 tokens, way = _encode(model, one, config, policy.normalise, budget)
                 finite(one, tokens)
