@@ -10,14 +10,18 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 from foundry3d import config as configs
 from foundry3d.config import RECIPES, protocols
-from foundry3d.errors import InputError
+from foundry3d.config.paths import require_apart
+from foundry3d.config.settings import find_recipes, guard_values
+from foundry3d.errors import InputError, lack_of_memory
+from foundry3d.report.terminal import Lines, Shown, one_line
 
 
 class Command(NamedTuple):
@@ -134,30 +138,8 @@ def usage() -> str:
 
 def fail(message: str, status: int = 2) -> NoReturn:
     """Exits with one line on standard error."""
-    print(f"foundry3d: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"foundry3d: error: {one_line(message)}", file=sys.stderr)
     sys.exit(status)
-
-
-def find_recipes(arguments: list[str]) -> list[str]:
-    """Arguments in which each recipe named after --config is replaced by its file.
-
-    A file of that name comes first, then the recipes of the package.
-    """
-    found = list(arguments)
-    for i, argument in enumerate(arguments):
-        name = argument.removeprefix("--config=")
-        if i and arguments[i - 1] == "--config":
-            prefix = ""
-        elif name != argument:
-            prefix = "--config="
-        else:
-            continue
-        if not Path(name).is_file():
-            packaged = RECIPES / (name if name.endswith(".yaml") else name + ".yaml")
-            if not packaged.is_file():
-                fail(f"no recipe {name!r}: neither a file nor one of the package's (--help)")
-            found[i] = f"{prefix}{packaged}"
-    return found
 
 
 def option_type(kind: type, name: str) -> Any:
@@ -204,8 +186,7 @@ def plain_words(kind: type, arguments: list[str]) -> list[str]:
         if hint in (bool, bool | None) and not values:
             words.append("true")
         elif (held := item_type(hint)) and values not in ([], ["null"]) and values[0][0] != "[":
-            items = [v if held is not str else json.dumps(v, ensure_ascii=False) for v in values]
-            words.append(f"[{', '.join(items)}]")
+            words.append(json.dumps(values) if held is str else f"[{', '.join(values)}]")
             i += len(values)
         i += 1
     return words
@@ -238,6 +219,7 @@ def read_options(command: str, arguments: list[str]) -> Any:
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             fail(f"{command}: {plain_error(kind, message)}")
 
+    guard_values()
     kind, _, text = COMMANDS[command]
     parser = Parser(prog=f"foundry3d {command}", description=text, allow_abbrev=False)
     parser.add_class_arguments(kind, as_group=False)
@@ -252,6 +234,21 @@ def read_options(command: str, arguments: list[str]) -> Any:
     return kind(**{k: v for k, v in vars(made).items() if k != "config"})
 
 
+OUTPUTS = ("out", "results")
+"""Options of all commands that name what is written."""
+
+
+def paths_read(options: Any) -> Iterator[str]:
+    """Every text in a configuration record that may name a file or folder to read."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if is_dataclass(value):
+            yield from paths_read(value)
+        elif field.name not in OUTPUTS:
+            values = value if isinstance(value, tuple) else (value,)
+            yield from (one for one in values if isinstance(one, str) and one)
+
+
 def talk(debug: bool = False) -> None:
     """Sends the package's progress lines and all warnings but one to standard error.
 
@@ -262,7 +259,7 @@ def talk(debug: bool = False) -> None:
     log.propagate = False
     if not log.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(Lines("%(message)s"))
         log.addHandler(handler)
     logging.captureWarnings(True)
     warned = logging.getLogger("py.warnings")
@@ -271,7 +268,15 @@ def talk(debug: bool = False) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs `foundry3d`; after bad input it exits with one line and 2, or 1 if only part was bad."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with redirect_stdout(Shown(sys.stdout)) as out, redirect_stderr(Shown(sys.stderr)):
+        try:
+            run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            out.flush()
+
+
+def run(arguments: list[str]) -> None:
+    """Runs the command that the arguments name."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return
@@ -286,6 +291,8 @@ def main(arguments: list[str] | None = None) -> None:
         fail(f"unknown command {command!r}; known are {', '.join(COMMANDS)}")
     try:
         options = read_options(command, arguments)
+        outputs = {name: getattr(options, name, None) for name in OUTPUTS}
+        require_apart(outputs, paths_read(options))
         talk(debug)
         module, name = COMMANDS[command].function.split(":")
         getattr(importlib.import_module(f"foundry3d.{module}"), name)(options)
@@ -293,6 +300,11 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(error), error.status)
     except OSError as error:
         fail(f"{error}; what was complete before is kept")
+    except (MemoryError, RuntimeError) as error:
+        sentence = lack_of_memory(error)
+        if sentence is None:
+            raise
+        fail(sentence)
     except KeyboardInterrupt:
         sys.exit(130)
 

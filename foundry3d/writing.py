@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from foundry3d.errors import InputError
-
 try:
     import fcntl
 except ImportError:  # not on this system: there a lock file stands for its own lock
@@ -106,14 +104,14 @@ def held(path: str | Path, *, wait: bool = False) -> Iterator[None]:
         wait: until the holder is done, instead of refusing.
 
     Raises:
-        InputError: another process holds it.
+        BlockingIOError: another process holds it.
     """
     lock = Path(f"{path}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     while (descriptor := _taken(lock)) is None:
         if not wait:
             holder = lock.read_text(errors="replace") if lock.exists() else ""
-            raise InputError(
+            raise BlockingIOError(
                 f"{path} is being written by {holder or 'another process'}; wait until it ends, or "
                 f"choose another name (its lock is {lock})"
             )

@@ -267,7 +267,7 @@ def test_when_nothing_can_be_used_nothing_is_written(
         (["A"], "--model"),
         (["A", "--model", "no/such"], "no/such"),
         (["A", "--model", "MODEL", "--out", "FOLDER"], "is a folder"),
-        (["A", "--model", "MODEL", "--out", "A"], "none of 1"),
+        (["A", "--model", "MODEL", "--out", "A"], "would replace"),
         (["A", "--model", "MODEL", "--points", "5"], "points must be at least 12"),
         (["A", "--model", "MODEL", "--points", "0"], "points must be positive"),
         (["A", "--model", "MODEL", "--samples", "0"], "samples must be positive"),

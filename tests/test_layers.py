@@ -10,8 +10,7 @@ import foundry3d
 
 PACKAGE = Path(foundry3d.__file__).parent
 FLOORS = [
-    {"errors"},
-    {"writing"},
+    {"errors", "writing"},
     {"config", "geometry", "report"},
     {"data", "models", "transforms"},
     {"baselines", "scenes"},

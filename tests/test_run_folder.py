@@ -150,7 +150,7 @@ def test_empty_settings_count_as_absent(damaged: Path, whole: tuple, tmp_path: P
 
 
 def test_the_second_of_two_runs_says_who_holds_the_folder(damaged: Path) -> None:
-    with held(damaged / "run"), pytest.raises(InputError, match=r"written by process \d+ on "):
+    with held(damaged / "run"), pytest.raises(BlockingIOError, match=r"written by process \d+ on "):
         pretrain(replace(MASKED, out=str(damaged), resume=True))
     assert not (damaged / "run.lock").exists()
 

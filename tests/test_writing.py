@@ -66,7 +66,9 @@ def test_a_name_is_held_by_one_at_a_time(locks: bool, tmp_path: Path, monkeypatc
         monkeypatch.setattr(writing, "fcntl", None)
     path = tmp_path / "out"
     with held(path):
-        with pytest.raises(InputError, match=rf"out is being written by process {os.getpid()} on "):
+        with pytest.raises(
+            BlockingIOError, match=rf"out is being written by process {os.getpid()} on "
+        ):
             held(path).__enter__()
         with held(tmp_path / "other"):
             pass

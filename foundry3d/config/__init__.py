@@ -43,12 +43,8 @@ from foundry3d.config.models import (
 )
 from foundry3d.config.paper import LAMBDAS, CostConfig, SuiteConfig, SweepConfig
 from foundry3d.config.pretraining import JepaConfig, MaskedConfig, PretrainConfig
-from foundry3d.config.records import (
-    RECIPES,
-    from_dict,
-    read_recipe,
-    to_dict,
-)
+from foundry3d.config.records import from_dict, to_dict
+from foundry3d.config.settings import RECIPES, read_recipe
 from foundry3d.config.training import PRECISIONS, BudgetDraws, TrainConfig
 
 __all__ = [

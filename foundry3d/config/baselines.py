@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import Literal, get_args
 
 from foundry3d.config.models import BackboneConfig
-from foundry3d.config.records import positive, require
+from foundry3d.config.records import not_negative, positive, require
 
 Method = Literal["tome", "pitome", "patchmerger", "kmeans", "fps", "random"]
 MATCHING = ("tome", "pitome")
@@ -62,7 +62,7 @@ class ReductionConfig:
         require(not learned or self.reach is not None, "patchmerger takes reach, its queries")
         require(learned or self.after is None, f"after is for patchmerger, not for {self.method}")
         positive(self, "iterations")
-        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+        not_negative(self, "seed")
 
     def merger_after(self, depth: int) -> int:
         """Number of blocks before the patchmerger in an encoder of this depth."""

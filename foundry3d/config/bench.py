@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from foundry3d.config.records import positive, require
+from foundry3d.config.records import (
+    WIDEST,
+    all_positive,
+    not_negative,
+    positive,
+    positive_or_null,
+    require,
+)
 
 BENCHES = ("objects", "scene", "geometry", "train", "scaling", "all")
 PRECISION_NAMES = ("fp32", "bf16")
@@ -85,15 +92,10 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         require(self.what in BENCHES, f"bench takes one of {', '.join(BENCHES)}, got {self.what!r}")
-        for name in Sizes._fields:
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        positive_or_null(self, *Sizes._fields)
         positive(self, "points_per_token", "limit")
-        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
-        require(
-            all(s > 0 for s in self.supertokens),
-            f"supertokens must be positive, got {self.supertokens}",
-        )
+        not_negative(self, "seed")
+        all_positive(self, "supertokens", most=WIDEST)
         require(
             len(self.precisions) > 0 and set(self.precisions) <= set(PRECISION_NAMES),
             f"precisions are fp32 and bf16, at least one, got {self.precisions}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from foundry3d.config.data import DataConfig
-from foundry3d.config.records import require
+from foundry3d.config.records import all_positive, not_negative, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,8 @@ class BudgetsConfig:
 
     def __post_init__(self) -> None:
         require(len(self.models) > 0, "name at least one saved model with --models")
-        for name in ("token_budgets", "supertokens"):
-            require(
-                all(n > 0 for n in getattr(self, name)),
-                f"{name} must be positive, got {getattr(self, name)}",
-            )
+        all_positive(self, "token_budgets", "supertokens")
+        not_negative(self, "seed")
         require(
             all(0 <= r <= 1 for r in self.ratios), f"ratios must lie in [0, 1], got {self.ratios}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from foundry3d.config.records import require
+from foundry3d.config.records import WIDEST, not_negative, positive_or_null, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,9 @@ class DemoConfig:
 
     out: str = "runs/demo"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        not_negative(self, "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.model), "name the checkpoint to convert: foundry3d convert PATH")
+        positive_or_null(self, "num_heads", "num_groups", "group_size", most=WIDEST)
 
 
 @dataclass(frozen=True, kw_only=True)

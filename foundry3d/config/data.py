@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foundry3d.config.reading import check_reading
-from foundry3d.config.records import fraction, positive, require
+from foundry3d.config.records import MOST, fraction, not_negative, positive, require
+
+MOST_POINTS = 2**26
+"""The largest number of points that are drawn from a shape or read of a cloud in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,15 @@ class DataConfig:
     invalid: Literal["drop", "refuse"] | None = None
 
     def __post_init__(self) -> None:
-        positive(self, "train_clouds", "test_clouds", "points")
+        positive(self, "train_clouds", "test_clouds")
+        positive(self, "points", most=MOST_POINTS)
+        built_in = (self.train, self.train_clouds), (self.test, self.test_clouds)
+        clouds = sum(count for source, count in built_in if source == "procedural")
+        require(
+            clouds * self.points <= MOST,
+            f"built-in shapes have at most {MOST} points in all, got {clouds} clouds of "
+            f"{self.points}",
+        )
         fraction(self, "validation")
         check_reading(self.columns, self.invalid)
         require(self.up in ("x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
@@ -69,7 +80,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         low, high = self.scale
         require(0 < low <= high, f"scale needs 0 < low <= high, got {low}, {high}")
-        require(self.translate >= 0, f"translate must not be negative, got {self.translate}")
+        not_negative(self, "translate")
 
     @property
     def still(self) -> bool:
@@ -143,6 +154,7 @@ class PackConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive(self, "shard_clouds", "clouds", "samples")
+        positive(self, "shard_clouds", "clouds")
+        positive(self, "samples", most=MOST_POINTS)
         check_reading(self.columns, self.invalid)
-        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+        not_negative(self, "seed")

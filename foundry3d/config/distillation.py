@@ -8,7 +8,7 @@ from typing import Literal
 from foundry3d.config.data import AugmentConfig, DataConfig
 from foundry3d.config.models import StudentOptions
 from foundry3d.config.pretraining import TEACHER_RUN
-from foundry3d.config.records import require
+from foundry3d.config.records import not_negative, require
 from foundry3d.config.training import BudgetDraws, TrainConfig
 
 
@@ -29,8 +29,7 @@ class TokenLossConfig:
     weight: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 0, f"epochs must be >= 0, got {self.epochs}")
-        require(0 <= self.weight < float("inf"), f"weight must not be negative, got {self.weight}")
+        not_negative(self, "epochs", "weight")
 
     @property
     def used(self) -> bool:
@@ -79,11 +78,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         student, kind = self.student, self.student.kind
-        require(self.teacher_cache >= 0, f"teacher_cache must be >= 0 MB, got {self.teacher_cache}")
-        require(
-            0 <= self.gate_lambda < float("inf"),
-            f"gate_lambda must not be negative, got {self.gate_lambda}",
-        )
+        not_negative(self, "teacher_cache", "gate_lambda", "unfreeze_encoder")
         require(
             kind == "supertokens" or not (self.budgets.nested or self.token_loss.used),
             f"budgets.nested and token_loss need a student of kind supertokens, got kind {kind}",
@@ -96,8 +91,4 @@ class DistillConfig:
             self.token_loss.epochs < self.train.epochs,
             f"token_loss.epochs must be fewer than the {self.train.epochs} train.epochs, "
             f"got {self.token_loss.epochs}",
-        )
-        require(
-            self.unfreeze_encoder is None or self.unfreeze_encoder >= 0,
-            f"unfreeze_encoder must be >= 0 or null, got {self.unfreeze_encoder}",
         )

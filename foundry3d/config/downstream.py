@@ -9,7 +9,15 @@ from foundry3d.config.data import AugmentConfig, DataConfig
 from foundry3d.config.heads import HeadConfig, PartHeadConfig
 from foundry3d.config.models import SupertokenOptions
 from foundry3d.config.pretraining import TEACHER_RUN
-from foundry3d.config.records import fraction, positive, require
+from foundry3d.config.records import (
+    WIDEST,
+    all_positive,
+    fraction,
+    not_negative,
+    positive,
+    positive_or_null,
+    require,
+)
 from foundry3d.config.training import BudgetDraws, TrainConfig
 
 CLASSIFY_RUN = "runs/classify"
@@ -46,9 +54,7 @@ class HeadedRunConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("unfreeze_tokenizer", "unfreeze_position", "unfreeze_encoder"):
-            value = getattr(self, name)
-            require(value is None or value >= 0, f"{name} must be >= 0 or null, got {value}")
+        not_negative(self, "unfreeze_tokenizer", "unfreeze_position", "unfreeze_encoder")
         positive(self, "eval_every")
 
 
@@ -79,9 +85,7 @@ class FinetuneConfig(HeadedRunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("groups", "group_size"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        positive_or_null(self, "groups", "group_size", most=WIDEST)
         fraction(self, "dropout", "attention_dropout", "drop_path")
 
 
@@ -104,7 +108,7 @@ class ClassifyConfig(FinetuneConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         fraction(self, "label_smoothing")
-        require(self.votes >= 0, f"votes must not be negative, got {self.votes}")
+        not_negative(self, "votes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +165,7 @@ class ZeroshotConfig:
     def __post_init__(self) -> None:
         require(len(self.models) > 0, "name at least one saved model with --models")
         positive(self, "neighbors")
+        not_negative(self, "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +256,5 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         require(len(self.models) > 0, "name at least one saved model with --models")
-        require(
-            all(n > 0 for n in self.random_tokens),
-            f"random_tokens must be positive, got {self.random_tokens}",
-        )
+        all_positive(self, "random_tokens", most=WIDEST)
+        not_negative(self, "seed")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from foundry3d.config.data import MOST_POINTS
 from foundry3d.config.reading import check_reading
-from foundry3d.config.records import positive, require
+from foundry3d.config.records import not_negative, positive, positive_or_null, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,20 +70,16 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         require(len(self.files) > 0, "name files to embed: foundry3d embed FILES --model MODEL")
         require(bool(self.model), "name a saved model with --model")
-        positive(self, "samples", "batch_size")
-        require(
-            self.points is None or self.points > 0,
-            f"points must be positive or null, got {self.points}",
-        )
-        require(self.seed >= 0, f"seed must be >= 0, got {self.seed}")
+        positive(self, "batch_size")
+        positive(self, "samples", most=MOST_POINTS)
+        positive_or_null(self, "points", "token_budget", "supertokens")
+        not_negative(self, "seed")
         require(self.up in (None, "x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
         check_reading(self.columns, self.invalid)
         self._check_scene()
 
     def _check_scene(self) -> None:
-        for name in ("points_per_token", "windows", "zoom"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        positive_or_null(self, "points_per_token", "windows", "zoom")
         require(
             self.precision in ("fp32", "bf16"),
             f"precision is one of fp32, bf16; got {self.precision!r}",

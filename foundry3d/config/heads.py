@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from foundry3d.config.baselines import FPSStudentConfig, KMeansStudentConfig, MergedConfig
 from foundry3d.config.models import BackboneConfig, StudentConfig
-from foundry3d.config.records import fraction, from_dict, positive, require
+from foundry3d.config.records import (
+    WIDEST,
+    all_positive,
+    fraction,
+    from_dict,
+    positive,
+    require,
+)
 
 InnerConfig = BackboneConfig | StudentConfig | MergedConfig | FPSStudentConfig | KMeansStudentConfig
 INNER: dict[str, type[InnerConfig]] = {
@@ -52,10 +59,7 @@ class HeadConfig:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        require(
-            all(width > 0 for width in self.hidden),
-            f"hidden widths must be positive, got {self.hidden}",
-        )
+        all_positive(self, "hidden", most=WIDEST)
         fraction(self, "dropout")
 
 
@@ -126,14 +130,14 @@ class PartHeadConfig:
         for name in ("upsampling", "hidden"):
             widths = getattr(self, name)
             require(
-                len(widths) > 0 and min(widths) > 0,
-                f"{name} are one or more positive widths, got {widths}",
+                len(widths) > 0 and 0 < min(widths) <= max(widths) <= WIDEST,
+                f"{name} are one or more widths in 1..{WIDEST}, got {widths}",
             )
         require(
             self.blocks is None or (len(self.blocks) > 0 and min(self.blocks) >= 0),
             f"blocks are block numbers from 0, or null, got {self.blocks}",
         )
-        positive(self, "label_dim")
+        positive(self, "label_dim", most=WIDEST)
         fraction(self, "dropout")
 
 

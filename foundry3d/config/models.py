@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from foundry3d.config.records import fraction, from_dict, positive, require
+from foundry3d.config.records import (
+    DEEPEST,
+    WIDEST,
+    fraction,
+    from_dict,
+    positive,
+    positive_or_null,
+    require,
+)
+
+MOST_WEIGHTS = 3e10
+"""Weights of the largest encoder; the largest vision transformer has 2.2e10."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +66,25 @@ class BackboneConfig:
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        positive(self, "groups", "group_size", "position_dim", "dim", "depth", "heads")
-        positive(self, "mlp_ratio")
+        positive(self, "groups", "group_size", "position_dim", "dim", most=WIDEST)
+        positive(self, "depth", "heads", most=DEEPEST)
+        positive(self, "mlp_ratio", most=DEEPEST)
+        positive_or_null(self, "tokenizer_dim", "token_dim", most=WIDEST)
+        positive_or_null(self, "radius")
         fraction(self, "dropout", "attention_dropout", "drop_path")
         check_widths(self.point_widths)
-        for name in ("tokenizer_dim", "token_dim"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be positive or null, got {value}")
         require(
             self.tokenizer_dim is None or len(self.point_widths) == 3,
             f"tokenizer_dim needs three point_widths, got {self.point_widths}",
         )
         require(
             self.dim % self.heads == 0, f"heads must divide dim, got {self.heads} and {self.dim}"
+        )
+        weights = self.depth * self.dim**2 * (4 + 2 * self.mlp_ratio)
+        require(
+            weights <= MOST_WEIGHTS,
+            f"an encoder has at most {MOST_WEIGHTS:.0e} weights, got {weights:.1e} by dim "
+            f"{self.dim} and depth {self.depth}",
         )
 
 
@@ -123,7 +140,8 @@ class SupertokenOptions:
     gate_through: bool = True
 
     def __post_init__(self) -> None:
-        positive(self, "supertokens", "temperature", "assignment_heads")
+        positive(self, "supertokens", "assignment_heads", most=WIDEST)
+        positive(self, "temperature")
         require(
             self.assignment_heads == 1 or not self.gate,
             f"a gate merges whole tokens, so it needs assignment_heads 1, got "
@@ -194,9 +212,8 @@ class StudentOptions(SupertokenOptions):
         super().__post_init__()
         known = get_args(StudentKind)
         require(self.kind in known, f"kind is one of {', '.join(known)}; got {self.kind!r}")
-        for name in ("dim", "depth", "heads", "group_size"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        positive_or_null(self, "dim", "group_size", most=WIDEST)
+        positive_or_null(self, "depth", "heads", most=DEEPEST)
         if self.point_widths is not None:
             check_widths(self.point_widths)
         if self.kind != "supertokens":
@@ -212,6 +229,6 @@ class StudentOptions(SupertokenOptions):
 def check_widths(widths: tuple[int, ...]) -> None:
     """Requires widths that a tokenizer can have."""
     require(
-        len(widths) in (2, 3) and min(widths) > 0,
-        f"point_widths are two or three positive widths, got {widths}",
+        len(widths) in (2, 3) and 0 < min(widths) <= max(widths) <= WIDEST,
+        f"point_widths are two or three widths in 1..{WIDEST}, got {widths}",
     )

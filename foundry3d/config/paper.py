@@ -11,7 +11,15 @@ from foundry3d.config.distillation import DistillConfig
 from foundry3d.config.downstream import ClassifyConfig, FewshotConfig, SegmentConfig
 from foundry3d.config.models import StudentOptions
 from foundry3d.config.pretraining import PretrainConfig
-from foundry3d.config.records import positive, require
+from foundry3d.config.records import (
+    DEEPEST,
+    MOST,
+    WIDEST,
+    all_positive,
+    not_negative,
+    positive,
+    require,
+)
 
 SUITES = (
     "table2", "table3", "table4", "table5", "table8", "table9", "table10", "figure2", "figure4",
@@ -110,11 +118,11 @@ class SuiteConfig:
         )
         require(
             len(self.seeds) > 0
-            and min(self.seeds) >= 0
+            and 0 <= min(self.seeds) <= max(self.seeds) <= MOST
             and len(set(self.seeds)) == len(self.seeds),
-            f"seeds are one or more different numbers from 0, got {self.seeds}",
+            f"seeds are one or more different numbers in 0..{MOST}, got {self.seeds}",
         )
-        require(self.workers >= 0, f"workers must not be negative, got {self.workers}")
+        not_negative(self, "workers", most=DEEPEST)
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -194,6 +202,7 @@ class CostConfig:
 
     def __post_init__(self) -> None:
         positive(self, "batch_size")
+        all_positive(self, "supertokens", most=WIDEST)
         require(not (self.paper and self.formula), "choose one of --paper and --formula")
         require(
             self.merged is None or (self.formula and self.merged >= 0),

@@ -7,7 +7,14 @@ from typing import Literal
 
 from foundry3d.config.data import AugmentConfig, DataConfig
 from foundry3d.config.models import BackboneConfig
-from foundry3d.config.records import fraction, positive, require
+from foundry3d.config.records import (
+    DEEPEST,
+    WIDEST,
+    fraction,
+    positive,
+    positive_or_null,
+    require,
+)
 from foundry3d.config.training import TrainConfig
 
 TEACHER_RUN = "runs/teacher"
@@ -30,7 +37,7 @@ class MaskedConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.mask_ratio < 1, f"mask_ratio must lie in (0, 1), got {self.mask_ratio}")
-        positive(self, "decoder_depth", "decoder_heads")
+        positive(self, "decoder_depth", "decoder_heads", most=DEEPEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +73,9 @@ class JepaConfig:
     beta: float = 2.0
 
     def __post_init__(self) -> None:
-        positive(
-            self, "target_blocks", "predictor_dim", "predictor_depth", "predictor_heads", "beta"
-        )
+        positive(self, "target_blocks", "predictor_depth", "predictor_heads", most=DEEPEST)
+        positive(self, "predictor_dim", most=WIDEST)
+        positive(self, "beta")
         for name in ("target_ratio", "context_ratio"):
             low, high = getattr(self, name)
             require(0 < low <= high <= 1, f"{name} needs 0 < low <= high <= 1, got {low}, {high}")
@@ -109,3 +116,4 @@ class PretrainConfig:
             self.supertokens is None or (self.objective == "jepa" and self.init is None),
             "pre-training with supertokens is for --objective jepa, from scratch; leave init null",
         )
+        positive_or_null(self, "supertokens", most=WIDEST)

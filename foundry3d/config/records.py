@@ -1,12 +1,9 @@
-"""What all configuration records share: checks, conversion to dictionaries, recipes."""
+"""What all configuration records share: checks, and conversion to dictionaries."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
-
-import yaml
 
 from foundry3d.errors import InputError
 
@@ -19,11 +16,46 @@ def require(holds: bool, sentence: str) -> None:
         raise InputError(sentence)
 
 
-def positive(record: Any, *names: str) -> None:
-    """Requires these fields of a record to be above 0."""
+MOST = 2**31 - 1
+"""The largest count, size or seed of any option."""
+WIDEST = 2**16
+"""The largest width of a layer, and the largest number of tokens of a model."""
+DEEPEST = 2**10
+"""The largest number of layers, and of heads in one."""
+
+
+def positive(record: Any, *names: str, most: float = MOST) -> None:
+    """Requires these fields of a record to be above 0 and at most `most`."""
     for name in names:
         value = getattr(record, name)
         require(value > 0, f"{name} must be positive, got {value}")
+        require(value <= most, f"{name} must be at most {most}, got {value}")
+
+
+def positive_or_null(record: Any, *names: str, most: float = MOST) -> None:
+    """Requires the same of these fields, which may be None."""
+    for name in names:
+        value = getattr(record, name)
+        require(value is None or value > 0, f"{name} must be positive or null, got {value}")
+        require(value is None or value <= most, f"{name} must be at most {most}, got {value}")
+
+
+def not_negative(record: Any, *names: str, most: float = MOST) -> None:
+    """Requires these fields of a record to lie in 0..`most`, or to be None."""
+    for name in names:
+        value = getattr(record, name)
+        require(value is None or value >= 0, f"{name} must be >= 0, got {value}")
+        require(value is None or value <= most, f"{name} must be at most {most}, got {value}")
+
+
+def all_positive(record: Any, *names: str, most: float = MOST) -> None:
+    """Requires every entry of these fields of a record to be above 0 and at most `most`."""
+    for name in names:
+        values = getattr(record, name)
+        require(
+            all(0 < value <= most for value in values),
+            f"{name} must be positive and at most {most}, got {values}",
+        )
 
 
 def fraction(record: Any, *names: str) -> None:
@@ -63,17 +95,3 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
         return kind(**made)
     except TypeError as error:
         raise InputError(f"{kind.__name__} cannot be made from {sorted(values)}: {error}") from None
-
-
-RECIPES = Path(__file__).parents[1] / "recipes"
-
-
-def read_recipe(kind: type[T], name: str) -> T:
-    """The record of type `kind` that a recipe of the package (`cpu/pretrain`) describes.
-
-    Raises:
-        InputError: no such recipe, or keys that `kind` does not have.
-    """
-    path = RECIPES / f"{name}.yaml"
-    require(path.is_file(), f"no recipe {name!r} in the package")
-    return from_dict(kind, yaml.safe_load(path.read_text()))

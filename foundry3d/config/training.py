@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from foundry3d.config.records import fraction, positive, require
+from foundry3d.config.records import (
+    DEEPEST,
+    WIDEST,
+    fraction,
+    not_negative,
+    positive,
+    positive_or_null,
+    require,
+)
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -53,17 +61,19 @@ class TrainConfig:
     ahead: int = 2
 
     def __post_init__(self) -> None:
-        positive(self, "epochs", "batch_size", "lr", "nodes", "checkpoint_every")
-        for name in ("warmup_epochs", "ahead"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must be >= 0, got {value}")
+        positive(self, "epochs", "batch_size", "lr", "checkpoint_every")
+        positive(self, "nodes", most=WIDEST)
+        not_negative(self, "warmup_epochs", "seed", "start_lr", "final_lr", "weight_decay")
+        not_negative(self, "ahead", most=DEEPEST)
+        require(
+            self.devices in ("auto", -1) or 0 < int(self.devices) <= WIDEST,
+            f"devices is a positive number, -1 for all, or auto; got {self.devices}",
+        )
         require(
             self.precision in PRECISIONS,
             f"precision is one of {', '.join(PRECISIONS)}; got {self.precision!r}",
         )
-        require(
-            self.clip is None or self.clip > 0, f"clip must be positive or null, got {self.clip}"
-        )
+        positive_or_null(self, "clip")
 
 
 @dataclass(frozen=True, kw_only=True)

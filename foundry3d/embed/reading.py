@@ -11,11 +11,13 @@ import glob
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
 from foundry3d.config import EmbedConfig
+from foundry3d.config.paths import require_apart
 from foundry3d.config.reading import column_names
 from foundry3d.data.files import Points, read_clouds
 from foundry3d.data.folder import files_below, find_files, is_supported
@@ -56,19 +58,38 @@ class Reading:
         log.error("%s", " ".join(str(error).split()))
 
     def files(self) -> list[Path]:
-        """The files that the command names: single ones, those in folders, and matches of globs."""
+        """The files that the command names: single ones, those in folders, and matches of globs.
+
+        An earlier archive of this command in a folder is left out where it is replaced.
+
+        Raises:
+            InputError: one of the files, or a file of the model, would be replaced by an output.
+        """
         found: list[Path] = []
-        out = os.path.realpath(self.config.out)
         for word in self.config.files:
             try:
-                if os.path.realpath(word) == out:
-                    raise InputError(f"{word} is also --out; choose another file to write")
-                found += [path for path in _behind(word) if os.path.realpath(path) != out]
+                found += _behind(word)
             except InputError as error:
                 self.fail(word, error)
             except OSError as error:
                 self.fail(word, InputError(f"{word}: {error.strerror}; check the path"))
+        earlier = {path for path in found if self._is_earlier(path)}
+        found = [path for path in found if path not in earlier]
+        model = Path(self.config.model)
+        outputs = {name: getattr(self.config, name) for name in ("out", "dense", "picture")}
+        require_apart(outputs, [*found, *(model.iterdir() if model.is_dir() else [model])])
         return found
+
+    def _is_earlier(self, path: Path) -> bool:
+        """Whether a file that was not named itself is what an earlier command left at `out`."""
+        named = str(path) in self.config.files
+        if named or os.path.realpath(path) != os.path.realpath(self.config.out):
+            return False
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return {"protocol.npy", "pooled.npy"} <= set(archive.namelist())
+        except (OSError, zipfile.BadZipFile):
+            return False
 
     def clouds(self, files: Sequence[Path]) -> Iterator[PreparedCloud]:
         """All clouds of the files that can be used, prepared."""

@@ -169,6 +169,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
     reading, archive = Reading(config, policy, least), Archive(ragged=True)
     out = Path(config.out)
     picture = _Picture("xyz".index(stored_facts(config.model).get("up") or "z"))
+    files = reading.files()
     with ExitStack() as stack:
         stream = stack.enter_context(appearing(out))
         drawn = dense = None
@@ -177,7 +178,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
         if config.dense is not None:
             require_file(Path(config.dense), "dense")
             dense = stack.enter_context(npy_rows(config.dense, model.output_dim))
-        for cloud in reading.clouds(reading.files()):
+        for cloud in reading.clouds(files):
             try:
                 tokens, more = _encode(model, cloud, config, policy.normalise, budget)
                 finite(cloud, tokens)
