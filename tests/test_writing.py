@@ -9,7 +9,6 @@ import pytest
 from processes import FORKS, ended
 
 from foundry3d import writing
-from foundry3d.errors import InputError
 from foundry3d.report.rows import append, read_rows
 from foundry3d.writing import held, replacing, write_text
 
@@ -100,7 +99,7 @@ def test_the_killed_hold_nothing(tmp_path: Path) -> None:
     process.start()
     while not (tmp_path / "mark").exists():
         assert process.is_alive()
-    with pytest.raises(InputError, match=f"process {process.pid} on"):
+    with pytest.raises(BlockingIOError, match=f"process {process.pid} on"):
         held(tmp_path / "out").__enter__()
     process.kill()
     assert ended(process) == -9

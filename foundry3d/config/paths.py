@@ -26,14 +26,15 @@ def require_apart(outputs: Mapping[str, str | Path | None], inputs: Iterable[str
     for option, path in outputs.items():
         if path is None:
             continue
-        found = _identity(path) or os.path.realpath(path)
-        if found in read:
+        same = _identity(path)
+        if same is not None and same in read:
             raise InputError(
-                f"{path}: --{option} would replace {read[found]}, which is read; name another one"
+                f"{path}: --{option} would replace {read[same]}, which is read; name another one"
             )
-        if found in written:
-            raise InputError(f"{path}: --{option} and --{written[found]} name the same file")
-        written[found] = option
+        key: object = same or os.path.realpath(path)
+        if key in written:
+            raise InputError(f"{path}: --{option} and --{written[key]} name the same file")
+        written[key] = option
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

@@ -26,7 +26,8 @@ def _refuse_aliases(text: str) -> None:
         name = getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent) and name in anchors:
             raise yaml.YAMLError(f"an alias, *{name}, is not read; write out what it stands for")
-        anchors |= {name} - {None}
+        if name is not None:
+            anchors.add(name)
 
 
 @functools.cache
