@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
@@ -39,6 +40,7 @@ def _main(
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind
     sys.argv = ["foundry3d", *words]  # what a run that starts further processes repeats
     sys.modules["__main__"].__spec__ = find_spec("foundry3d.__main__")
     if first is not None:

@@ -73,7 +73,8 @@ class FinetuneTask(Task):
         self.config, self.model, self.splits = config, model, splits
         self.history: list[Evaluation] = []
         self.best: dict[str, Tensor] | None = None
-        if any(isinstance(part, nn.BatchNorm1d) for part in model.get_submodule("head").modules()):
+        norms = [name for name, part in model.named_modules() if isinstance(part, nn.BatchNorm1d)]
+        if any(name.startswith("head.") for name in norms):
             self.least_batch = 2
         for name in PARTS:
             limit = self.limit(name)
