@@ -1,7 +1,6 @@
 """Commands in processes of their own, forked from a server that has imported everything once."""
 
 import multiprocessing
-import multiprocessing.forkserver
 import os
 import socket
 import sys
@@ -18,7 +17,6 @@ from foundry3d import cli
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["foundry3d.training.distill", "foundry3d.training.pretrain"])
-multiprocessing.forkserver.ensure_running()  # it imports while the first tests run
 
 
 def frozen_batchnorm(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:

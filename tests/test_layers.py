@@ -10,7 +10,8 @@ import foundry3d
 
 PACKAGE = Path(foundry3d.__file__).parent
 FLOORS = [
-    {"errors", "terminal", "writing"},
+    {"errors", "terminal"},
+    {"writing"},
     {"config", "geometry", "report"},
     {"data", "models", "transforms"},
     {"baselines", "scenes"},
