@@ -19,8 +19,8 @@ def main() -> None:
     given = parser.parse_args()
     attacks = {
         "files": lambda folder: mutations.attack(folder, count=given.files, seed=given.seed),
-        "options": lambda folder: configurations.attack(folder),
-        "read-only": lambda folder: read_only.attack(folder),
+        "options": configurations.attack,
+        "read-only": lambda folder: read_only.attack(),
         "kills": lambda folder: kills.attack(folder, rounds=given.rounds, seed=given.seed),
     }
     faults = 0

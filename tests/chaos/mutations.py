@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from chaos.report import Report, live_within
 from test_files import FUZZED, LEVELS, las, ply
 
+from chaos.report import Report, live_within
 from foundry3d.config import EmbedConfig
 from foundry3d.embed.clouds import Policy
 from foundry3d.embed.reading import Reading
