@@ -184,9 +184,10 @@ def broken(path: Path) -> str | None:
     try:
         match path.suffix:
             case ".npz" | ".npy":
-                found = np.load(path)
-                for name in getattr(found, "files", ()):
-                    found[name]
+                with open(path, "rb") as stream:
+                    found = np.load(stream)
+                    for name in getattr(found, "files", ()):
+                        found[name]
             case ".safetensors":
                 with safe_open(path, "pt") as file:
                     for name in file.keys():  # noqa: SIM118

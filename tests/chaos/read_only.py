@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def another_user() -> list[str] | None:
     return NOBODY if done.returncode == 0 else None
 
 
-def attack() -> Report:
+def attack(caches: Iterable[str] = CACHES) -> Report:
     """`embed` from a read-only copy of the package, with caches that cannot be written."""
     report, prefix = Report("read-only installation"), another_user()
     if prefix is None:
@@ -46,8 +47,8 @@ def attack() -> Report:
         folder = Path(name)
         folder.chmod(0o755)
         install(folder)
-        for kind, cache in CACHES.items():
-            embed(report, prefix, folder, kind, cache.format(folder=folder))
+        for kind in caches:
+            embed(report, prefix, folder, kind, CACHES[kind].format(folder=folder))
         for path in folder.rglob("*"):
             path.chmod(0o755)
     return report
