@@ -256,6 +256,7 @@ class Attack:
         words = [word.format(made=self.made, out=out) for word in words]
         out.mkdir(exist_ok=True, parents=True)
         said = out.with_suffix(".said")
+        said.write_text("")
         process = start(words, said)
         process.join(MOST_SECONDS if seconds is None else seconds)
         if process.exitcode is None:
