@@ -291,6 +291,8 @@ def run(arguments: list[str]) -> None:
         options = read_options(command, arguments)
         outputs = {name: getattr(options, name, None) for name in OUTPUTS}
         require_apart(outputs, paths_read(options))
+        if outputs["results"] is not None and Path(outputs["results"]).is_dir():
+            fail(f"{outputs['results']} is a folder; --results names the file to add rows to")
         talk()
         module, name = COMMANDS[command].function.split(":")
         getattr(importlib.import_module(f"foundry3d.{module}"), name)(options)

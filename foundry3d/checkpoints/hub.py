@@ -169,6 +169,11 @@ def convert(config: ConvertConfig) -> Path:
     else:
         provenance = read_config(source)["provenance"]
         model = load(source)
+    if not isinstance(model, Backbone | Student):
+        raise InputError(
+            f"{source}: expected a backbone or a student, got a {type(model).__name__}, for which "
+            "there is no model card; share its folder as it is"
+        )
     save_pretrained(model, out, provenance=provenance, license=config.license)
     print(
         f"{out}: {type(model).__name__}, {sum(p.numel() for p in model.parameters()):,} parameters"

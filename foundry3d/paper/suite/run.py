@@ -191,6 +191,10 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
     path = Path(config.out) / "results.jsonl"
     faults: list[Done] = []
     if not config.render:
+        if config.teacher != "pretrain" and not is_made(config, "teacher"):
+            raise InputError(
+                f"{config.teacher}: expected a saved teacher; name one, or --teacher pretrain"
+            )
         retain_memory()
         keep_settings(config)
         known = {row["cell"] for row in read_rows(path)}
