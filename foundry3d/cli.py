@@ -174,7 +174,7 @@ def plain_words(kind: type, arguments: list[str]) -> list[str]:
     This allows `--resume`, `--models a b` and `--backbone.point_widths 32 64 128`. Words before
     the first option belong to the record's first field: `foundry3d convert PATH`.
     """
-    if arguments and not arguments[0].startswith("-"):
+    if arguments and not arguments[0].startswith("-") and fields(kind):
         arguments = [f"--{fields(kind)[0].name}", *arguments]
     words: list[str] = []
     i = 0

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import torch
+
 from foundry3d.bench.measure import machine
 from foundry3d.bench.paper import CPU, GPU, beside
 from foundry3d.bench.subjects import forget
 from foundry3d.bench.targets import target_rows
 from foundry3d.config import BenchConfig
+from foundry3d.errors import InputError
 from foundry3d.report.rows import append, code_version, table
 
 COLUMNS = {
@@ -85,8 +88,10 @@ def bench(config: BenchConfig) -> list[dict[str, Any]]:
     """Measures what the configuration names, prints it, and returns the rows.
 
     Raises:
-        InputError: a model or sizes that cannot be used.
+        InputError: a model, sizes or a device that cannot be used.
     """
+    if config.device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"--device {config.device}: torch finds no such device; leave it out")
     names = [name for name in MEASURES if config.what in (name, "all")]
     facts = machine(config.device)
     print(
