@@ -1,17 +1,21 @@
 # make demo   the main job on built-in shapes, in a few minutes on a CPU
 # make test   the tests
 # make check  style and types
+# make chaos  attacks: kills, damaged files, hostile options; some minutes
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check clean
+.PHONY: demo test check chaos clean
 
 demo: $(READY)
 	$(BIN)/foundry3d demo
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+chaos: $(READY)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m chaos $(CHAOS)
 
 check: $(READY)
 	$(BIN)/ruff check foundry3d tests examples

@@ -8,18 +8,20 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 from foundry3d import config as configs
 from foundry3d.config import RECIPES, protocols
 from foundry3d.config.paths import require_apart
-from foundry3d.config.settings import find_recipes, guard_values
+from foundry3d.config.records import texts_in
+from foundry3d.config.settings import find_recipes, guard_values, read_yaml
 from foundry3d.errors import InputError, lack_of_memory
 from foundry3d.report.terminal import Lines, Shown, one_line
 
@@ -174,7 +176,7 @@ def plain_words(kind: type, arguments: list[str]) -> list[str]:
     This allows `--resume`, `--models a b` and `--backbone.point_widths 32 64 128`. Words before
     the first option belong to the record's first field: `foundry3d convert PATH`.
     """
-    if arguments and not arguments[0].startswith("-"):
+    if arguments and not arguments[0].startswith("-") and fields(kind):
         arguments = [f"--{fields(kind)[0].name}", *arguments]
     words: list[str] = []
     i = 0
@@ -225,6 +227,10 @@ def read_options(command: str, arguments: list[str]) -> Any:
     parser.add_class_arguments(kind, as_group=False)
     parser.add_argument("--config", action="config", help="a recipe (YAML)")
     words = plain_words(kind, find_recipes(arguments))
+    for word, value in pairwise(part for w in words for part in w.split("=", 1)):
+        group = word.startswith("--") and is_dataclass(option_type(kind, word[2:]))
+        if group and os.path.isfile(value):  # the settings of a group in a file
+            read_yaml(Path(value))
     asked = parser.parse_args([word for word in words if not word.startswith("--print_config")])
     if asked.get("protocol") is not None:  # its settings become the defaults
         settings = protocols.find(asked["protocol"], command).settings
@@ -236,17 +242,6 @@ def read_options(command: str, arguments: list[str]) -> Any:
 
 OUTPUTS = ("out", "results")
 """Options of all commands that name what is written."""
-
-
-def paths_read(options: Any) -> Iterator[str]:
-    """Every text in a configuration record that may name a file or folder to read."""
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if is_dataclass(value):
-            yield from paths_read(value)
-        elif field.name not in OUTPUTS:
-            values = value if isinstance(value, tuple) else (value,)
-            yield from (one for one in values if isinstance(one, str) and one)
 
 
 def talk(debug: bool = False) -> None:
@@ -292,7 +287,9 @@ def run(arguments: list[str]) -> None:
     try:
         options = read_options(command, arguments)
         outputs = {name: getattr(options, name, None) for name in OUTPUTS}
-        require_apart(outputs, paths_read(options))
+        require_apart(outputs, texts_in(options, but=OUTPUTS))
+        if outputs["results"] is not None and Path(outputs["results"]).is_dir():
+            fail(f"{outputs['results']} is a folder; --results names the file to add rows to")
         talk(debug)
         module, name = COMMANDS[command].function.split(":")
         getattr(importlib.import_module(f"foundry3d.{module}"), name)(options)

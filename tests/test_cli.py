@@ -1,8 +1,10 @@
+import os
 import subprocess
 import sys
 from dataclasses import is_dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import TINY
@@ -14,6 +16,7 @@ from foundry3d.config import (
     BackboneConfig,
     ClassifyConfig,
     DistillConfig,
+    HeadConfig,
     PretrainConfig,
     SegmentConfig,
     SuiteConfig,
@@ -22,6 +25,7 @@ from foundry3d.config import (
     to_dict,
 )
 from foundry3d.errors import InputError
+from foundry3d.heads.classifier import Classifier
 from foundry3d.models.backbone import Backbone
 from foundry3d.report.rows import read_rows
 
@@ -247,3 +251,50 @@ def test_a_value_of_the_wrong_kind_is_one_plain_sentence(capsys) -> None:
     status, _, err = run(capsys, "embed", "x.ply", "--model", "m", "--ratio", "nan")
     assert status == 2
     assert "embed: --ratio does not take 'nan'; --help says what it takes" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("doctor now", "unrecognized arguments: now"),
+        ("bench objects --device tpu", "device is cpu or cuda"),
+        ("pretrain --jepa.predictor_heads 5", "predictor_heads must divide predictor_dim"),
+        ("suite table5 --teacher no/such --data mn40=a.npz", "no/such: expected a checkpoint"),
+        ("cost --results .", "is a folder"),
+        ("embed a.ply --model m --ratio 2", "ratio must lie in [0, 1]"),
+    ],
+)
+def test_plain_misuse_is_one_sentence(capsys, words: str, says: str) -> None:
+    status, _, err = run(capsys, *words.split())
+    assert status == 2
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_a_classifier_is_shared_as_it_is(capsys, tmp_path: Path, teacher: Backbone) -> None:
+    made = Classifier.from_model(teacher, classes=("a", "b"), head=HeadConfig(hidden=(8,)))
+    save(made.eval(), tmp_path / "classifier", provenance={})
+    status, _, err = run(capsys, "convert", str(tmp_path / "classifier"), "--out", "x")
+    assert status == 2
+    assert "got a Classifier" in err
+    assert not Path("x").exists()
+
+
+def test_a_file_name_that_is_not_utf8_costs_itself_alone(
+    capsys, tmp_path: Path, teacher: Backbone
+) -> None:
+    save(teacher, tmp_path / "model", provenance={})
+    cloud = np.random.default_rng(0).normal(size=(100, 3))
+    names = [os.fsencode(tmp_path) + name for name in (b"/\xff\xe9.npy", b"/plain.npy")]
+    for name in names:
+        with open(name, "wb") as stream:
+            np.save(stream, cloud)
+    words = [os.fsdecode(name) for name in (*names, os.fsencode(tmp_path) + b"/\xfe.npy")]
+    out = tmp_path / "f.npz"
+    status, _, err = run(
+        capsys, "embed", *words, "--model", str(tmp_path / "model"), "--out", str(out)
+    )
+    assert status == 1
+    assert r"/\xfe.npy" in err
+    with np.load(out) as found:
+        assert found["names"].tolist() == words[:2]

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import torch
+
 from foundry3d.bench.forms import forget
 from foundry3d.bench.measure import machine
 from foundry3d.bench.paper import CPU, GPU, beside
 from foundry3d.bench.targets import target_rows
 from foundry3d.config import BenchConfig
+from foundry3d.errors import InputError
 from foundry3d.report.rows import append, table
 
 COLUMNS = {
@@ -85,8 +88,10 @@ def bench(config: BenchConfig) -> list[dict[str, Any]]:
     """Measures what the configuration names, prints tables, and returns the rows.
 
     Raises:
-        InputError: the model cannot be loaded, or does not fit the options.
+        InputError: the model cannot be loaded, does not fit the options, or the device is missing.
     """
+    if config.device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"--device {config.device}: torch finds no such device; leave it out")
     names = [name for name in MEASURES if config.what in (name, "all")]
     facts = machine(config.device)
     print(

@@ -172,7 +172,8 @@ def convert(config: ConvertConfig) -> Path:
         found = load(source)
         if not isinstance(found, Backbone | Student):
             raise InputError(
-                f"{source}: backbones and students can be shared, this is a {type(found).__name__}"
+                f"{source}: expected a backbone or a student, got a {type(found).__name__}, for "
+                "which there is no model card; share its folder as it is"
             )
         model = found
     save_pretrained(model, out, provenance=provenance, license=config.license)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -94,6 +95,10 @@ class BenchConfig:
         require(self.what in BENCHES, f"bench takes one of {', '.join(BENCHES)}, got {self.what!r}")
         positive_or_null(self, *Sizes._fields)
         positive(self, "points_per_token", "limit")
+        require(
+            re.fullmatch(r"cpu|cuda(:\d{1,3})?", self.device) is not None,
+            f"device is cpu or cuda, got {self.device!r}",
+        )
         not_negative(self, "seed")
         all_positive(self, "supertokens", most=WIDEST)
         require(

@@ -79,7 +79,9 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         low, high = self.scale
-        require(0 < low <= high, f"scale needs 0 < low <= high, got {low}, {high}")
+        require(
+            0 < low <= high <= MOST, f"scale needs 0 < low <= high <= {MOST}, got {low}, {high}"
+        )
         not_negative(self, "translate")
 
     @property

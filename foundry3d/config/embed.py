@@ -74,6 +74,10 @@ class EmbedConfig:
         positive(self, "samples", most=MOST_POINTS)
         positive_or_null(self, "points", "token_budget", "supertokens")
         not_negative(self, "seed")
+        require(
+            self.ratio is None or 0 <= self.ratio <= 1,
+            f"ratio must lie in [0, 1] or be null, got {self.ratio}",
+        )
         require(self.up in (None, "x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
         check_reading(self.columns, self.invalid)
         self._check_scene()

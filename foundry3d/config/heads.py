@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from foundry3d.config.baselines import FPSStudentConfig, KMeansStudentConfig, MergedConfig
 from foundry3d.config.models import BackboneConfig, StudentConfig
 from foundry3d.config.records import (
+    DEEPEST,
     WIDEST,
     all_positive,
     fraction,
@@ -134,8 +135,9 @@ class PartHeadConfig:
                 f"{name} are one or more widths in 1..{WIDEST}, got {widths}",
             )
         require(
-            self.blocks is None or (len(self.blocks) > 0 and min(self.blocks) >= 0),
-            f"blocks are block numbers from 0, or null, got {self.blocks}",
+            self.blocks is None
+            or (len(self.blocks) > 0 and 0 <= min(self.blocks) <= max(self.blocks) < DEEPEST),
+            f"blocks are block numbers in 0..{DEEPEST - 1}, or null, got {self.blocks}",
         )
         positive(self, "label_dim", most=WIDEST)
         fraction(self, "dropout")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -168,8 +167,8 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         require(
-            len(self.gate_lambdas) > 0 and all(0 <= x < math.inf for x in self.gate_lambdas),
-            f"gate_lambdas are finite and not negative, at least one, got {self.gate_lambdas}",
+            len(self.gate_lambdas) > 0 and all(0 <= x <= MOST for x in self.gate_lambdas),
+            f"gate_lambdas are numbers in 0..{MOST}, at least one, got {self.gate_lambdas}",
         )
         require(self.distill.student.gate, "a sweep of the gate needs distill.student.gate")
         require(

@@ -76,6 +76,11 @@ class JepaConfig:
         positive(self, "target_blocks", "predictor_depth", "predictor_heads", most=DEEPEST)
         positive(self, "predictor_dim", most=WIDEST)
         positive(self, "beta")
+        require(
+            self.predictor_dim % self.predictor_heads == 0,
+            f"predictor_heads must divide predictor_dim, got {self.predictor_heads} and "
+            f"{self.predictor_dim}",
+        )
         for name in ("target_ratio", "context_ratio"):
             low, high = getattr(self, name)
             require(0 < low <= high <= 1, f"{name} needs 0 < low <= high <= 1, got {low}, {high}")

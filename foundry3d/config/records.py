@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
@@ -95,3 +96,14 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
         return kind(**made)
     except TypeError as error:
         raise InputError(f"{kind.__name__} cannot be made from {sorted(values)}: {error}") from None
+
+
+def texts_in(record: Any, *, but: Collection[str] = ()) -> Iterator[str]:
+    """Every text in a record and the records in it, except in fields of the names in `but`."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if is_dataclass(value):
+            yield from texts_in(value, but=but)
+        elif field.name not in but:
+            values = value if isinstance(value, tuple) else (value,)
+            yield from (one for one in values if isinstance(one, str) and one)

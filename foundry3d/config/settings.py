@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,9 +118,8 @@ def find_recipes(arguments: list[str]) -> list[str]:
             prefix = "--config="
         else:
             continue
-        path = Path(name)
-        if path.is_file():
-            read_yaml(path)
+        if os.path.isfile(name):
+            read_yaml(Path(name))
         else:
             packaged = RECIPES / (name if name.endswith(".yaml") else name + ".yaml")
             if not packaged.is_file():

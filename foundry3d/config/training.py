@@ -66,7 +66,8 @@ class TrainConfig:
         not_negative(self, "warmup_epochs", "seed", "start_lr", "final_lr", "weight_decay")
         not_negative(self, "ahead", most=DEEPEST)
         require(
-            self.devices in ("auto", -1) or 0 < int(self.devices) <= WIDEST,
+            self.devices in ("auto", -1)
+            or (isinstance(self.devices, int) and 0 < self.devices <= WIDEST),
             f"devices is a positive number, -1 for all, or auto; got {self.devices}",
         )
         require(

@@ -31,6 +31,8 @@ def model_path(config: SuiteConfig, name: str) -> Path:
 
 def is_made(config: SuiteConfig, name: str) -> bool:
     """Whether a model exists, or is one that a suite does not make."""
+    if name == "teacher" and config.teacher != "pretrain":
+        return True
     made = (model_path(config, name) / "config.json").is_file()
     return made or name in config.given or MODELS[name].how == "specialist"
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from foundry3d.checkpoints.folder import model_folder, read_config
 from foundry3d.config import SuiteConfig, to_dict
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.paper.suite.cells import Cell, cell_folder, cells_of, columns_of
@@ -179,6 +180,19 @@ def keep_settings(config: SuiteConfig) -> None:
         partial.write_text(yaml.safe_dump(before | own, sort_keys=False))
 
 
+def require_inputs(config: SuiteConfig) -> None:
+    """Looks for the teacher and the archives before anything is trained.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    if config.teacher != "pretrain" and not Path(config.teacher).is_file():
+        read_config(model_folder(config.teacher))
+    for path in {path for source in config.sources.values() for path in source}:
+        if path.endswith(".npz") and not Path(path).is_file():
+            raise InputError(f"{path}: no such archive; check --data")
+
+
 def suite(config: SuiteConfig) -> list[dict[str, Any]]:
     """Runs what is missing of a table; writes it as Markdown, CSV and LaTeX, and draws figures.
 
@@ -192,6 +206,7 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
     path = Path(config.out) / "results.jsonl"
     faults: list[Done] = []
     if not config.render:
+        require_inputs(config)
         retain_memory()
         keep_settings(config)
         known = {row["cell"] for row in read_rows(path, keys=["cell"])}
