@@ -223,15 +223,15 @@ def test_resuming_in_either_phase_changes_nothing(saved: Path, tmp_path: Path) -
 
 def test_what_cannot_be_light_is_one_sentence(teacher: Backbone, saved: Path) -> None:
     for wrong, says in [
-        ({"point_widths": (8,)}, "two or three positive widths"),
-        ({"point_widths": (8, 0)}, "two or three positive widths"),
+        ({"point_widths": (8,)}, "two or three widths in 1"),
+        ({"point_widths": (8, 0)}, "two or three widths in 1"),
         ({"group_size": 0}, "group_size must be positive"),
     ]:
         with pytest.raises(InputError, match=says):
             StudentOptions(**wrong)
     with pytest.raises(InputError, match="epochs must be >= 0"):
         TokenLossConfig(epochs=-1)
-    with pytest.raises(InputError, match="weight must not be negative"):
+    with pytest.raises(InputError, match="weight must be >= 0"):
         TokenLossConfig(weight=-1.0)
     with pytest.raises(InputError, match="three point_widths"):
         BackboneConfig(point_widths=(8, 16), tokenizer_dim=12)

@@ -273,7 +273,7 @@ def test_a_reader_without_memory_is_one_sentence(tmp_path, monkeypatch):
     refused(write(tmp_path, "a.obj", MESHES["a.obj"]), "fit into memory")
 
 
-def test_a_batch_goes_on_and_says_more_when_asked(tmp_path, monkeypatch, told):
+def test_a_batch_goes_on_and_says_more_when_asked(tmp_path, monkeypatch, told, capsys):
     def broken(blob: bytes) -> None:
         raise ZeroDivisionError("a defect")
 
@@ -284,11 +284,15 @@ def test_a_batch_goes_on_and_says_more_when_asked(tmp_path, monkeypatch, told):
     write(tmp_path, "b.pcd", pcd("binary", seen))
     write(tmp_path, "c.csv", "lat,lon,alt\n" + "\n".join(ROWS).replace(" ", ","))
     out = str(tmp_path / "out")
-    main(["data", "pack", str(tmp_path), "--out", out, "--columns", "x=lat,y=lon,z=3"])
-    assert "2 clouds in 1 shards" in told.text and "1 clouds left out" in told.text
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "pack", str(tmp_path), "--out", out, "--columns", "x=lat,y=lon,z=3"])
+    assert stop.value.code == 1
+    assert "2 clouds in 1 shards" in told.text
+    assert "1 clouds left out" in capsys.readouterr().err
     assert "5 points with NaN or infinite coordinates left out" in told.text
     assert "in broken" not in told.text
-    main(["data", "pack", str(tmp_path), "--debug", "--out", out + "2"])
+    with pytest.raises(SystemExit):
+        main(["data", "pack", str(tmp_path), "--debug", "--out", out + "2"])
     assert "in broken" in told.text
     config = PackConfig(source=str(tmp_path), out=str(tmp_path / "again"), invalid="refuse")
     with pytest.raises(InputError, match="not one cloud"):

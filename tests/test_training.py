@@ -278,7 +278,6 @@ def test_clouds_survive_training(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_machine_lacks_is_one_sentence(tmp_path: Path, change: dict) -> None:
-    config = replace(MASKED, out=str(tmp_path / "r"), train=replace(TRAIN, **change))
-    with pytest.raises(InputError, match="cannot be set up"):
-        pretrain(config)
+    with pytest.raises(InputError, match=r"cannot be set up|devices is a positive number"):
+        pretrain(replace(MASKED, out=str(tmp_path / "r"), train=replace(TRAIN, **change)))
     assert not (tmp_path / "r" / "config.yaml").exists()

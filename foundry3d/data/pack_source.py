@@ -144,5 +144,5 @@ def _clouds(path: Path, config: PackConfig) -> Iterator[np.ndarray | str]:
         if cloud is None:
             return
         if cloud.dropped:
-            log.info("%s: %d points without finite coordinates left out", path, cloud.dropped)
+            log.info("%s: %d points with NaN or infinite coordinates left out", path, cloud.dropped)
         yield cloud.points
