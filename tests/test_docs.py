@@ -97,3 +97,15 @@ def test_every_figure_is_shown() -> None:
     }
     figures = [path for path in (ROOT / "docs" / "figures").iterdir() if path.suffix == ".png"]
     assert [path.name for path in figures if path.resolve() not in shown] == []
+
+
+def test_hashed_versions_are_the_pinned_ones() -> None:
+    def versions(name: str) -> dict[str, str]:
+        found = re.findall(r"^([\w.-]+)==([^\s;+]+)", (ROOT / name).read_text(), re.MULTILINE)
+        return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in found}
+
+    pinned, hashed = versions("constraints.txt"), versions("constraints-hashed.txt")
+    assert pinned == hashed
+    lines = (ROOT / "constraints-hashed.txt").read_text().splitlines()
+    text = [line for line in lines if not line.startswith("#")]
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}$", line) for line in text)
