@@ -337,7 +337,7 @@ def test_our_rows_stand_beside_the_papers() -> None:
         _row(light=True),
         _row(tokens=12),
     ]
-    lines = {(r["method"], r["token_budget"], r["ratio"]): r for r in paper.beside(rows, 6)}
+    lines = {(r["method"], r["token_budget"], r["ratio"]): r for r in paper.with_paper(rows, 6)}
     assert set(lines) == {
         ("baseline", None, None),
         ("foundry_vit_t", None, None),
@@ -359,7 +359,7 @@ def test_parts_of_a_scene_do_not_stand_beside_the_whole() -> None:
         _row(form="streamed", precision="bf16", median_s=1.0, **size),
         _row(form="dense", precision="bf16", median_s=2.0, **size),
     ]
-    (line,) = paper.beside(rows, 7)
+    (line,) = paper.with_paper(rows, 7)
     assert (line["plain_s"], line["bf16_s"]) == (60.0, 1.0)
 
 

@@ -137,7 +137,7 @@ def test_thaw_and_protocol_of_a_cell(config: SuiteConfig) -> None:
     long = replace(config.classify, train=replace(TRAIN, epochs=30))
     found = settings_of(replace(config, classify=long), cell)
     assert (found.unfreeze_encoder, found.train.seed, found.resume) == (20, 3, True)
-    assert settings_of(config, cell._replace(thaw="never")).unfreeze_encoder is None
+    assert settings_of(config, cell._replace(unfreeze="never")).unfreeze_encoder is None
     published = settings_of(replace(config, as_published=True), cell)
     assert isinstance(published, ClassifyConfig)
     assert (published.train.epochs, published.unfreeze_encoder) == (150, 100)
@@ -318,7 +318,8 @@ def test_tokens_left_of_a_table(config: SuiteConfig) -> None:
 def test_a_table_with_an_average_is_drawn(config: SuiteConfig) -> None:
     whole = replace(config, data=tuple(f"{name}=a,b" for name in COLUMNS))
     rows: dict[str, dict[str, Any]] = {
-        f"s4@{thaw}/mn40/classify/seed0": {"oa": 75.0} for thaw in ("start", "late", "never")
+        f"s4@{unfreeze}/mn40/classify/seed0": {"oa": 75.0}
+        for unfreeze in ("start", "late", "never")
     }
     assert grid_of(whole, rows).columns[-1].key == "avg"
     ((heading, _, curves),) = scores_over_tokens(whole, rows)

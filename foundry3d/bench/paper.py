@@ -57,7 +57,7 @@ def key_of(row: dict[str, Any]) -> Key | None:
     return f"foundry_vit_{'t' if row['dim'] == 192 else 's'}", row["supertokens"], None, None
 
 
-def beside(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any]]:
+def with_paper(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any]]:
     """Our rows joined with the paper's, one line per model.
 
     Rows of other sizes than the paper's are left out; the number of clouds may differ.

@@ -10,7 +10,7 @@ import torch
 
 from foundry3d.bench.forms import forget
 from foundry3d.bench.measure import machine
-from foundry3d.bench.paper import CPU, GPU, beside
+from foundry3d.bench.paper import CPU, GPU, with_paper
 from foundry3d.bench.targets import target_rows
 from foundry3d.config import BenchConfig
 from foundry3d.errors import InputError
@@ -110,7 +110,7 @@ def bench(config: BenchConfig) -> list[dict[str, Any]]:
         print(shown(found, getattr(module, "COLUMNS", COLUMNS)))
         print("".join(f"\n{note}" for note in notes(found)))
         if name in ("objects", "scene"):
-            lines = beside(found, 6 if name == "objects" else 7)
+            lines = with_paper(found, 6 if name == "objects" else 7)
             if lines:
                 print(f"\nThe paper's GPU: {GPU}; CPU: {CPU}.\n\n{shown(lines, PAPER_COLUMNS)}\n")
     reached = target_rows(rows)

@@ -26,7 +26,7 @@ WEIGHTS = "model.safetensors"
 def replace_folder(folder: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
     """Writes weights and text files as a folder, which takes the place of an earlier one.
 
-    Files of the earlier folder that are not written anew are kept. Processes that write to the
+    Files of the earlier folder that are not written again are kept. Processes that write to the
     same folder wait for each other; what killed ones left is removed.
 
     Args:

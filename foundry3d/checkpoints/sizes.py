@@ -130,7 +130,7 @@ def checked_config(
         model: made of such a record; only its shapes are made here.
         config: type of the record.
         values: what config.json holds of it.
-        weights: the safetensors file beside it.
+        weights: the safetensors file in the same folder.
 
     Raises:
         InputError: values of another type, values that the record refuses, a file that is not

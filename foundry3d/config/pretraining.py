@@ -18,7 +18,7 @@ from foundry3d.config.records import (
 from foundry3d.config.training import TrainConfig
 
 TEACHER_RUN = "runs/teacher"
-"""Where `pretrain` leaves a teacher and the other commands look for one unless they are told."""
+"""The default folder that `pretrain` writes and `distill` reads a teacher from."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,11 @@ def with_progress(items: Sequence[T], doing: str, what: str = "files") -> Iterat
         doing: beginning of the line, e.g. `embedded`.
         what: the items in plural, e.g. `files`.
     """
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
-        if done and now - told >= EVERY:
-            told = now
+        if done and now - reported >= EVERY:
+            reported = now
             left = round((now - began) / done * (len(items) - done))
             log.info("%s %d/%d %s  %d:%02d left", doing, done, len(items), what, *divmod(left, 60))
         yield item

@@ -60,7 +60,7 @@ class _Cache(FunctionCache):
         try:
             try:
                 super().save_overload(sig, data)
-            except Exception:  # as above: the index is damaged, so it is begun anew
+            except Exception:  # as above: the index is damaged, so a new one is started
                 self.flush()
                 super().save_overload(sig, data)
         except Exception as error:

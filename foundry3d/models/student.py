@@ -83,7 +83,7 @@ class Student(PointModel):
         # 3.2  Assign each token to a supertoken: the CAM (equations 2 and 3).
         # 3.4  With a gate, only tokens of fusion probability > r, or as many as the budget asks.
         plan = compression.plan(tokens, budget, generator)
-        # 3.2  Compress: means of values and positions (equation 4). Other tokens stay beside them.
+        # 3.2  Compress: means of values and positions (equation 4). Other tokens stay.
         entered = compression.enter(tokens, positions, plan)
         # 3.1  Encode.
         encoded = entered.encode(self.encoder, generator)

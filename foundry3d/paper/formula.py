@@ -93,7 +93,7 @@ def order_foundry(*, L: int, S: int, c: int, D: int) -> float:
 def order_foundry_gate(*, L: int, S: int, c: int, D: int, r: float) -> float:
     """Table 1, third row: encoder on s + (1 - r) c tokens, wrapper c d + 2 s r c d + c d^2.
 
-    The wrapper is printed as 2 s r d; the total beside it has s r c d, which is what it must be.
+    The wrapper is printed as 2 s r d; the total next to it has s r c d, which is what it must be.
     """
     wrapper = c * D + 2 * S * r * c * D + c * D**2
     return order_transformer(L=L, c=S + (1 - r) * c, D=D) + wrapper

@@ -85,8 +85,8 @@ def _edges(depth: np.ndarray, strength: float = 0.012) -> np.ndarray:
     height, width = depth.shape
     with np.errstate(invalid="ignore"):
         for dy, dx in ((0, 2), (2, 0), (4, 2), (2, 4), (1, 1), (1, 3), (3, 1), (3, 3)):
-            beside = padded[dy : dy + height, dx : dx + width] - depth
-            behind += np.clip(np.nan_to_num(beside, nan=0.0, posinf=0.0), 0, 30)
+            nearby = padded[dy : dy + height, dx : dx + width] - depth
+            behind += np.clip(np.nan_to_num(nearby, nan=0.0, posinf=0.0), 0, 30)
     return np.exp(-strength * behind)
 
 

@@ -29,7 +29,7 @@ class Files(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Replaces the checkpoint at `path`, which becomes `PREVIOUS` beside the new one."""
+        """Replaces the checkpoint at `path`, which becomes `PREVIOUS` in the same folder."""
         path, stream = Path(path), io.BytesIO()
         torch.save(checkpoint, stream)
         with replacing(path) as partial:
@@ -116,7 +116,7 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
-        self.began = self.told = time.monotonic()
+        self.began = self.reported = time.monotonic()
         self.first = trainer.global_step
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -125,7 +125,7 @@ class Progress(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Speaks up in long epochs."""
-        if time.monotonic() - self.told > 30:
+        if time.monotonic() - self.reported > 30:
             self._tell(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -143,9 +143,9 @@ class Progress(Callback):
     def _tell(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        self.told = time.monotonic()
+        self.reported = time.monotonic()
         done = max(trainer.global_step - self.first, 1)
-        pace = (self.told - self.began) / done
+        pace = (self.reported - self.began) / done
         left = round((int(trainer.estimated_stepping_batches) - trainer.global_step) * pace)
         steps = max(int(trainer.num_training_batches), 1)
         epochs, within = divmod(trainer.global_step, steps)

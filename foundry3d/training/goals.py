@@ -85,7 +85,7 @@ def goal_of(
 
 
 def own_goal(teacher: Teacher, student: Learner, points: Tensor) -> Goal:
-    """The goal of a teacher of one's own, and the student's groups at its centers.
+    """The goal of a teacher that is not a `Backbone`, and the student's groups at its centers.
 
     Raises:
         InputError: the teacher returned what a teacher does not return.

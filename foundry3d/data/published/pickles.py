@@ -101,7 +101,9 @@ class _Plain(pickle.Unpickler):
             )
         if isinstance(found, str):
             return found
-        return lambda *arguments: found(*arguments)  # made anew, so that no pickle can alter it
+        return lambda *arguments: found(
+            *arguments
+        )  # a new function, so that no pickle can alter it
 
 
 def _scan(file: BinaryIO, size: int) -> None:

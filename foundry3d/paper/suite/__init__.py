@@ -1,1 +1,1 @@
-"""Whole tables of the paper: all rows and columns run, and shown beside what it printed."""
+"""Whole tables of the paper: every row and column is run, and shown with the printed figures."""

@@ -22,7 +22,7 @@ class Cell(NamedTuple):
         column: name of the data; `loss` for the distillation loss.
         task: classify, segment, probe, loss, or episodes such as `5way-10shot`.
         seed: of the run.
-        thaw: when the encoder is unfrozen: start, late or never; empty without fine-tuning.
+        unfreeze: when the encoder is unfrozen: start, late or never; empty without fine-tuning.
         at_test: how the fine-tuned model is changed at test time.
     """
 
@@ -30,13 +30,15 @@ class Cell(NamedTuple):
     column: str
     task: str
     seed: int
-    thaw: str = ""
+    unfreeze: str = ""
     at_test: str = ""
 
     @property
     def name(self) -> str:
         """Name of the cell in rows and folders."""
-        how = (f"+{self.at_test}" * bool(self.at_test)) + (f"@{self.thaw}" * bool(self.thaw))
+        how = (f"+{self.at_test}" * bool(self.at_test)) + (
+            f"@{self.unfreeze}" * bool(self.unfreeze)
+        )
         return f"{self.model}{how}/{self.column}/{self.task}/seed{self.seed}"
 
     def needs(self) -> Cell | None:
@@ -44,8 +46,8 @@ class Cell(NamedTuple):
         if self.task not in ("classify", "segment"):
             return None
         if MODELS[self.model].how == "specialist":
-            thaw = "late" if self.task == "classify" else "start"
-            return self._replace(model="teacher", thaw=thaw)
+            unfreeze = "late" if self.task == "classify" else "start"
+            return self._replace(model="teacher", unfreeze=unfreeze)
         return self._replace(at_test="") if self.at_test else None
 
 
@@ -68,13 +70,13 @@ def cells_of(config: SuiteConfig, table: Table, row: Row, column: str) -> list[C
         return [Cell(row.model, "loss", "loss", 0)] if known else []
     name, _, episodes = column.partition(".")
     task = episodes or column_tasks(config, table)[name]
-    wanted = row.thaws.get(task, ()) if task in ("classify", "segment") else ("",)
+    wanted = row.unfreeze.get(task, ()) if task in ("classify", "segment") else ("",)
     if len(wanted) > 1 and config.unfreeze:
-        wanted = tuple(thaw for thaw in wanted if thaw in config.unfreeze)
+        wanted = tuple(unfreeze for unfreeze in wanted if unfreeze in config.unfreeze)
     return [
-        Cell(row.model, name, task, seed, thaw, row.at_test)
+        Cell(row.model, name, task, seed, unfreeze, row.at_test)
         for seed in config.seeds
-        for thaw in wanted
+        for unfreeze in wanted
     ]
 
 

@@ -76,13 +76,13 @@ MODELS: dict[str, Model] = {
     "supertoken-teacher": Model(how="pretrained"),
 }
 
-Thaws = Mapping[str, tuple[str, ...]]
-LATE: Thaws = {"classify": ("late",), "segment": ("start",)}
+Unfreeze = Mapping[str, tuple[str, ...]]
+LATE: Unfreeze = {"classify": ("late",), "segment": ("start",)}
 """When a teacher or distilled reducer is unfrozen in fine-tuning (caption of Table 10)."""
-ALL: Thaws = {"classify": ("start", "late", "never"), "segment": ("start", "never")}
-NEVER: Thaws = {"classify": ("never",), "segment": ("never",)}
-START: Thaws = {"classify": ("start",), "segment": ("start",)}
-ONLY_LATE: Thaws = {"classify": ("late",), "segment": ()}
+ALL: Unfreeze = {"classify": ("start", "late", "never"), "segment": ("start", "never")}
+NEVER: Unfreeze = {"classify": ("never",), "segment": ("never",)}
+START: Unfreeze = {"classify": ("start",), "segment": ("start",)}
+ONLY_LATE: Unfreeze = {"classify": ("late",), "segment": ()}
 
 
 class Row(NamedTuple):
@@ -92,7 +92,7 @@ class Row(NamedTuple):
         name: in `paper_tables.csv` and for `--only`.
         title: what the table prints.
         model: in `MODELS`.
-        thaws: when the encoder is unfrozen, by task; the row is the mean over these.
+        unfreeze: when the encoder is unfrozen, by task; the row is the mean over these.
         section: heading above the row; empty = none.
         at_test: what is done to the fine-tuned model at test time, e.g. `tome-16`.
     """
@@ -100,7 +100,7 @@ class Row(NamedTuple):
     name: str
     title: str
     model: str
-    thaws: Thaws = LATE
+    unfreeze: Unfreeze = LATE
     section: str = ""
     at_test: str = ""
 

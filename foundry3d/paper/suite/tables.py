@@ -16,8 +16,10 @@ def _students(detailed: bool) -> Iterator[Row]:
         for suffix in ("-frozen", "", *(("-vit_t",) if n == 16 else ())):
             name, title = f"s{n}{suffix}", f"s = {n}" + (" (ViT-T)" if "vit_t" in suffix else "")
             if detailed:
-                for thaw, tasks in (("never", NEVER), ("late", ONLY_LATE), ("start", START)):
-                    yield Row(f"{name}@{thaw}", f"{title}, unfrozen: {thaw}", name, tasks, FOUNDRY)
+                for unfreeze, tasks in (("never", NEVER), ("late", ONLY_LATE), ("start", START)):
+                    yield Row(
+                        f"{name}@{unfreeze}", f"{title}, unfrozen: {unfreeze}", name, tasks, FOUNDRY
+                    )
             yield Row(name, title, name, ALL, FOUNDRY)
 
 

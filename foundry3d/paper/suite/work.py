@@ -112,7 +112,7 @@ def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConf
         values = over(to_dict(base), **changes) | {"protocol": protocol}
         base = from_dict(type(base), values)
     epochs = base.train.epochs
-    unfreeze = {"start": 0, "late": round(2 * epochs / 3), "never": None}[cell.thaw]
+    unfreeze = {"start": 0, "late": round(2 * epochs / 3), "never": None}[cell.unfreeze]
     return replace(run_settings(config, cell, base), unfreeze_encoder=unfreeze)
 
 
