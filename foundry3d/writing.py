@@ -74,14 +74,15 @@ def require_apart(outputs: Mapping[str, str | Path | None], inputs: Iterable[str
     for option, path in outputs.items():
         if path is None:
             continue
-        found = _identity(path) or os.path.realpath(path)
-        if found in read:
+        found = _identity(path)
+        if found is not None and found in read:
             raise InputError(
                 f"{path}: --{option} would replace {read[found]}, which is read; name another one"
             )
-        if found in written:
-            raise InputError(f"{path}: --{option} and --{written[found]} name the same file")
-        written[found] = option
+        name = found or os.path.realpath(path)
+        if name in written:
+            raise InputError(f"{path}: --{option} and --{written[name]} name the same file")
+        written[name] = option
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
