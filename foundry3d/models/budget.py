@@ -67,7 +67,8 @@ class Budget:
             raise InputError(f"supertokens must be a whole number in 1..{supertokens}, got {count}")
         if self._gated() and not gated:
             raise InputError(
-                f"{self._gated()[0]} needs a student with a gate; distil one with --student.gate, or lower "
+                f"{self._gated()[0]} needs a student with a gate; distil one with "
+                f"--student.gate, or lower "
                 "supertokens"
             )
         budget, merged = self.token_budget, self.merged
