@@ -24,11 +24,12 @@ def _refuse_aliases(text: str) -> None:
     """Raises `YAMLError` for an alias that stands for something."""
     anchors: set[str] = set()
     for event in yaml.parse(text, yaml.SafeLoader) if "&" in text and "*" in text else ():
-        name = getattr(event, "anchor", None)
+        if not isinstance(event, yaml.NodeEvent) or event.anchor is None:
+            continue
+        name = event.anchor
         if isinstance(event, yaml.AliasEvent) and name in anchors:
             raise yaml.YAMLError(f"an alias, *{name}, is not read; write out what it stands for")
-        if name is not None:
-            anchors.add(name)
+        anchors.add(name)
 
 
 @functools.cache
