@@ -14,6 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from foundry3d.writing import replacing
+
 
 def pca_basis(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (d,) and the first three principal directions (3, d) of features (..., d)."""
@@ -38,10 +40,9 @@ def _figure(size: tuple[float, float], title: str, **options: Any) -> Figure:
 
 
 def _saved(figure: Figure, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
+    return Path(path)
 
 
 def draw_grid(
