@@ -29,7 +29,7 @@ from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.training.distill import DistillTask, distill
-from foundry3d.training.engine import fit
+from foundry3d.training.engine import fit, warn_of_slow_bf16
 from foundry3d.training.pretrain import PretrainTask, pretrain
 from foundry3d.training.pretrain import start as untrained
 from foundry3d.training.task import rate
@@ -264,6 +264,13 @@ def test_clouds_survive_training(tmp_path: Path) -> None:
     )
     fit(PretrainTask(config, Backbone(MASKED.backbone)), clouds, config)
     assert np.array_equal(before, clouds.points)
+
+
+@pytest.mark.parametrize(("ratio", "lines"), [(15.0, 1), (0.1, 0)])
+def test_slow_bf16_is_reported(ratio: float, lines: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="foundry3d"):
+        warn_of_slow_bf16(ratio)
+    assert ["15 times slower" in r.getMessage() for r in caplog.records] == [True] * lines
 
 
 @pytest.mark.parametrize(
