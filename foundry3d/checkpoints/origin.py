@@ -1,4 +1,4 @@
-"""What a saved model was pre-trained and distilled on, from its provenance and its predecessors'."""
+"""What a saved model was pre-trained and distilled on, from its and earlier provenance."""
 
 from __future__ import annotations
 

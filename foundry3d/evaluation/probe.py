@@ -216,9 +216,7 @@ def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
     retain_memory()
     loaded = [(name, load_backbone(name)) for name in config.models]
     splits = load_splits(config.data, seed=config.seed)
-    fresh = untrained_like(
-        loaded[0][1], splits, points=config.data.points, seed=config.seed
-    )
+    fresh = untrained_like(loaded[0][1], splits, points=config.data.points, seed=config.seed)
     subjects = [Subject("untrained", fresh)]
     for path, model in loaded:
         name, origin = short_name(path), origin_of(path)
