@@ -151,6 +151,10 @@ def test_every_model_of_a_suite_is_made_on_the_clouds_that_were_named(
         assert row["pretrained_on"] == "a"
         assert row["distilled_on"] == (None if cell.startswith("teacher") else "a")
     assert "Data: teacher pre-trained on a; students distilled on a." in capsys.readouterr().out
+    again = suite(replace(config, only=("s4@start",)))  # all is made: no clouds are needed
+    assert {row["cell"]: row for row in again}.items() <= rows.items()
+    with pytest.raises(InputError, match="other settings of distill"):
+        suite(replace(config, data=(*config.data, f"distill={tmp_path}/a-test.npz")))
     for suffix in ("md", "tex"):
         assert "students distilled on a." in (Path(config.out) / f"table4.{suffix}").read_text()
 

@@ -24,6 +24,7 @@ import yaml
 from foundry3d.checkpoints.folder import model_folder, read_config
 from foundry3d.config import SuiteConfig, to_dict
 from foundry3d.config.data import SOURCES
+from foundry3d.config.paper import TRAINING
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.paper.suite.cells import Cell, cell_folder, cells_of, columns_of
 from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model, recipe_of
@@ -167,11 +168,14 @@ def stages(config: SuiteConfig, known: set[str]) -> list[list[Unit]]:
 def keep_settings(config: SuiteConfig) -> None:
     """Writes the settings that all rows of a folder share to `<out>/suite.yaml`, or compares them.
 
+    Those of recipes without clouds are left out: nothing is made by them.
+
     Raises:
         InputError: the rows of the folder were made with other settings.
     """
     path, values = Path(config.out) / "suite.yaml", to_dict(config)
-    own = {key: values[key] for key in FIXED}
+    idle = {name for name in TRAINING if not values[name]["data"]["train"]}
+    own = {key: values[key] for key in FIXED if key not in idle}
     own |= {f"data {name}": list(source) for name, source in config.sources.items()}
     own |= {f"model {name}": folder for name, folder in config.given.items()}
     before = read_settings(path) or {}
