@@ -10,7 +10,7 @@ from foundry3d.transforms import normalise
 def main(points: int = 1024) -> None:
     clouds = procedural.generate(4, points=points, seed=0)
     batch = normalise(torch.from_numpy(clouds.points))
-    # To distil one: foundry3d distill --student.gate --budgets.random_ratio --budgets.nested ...
+    # foundry3d distill --data.train T.npz --student.gate --budgets.random_ratio --budgets.nested
     teacher = foundry3d.Backbone.preset("vit_t", dim=96, depth=4, heads=3)
     student = foundry3d.Student.from_teacher(teacher, supertokens=16, gate=True)
     with torch.inference_mode():

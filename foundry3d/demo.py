@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from foundry3d.baselines import RandomSampling
+from foundry3d.checkpoints.origin import origin_of
 from foundry3d.config import DemoConfig, DistillConfig, PretrainConfig, read_recipe
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.errors import InputError
-from foundry3d.evaluation.probe import PROBE_COLUMNS, probe_rows, untrained_like
+from foundry3d.evaluation.probe import PROBE_COLUMNS, Subject, probe_rows, untrained_like
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.upsample import interpolate
 from foundry3d.report.figures import draw_grid, pca_basis, pca_colours
@@ -117,11 +118,16 @@ def demo(config: DemoConfig) -> list[dict[str, Any]]:
     log.info("3/4  probing: linear SVM and k-NN on frozen features")
     data = first.data
     splits = load_splits(data, seed=config.seed)
-    subjects: list[tuple[str, Any]] = [
-        ("untrained", untrained_like(teacher, splits, points=data.points, seed=config.seed)),
-        ("teacher", teacher),
-        *students.items(),
-        *((f"teacher, {s} random tokens", RandomSampling(teacher, s)) for s in SUPERTOKENS),
+    origins = [origin_of(run.out) for run in (first, *others)]
+    fresh = untrained_like(teacher, splits, points=data.points, seed=config.seed)
+    subjects = [
+        Subject("untrained", fresh),
+        Subject("teacher", teacher, origins[0]),
+        *(Subject(*pair) for pair in zip(students, students.values(), origins[1:], strict=True)),
+        *(
+            Subject(f"teacher, {s} random tokens", RandomSampling(teacher, s), origins[0])
+            for s in SUPERTOKENS
+        ),
     ]
     rows = probe_rows(subjects, splits, data, seed=config.seed, out=out / "results.jsonl")
     log.info("4/4  drawing")

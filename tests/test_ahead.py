@@ -138,7 +138,8 @@ def test_pretraining_ahead_has_the_same_weights(
 ) -> None:
     data = replace(DATA, points=48)  # of 64: subsampling is drawn too
     if streamed:
-        pack(PackConfig(out=str(tmp_path / "shards"), clouds=48, samples=64, shard_clouds=20))
+        shards = str(tmp_path / "shards")
+        pack(PackConfig(source="procedural", out=shards, clouds=48, samples=64, shard_clouds=20))
         data = replace(data, train=str(tmp_path / "shards"))
     else:
         g = np.random.default_rng(0)

@@ -176,9 +176,10 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
     with pytest.raises(InputError, match=r"encoder\.norm\.bias .* nothing was saved"):
         save(teacher, tmp_path / "new", provenance={})
     assert sorted(os.listdir(tmp_path)) == ["m"]
+    shapes = ("--data.train", "procedural", "--data.test", "procedural", "--data.train_clouds", "9")
     for words in (
-        ["distill", "--teacher", str(folder), "--out", str(tmp_path / "a")],
-        ["classify", "--model", str(folder), "--out", str(tmp_path / "b")],
+        ["distill", "--teacher", str(folder), *shapes, "--out", str(tmp_path / "a")],
+        ["classify", "--model", str(folder), *shapes, "--out", str(tmp_path / "b")],
         ["convert", str(folder), "--out", str(tmp_path / "c")],
     ):
         with pytest.raises(SystemExit) as stop:

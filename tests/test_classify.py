@@ -334,7 +334,7 @@ def test_copies_with_other_groups_keep_the_weights(teacher: Backbone) -> None:
 def test_unlabelled_or_foreign_classes_are_one_sentence(
     run: ClassifyConfig, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="need test clouds"):
+    with pytest.raises(InputError, match="name the test clouds"):
         classify(replace(run, data=replace(run.data, test=None)))
     clouds = ellipsoids(10, 0)
     for change, says in (

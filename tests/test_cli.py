@@ -40,6 +40,9 @@ def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
     return status, out, err
 
 
+SHAPES = ("--data.train", "procedural", "--data.test", "procedural")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -53,10 +56,10 @@ def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
         (["pretrain", "--backbone.heads", "5"], "heads must divide dim"),
         (["pretrain", "--config", "no/such"], "no recipe"),
         (["pretrain", "--data.train", "no/such.npz", "--out", "OUT"], "no such archive"),
-        (["distill", "--teacher", "no/such"], "expected a checkpoint folder"),
+        (["distill", "--teacher", "no/such", *SHAPES], "expected a checkpoint folder"),
         (["distill", "--student.supertokens", "-1"], "supertokens must be positive"),
         (["probe"], "at least one saved model"),
-        (["probe", "--models", "no/such"], "expected a checkpoint folder"),
+        (["probe", "--models", "no/such", *SHAPES], "expected a checkpoint folder"),
         (["cost", "--model", "vit_x"], "vit_s"),
         (["cost", "--batch_size", "0"], "batch_size must be positive"),
     ],
@@ -217,7 +220,7 @@ def test_distill_finds_the_teacher_that_pretrain_left(capsys, tmp_path, monkeypa
     """Both commands with tiny sizes and the folders that they choose themselves."""
     monkeypatch.chdir(tmp_path)
     small = (
-        "--data.train_clouds 16 --data.test null --data.points 64 --data.validation 0 "
+        "--data.train procedural --data.train_clouds 16 --data.points 64 --data.validation 0 "
         "--train.epochs 1 --train.batch_size 8 --train.warmup_epochs 0 --train.accelerator cpu "
     )
     sizes = "--backbone.groups 8 --backbone.group_size 8 --backbone.dim 12 --backbone.depth 1 "

@@ -125,7 +125,10 @@ def test_evaluation_reads_prefixes_in_order() -> None:
 
 
 def test_splits_of_procedural_data_differ() -> None:
-    config = DataConfig(train_clouds=60, test_clouds=30, points=32, validation=0.2)
+    config = DataConfig(
+        train="procedural", test="procedural", train_clouds=60, test_clouds=30, points=32,
+        validation=0.2,
+    )  # fmt: skip
     splits = load_splits(config)
     assert splits.validation is not None
     assert splits.test is not None

@@ -24,6 +24,8 @@ from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.report.figures import draw_grid, pca_basis, pca_colours
 from foundry3d.report.rows import append, table
 
+SHAPES = DataConfig(train="procedural", test="procedural", points=64, validation=0.2)
+
 
 def blobs(n: int, apart: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     g = np.random.default_rng(seed)
@@ -53,7 +55,7 @@ def test_c_is_chosen_on_the_held_out_clouds_alone() -> None:
 
 
 def test_features_do_not_depend_on_the_batch(teacher: Backbone) -> None:
-    splits = load_splits(DataConfig(train_clouds=20, test=None, points=64))
+    splits = load_splits(DataConfig(train="procedural", train_clouds=20, points=64))
     a = extract(teacher, splits.train, points=64, batch_size=7)
     b = extract(teacher, splits.train, points=64, batch_size=20)
     assert a.shape == (len(splits.train), 48)
@@ -65,7 +67,8 @@ def test_probe_takes_any_callable_with_tokens() -> None:
         spread = torch.cat([points.std(1), points.abs().mean(1)], dim=-1)[:, None]
         return Tokens(features=spread, centers=points[:, :1], tokens_used=torch.ones(len(points)))
 
-    splits = load_splits(DataConfig(train_clouds=400, test_clouds=200, points=64, validation=0.2))
+    data = replace(SHAPES, train_clouds=400, test_clouds=200)
+    splits = load_splits(data)
     scores = probe(heights, splits, points=64)
     assert 100 / 26 * 2 < scores.svm < 90
     with pytest.raises(InputError, match="validation"):
@@ -77,7 +80,7 @@ def test_probe_takes_any_callable_with_tokens() -> None:
 
 
 def test_rows_of_reducers_say_what_they_cost(teacher: Backbone) -> None:
-    data = DataConfig(train_clouds=130, test_clouds=26, points=64, validation=0.2)
+    data = replace(SHAPES, train_clouds=130, test_clouds=26)
     splits, count = load_splits(data, seed=0), teacher.shape.groups
     merged = Merged.around(teacher, ReductionConfig(reach=4))
     rows = [
@@ -90,7 +93,7 @@ def test_rows_of_reducers_say_what_they_cost(teacher: Backbone) -> None:
 
 
 def test_untrained_network_is_of_the_same_sizes(teacher: Backbone) -> None:
-    splits = load_splits(DataConfig(train_clouds=60, test=None, points=64))
+    splits = load_splits(DataConfig(train="procedural", train_clouds=60, points=64))
     fresh = untrained_like(teacher, splits, points=64, seed=0)
     assert fresh.config == teacher.config
     assert not torch.equal(fresh.encoder.norm.bias, teacher.encoder.norm.bias)

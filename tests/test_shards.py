@@ -29,6 +29,7 @@ from foundry3d.training.callbacks import KeepLast
 from foundry3d.training.pretrain import pretrain
 
 POINTS = 16
+SHAPES = PackConfig(source="procedural", clouds=6, samples=32, shard_clouds=4)
 
 
 def some(count: int, size: int = POINTS) -> np.ndarray:
@@ -119,13 +120,13 @@ def test_packing_is_refused_where_something_is(
     assert "not an empty folder" in error
     assert error.count("\n") == 1
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    pack(PackConfig(out=str(tmp_path / "again"), clouds=6, samples=32, shard_clouds=4))
+    pack(replace(SHAPES, out=str(tmp_path / "again")))
     assert {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir()} == before
 
 
 def test_shapes_are_made_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_source, "_BLOCK", 4)
-    source = pack_source.open_source(PackConfig(clouds=10, samples=16))
+    source = pack_source.open_source(PackConfig(source="procedural", clouds=10, samples=16))
     found = [shape for piece in source.pieces for shape in source.read(piece)]
     clouds = [shape[0].tobytes() for shape in found if not isinstance(shape, str)]
     assert len(clouds) == len(set(clouds)) == 10
@@ -232,7 +233,7 @@ def test_a_stopped_pack_continues_with_the_next_shard(
 def test_a_pack_that_was_stopped_before_its_index_only_writes_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = PackConfig(out=str(tmp_path / "out"), clouds=6, samples=32, shard_clouds=4)
+    config = replace(SHAPES, out=str(tmp_path / "out"))
 
     def stop(*_: Any) -> None:
         raise Killed
@@ -569,7 +570,7 @@ def test_shards_train_and_are_not_probed(folder: Path) -> None:
     assert len(train) == 40
     for config in (
         DataConfig(train=str(folder), points=8),
-        DataConfig(test=str(folder), train_clouds=4, points=8),
+        DataConfig(train="procedural", test=str(folder), train_clouds=4, points=8),
     ):
         with pytest.raises(
             InputError, match="holds shards, which can only be streamed for training"

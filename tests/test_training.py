@@ -34,7 +34,7 @@ from foundry3d.training.pretrain import PretrainTask, pretrain
 from foundry3d.training.pretrain import start as untrained
 from foundry3d.training.task import rate
 
-DATA = DataConfig(train_clouds=48, test=None, points=64, validation=0.0)
+DATA = DataConfig(train="procedural", train_clouds=48, points=64, validation=0.0)
 TRAIN = TrainConfig(epochs=2, batch_size=16, warmup_epochs=1, accelerator="cpu")
 MASKED = PretrainConfig(
     backbone=replace(TINY, drop_path=0.2, dropout=0.1, attention_dropout=0.1),
@@ -201,7 +201,7 @@ def test_jepa_can_start_from_reconstruction(tmp_path: Path) -> None:
 def test_a_student_is_no_teacher(saved: Path, teacher: Backbone, tmp_path: Path) -> None:
     save(Student.from_teacher(teacher, supertokens=2), tmp_path / "s", provenance={})
     with pytest.raises(InputError, match="a teacher is a backbone"):
-        distill(DistillConfig(teacher=str(tmp_path / "s"), out=str(tmp_path / "x")))
+        distill(DistillConfig(teacher=str(tmp_path / "s"), out=str(tmp_path / "x"), data=DATA))
     assert not (tmp_path / "x").exists()
 
 

@@ -13,7 +13,14 @@ from foundry3d.config.baselines import (
 from foundry3d.config.bench import BenchConfig
 from foundry3d.config.budgets import BudgetsConfig
 from foundry3d.config.commands import ConvertConfig, DemoConfig, DoctorConfig
-from foundry3d.config.data import AugmentConfig, CheckConfig, DataConfig, PackConfig, PrepareConfig
+from foundry3d.config.data import (
+    AugmentConfig,
+    CheckConfig,
+    DataConfig,
+    PackConfig,
+    PrepareConfig,
+    require_data,
+)
 from foundry3d.config.distillation import DistillConfig, TokenLossConfig
 from foundry3d.config.downstream import (
     ClassifyConfig,
@@ -97,5 +104,6 @@ __all__ = [
     "from_dict",
     "preset",
     "read_recipe",
+    "require_data",
     "to_dict",
 ]

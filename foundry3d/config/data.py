@@ -8,6 +8,7 @@ from typing import Literal
 from foundry3d.config.reading import check_reading
 from foundry3d.config.records import MOST, fraction, not_negative, positive, require
 
+SOURCES = "an .npz archive, a folder, NAME:FOLDER, or procedural for the built-in shapes"
 MOST_POINTS = 2**26
 """The largest number of points that are drawn from a shape or read of a cloud in training."""
 
@@ -16,12 +17,15 @@ MOST_POINTS = 2**26
 class DataConfig:
     """The clouds of a run: training, held out of training, and test.
 
+    Neither source has a default. A record without them can be made, because a suite names the
+    clouds of its runs; `require_data` refuses it where a run begins.
+
     Attributes:
         train: an .npz archive, a folder of files (`class/file`, or without classes), a folder of
             shards (`foundry3d data pack`; training only, nothing is held out), a published data
             set as `NAME:FOLDER`, or `procedural` (built-in shapes).
-        test: the same, or null; classes of a folder are matched by name. Nothing is ever selected
-            on it.
+        test: the same, or null for none; classes of a folder are matched by name. Nothing is ever
+            selected on it.
         train_clouds: number of built-in shapes for training.
         test_clouds: number of built-in shapes for testing.
         validation: share of the training clouds held out, stratified by class.
@@ -33,8 +37,8 @@ class DataConfig:
         invalid: of files in a folder, as in `foundry3d embed`.
     """
 
-    train: str = "procedural"
-    test: str | None = "procedural"
+    train: str = ""
+    test: str | None = None
     train_clouds: int = 4000
     test_clouds: int = 1000
     validation: float = 0.1
@@ -57,6 +61,21 @@ class DataConfig:
         fraction(self, "validation")
         check_reading(self.columns, self.invalid)
         require(self.up in ("x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
+
+
+def require_data(data: DataConfig, *, test: bool = False, option: str = "data") -> None:
+    """Refuses a run whose clouds were not named.
+
+    Args:
+        data: of the run.
+        test: whether the run needs test clouds too.
+        option: what the data is called on the command line.
+
+    Raises:
+        InputError: there are no training clouds, or no test clouds where they are needed.
+    """
+    require(bool(data.train), f"name the training clouds with --{option}.train ({SOURCES})")
+    require(bool(data.test) or not test, f"name the test clouds with --{option}.test ({SOURCES})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +154,7 @@ class PackConfig:
     """`foundry3d data pack`: a large collection as tar shards that training streams.
 
     Attributes:
-        source: an .npz archive, a folder of point-cloud files, or `procedural`.
+        source: an .npz archive, a folder of point-cloud files, or `procedural`; has no default.
         out: folder for the shards and their index; empty, missing, or left by a run that was
             stopped, which then continues.
         shard_clouds: clouds per shard.
@@ -146,7 +165,7 @@ class PackConfig:
         seed: of built-in shapes, points drawn from meshes, and the order of the clouds.
     """
 
-    source: str = "procedural"
+    source: str = ""
     out: str = "shards"
     shard_clouds: int = 1000
     clouds: int = 4000
@@ -156,6 +175,11 @@ class PackConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require(
+            bool(self.source),
+            "name what to pack: foundry3d data pack SOURCE (an .npz archive, a folder, or "
+            "procedural for the built-in shapes)",
+        )
         positive(self, "shard_clouds", "clouds")
         positive(self, "samples", most=MOST_POINTS)
         check_reading(self.columns, self.invalid)

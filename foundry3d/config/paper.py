@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from foundry3d.config.distillation import DistillConfig
 from foundry3d.config.downstream import ClassifyConfig, FewshotConfig, SegmentConfig
@@ -25,6 +25,8 @@ SUITES = (
 )  # fmt: skip
 SUITE_TASKS = ("classify", "probe", "segment")
 UNFREEZE = ("start", "late", "never")
+TRAINING = ("pretrain", "distill")
+"""Names of `--data` that are no columns: the clouds that a suite's own models learn from."""
 _NAME = re.compile(r"[\w-]+")
 
 
@@ -62,7 +64,9 @@ class SuiteConfig:
         out: folder for models, runs, `results.jsonl` and the tables; several tables may share it.
         data: one column per `NAME=TRAIN,TEST`. The paper's columns are mn40, oo3d, sonn-obj-bg,
             sonn-obj-only, sonn-pb, sn55 and snp; other names are columns without published
-            figures. Published data sets and `procedural` need no `,TEST`.
+            figures. Published data sets and `procedural` need no `,TEST`. Two names are no
+            columns: `distill=TRAIN` and `pretrain=TRAIN` are the clouds on which missing models are
+            made, like `distill.data.train` and `pretrain.data.train`.
         tasks: `NAME=TASK` for columns that are measured in another way than in the paper:
             classify, probe or segment.
         models: `MODEL=FOLDER` for models that exist already, e.g. `s16=runs/s16/model`.
@@ -77,7 +81,8 @@ class SuiteConfig:
         as_published: fine-tune the paper's columns by their published protocols, whose settings
             replace those of `classify` and `segment`.
         pretrain: the teacher, where `teacher` is `pretrain`; and Point-JEPA with supertokens.
-        distill: the students, including those made by token reducers.
+        distill: the students, including those made by token reducers; its clouds also give the
+            prototypes and the distillation loss.
         classify: fine-tuned classification; its data gives the points and the held-out share.
         segment: fine-tuned part segmentation, likewise.
         fewshot: episodes, likewise.
@@ -107,6 +112,13 @@ class SuiteConfig:
         require(
             bool(self.sources) or self.name == "table8", "name data with --data NAME=TRAIN,TEST"
         )
+        for name, source in self._training.items():
+            require("," not in source, f"--data {name} takes training clouds alone, got {source!r}")
+            other = self._recipe(name).data.train
+            require(
+                other in ("", source),
+                f"--data {name}={source} and --{name}.data.train {other} differ; name one of them",
+            )
         unknown = sorted(set(self.chosen_tasks) - set(self.sources))
         require(not unknown, f"--tasks names {', '.join(unknown)}, which --data does not")
         for task in self.chosen_tasks.values():
@@ -126,8 +138,25 @@ class SuiteConfig:
     @property
     def sources(self) -> dict[str, Source]:
         """The clouds of each column."""
-        found = {name: text.partition(",") for name, text in _pairs(self.data, "data").items()}
+        named = _pairs(self.data, "data")
+        found = {name: named[name].partition(",") for name in named if name not in TRAINING}
         return {name: Source(train, test or train) for name, (train, _, test) in found.items()}
+
+    @property
+    def _training(self) -> dict[str, str]:
+        named = _pairs(self.data, "data")
+        return {name: named[name] for name in TRAINING if name in named}
+
+    def _recipe(self, name: str) -> PretrainConfig | DistillConfig:
+        return self.pretrain if name == "pretrain" else self.distill
+
+    def with_training_clouds(self) -> SuiteConfig:
+        """The same suite, where `pretrain` and `distill` have the clouds that `data` names."""
+        changes: dict[str, Any] = {}
+        for name, source in self._training.items():
+            recipe = self._recipe(name)
+            changes[name] = replace(recipe, data=replace(recipe.data, train=source))
+        return replace(self, **changes)
 
     @property
     def chosen_tasks(self) -> dict[str, str]:

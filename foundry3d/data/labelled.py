@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foundry3d.config import DataConfig
+from foundry3d.config import DataConfig, require_data
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.errors import InputError
@@ -12,11 +12,11 @@ def load_tested(config: DataConfig, *, seed: int = 0) -> tuple[Splits, Clouds, C
     """The splits that `load_splits` returns, and their training and test clouds.
 
     Raises:
-        InputError: as `load_splits`, or there are no test clouds.
+        InputError: as `load_splits`, or no test clouds are named.
     """
+    require_data(config, test=True)
     splits = load_splits(config, seed=seed)
-    if splits.test is None:
-        raise InputError("scores need test clouds; name them with data.test")
+    assert splits.test is not None
     return splits, splits.train, splits.test
 
 

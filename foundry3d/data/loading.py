@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foundry3d.config import DataConfig
+from foundry3d.config import DataConfig, require_data
 from foundry3d.config.reading import column_names
 from foundry3d.data import procedural
 from foundry3d.data.archive import read_archive
@@ -102,9 +102,10 @@ def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
     from training, never from test.
 
     Raises:
-        InputError: a source that cannot be read, clouds with too few points, or a test folder with
-            a class that training does not have.
+        InputError: no training clouds are named, a source cannot be read, clouds have too few
+            points, or a test folder has a class that training does not have.
     """
+    require_data(config)
     train = _read(config, config.train, config.train_clouds, 2 * seed, train=True)
     test = (
         None
@@ -130,8 +131,10 @@ def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards:
     """The training data alone: shards as a stream, anything else without the held-out clouds.
 
     Raises:
-        InputError: a source that cannot be read, or clouds with too few points.
+        InputError: no training clouds are named, the source cannot be read, or clouds have too few
+            points.
     """
+    require_data(config)
     if is_sharded(config.train):
         return Shards(config.train, points=config.points)
     return load_splits(replace(config, test=None), seed=seed).train

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from foundry3d.checkpoints.folder import load
-from foundry3d.config import BudgetsConfig, DataConfig
+from foundry3d.checkpoints.origin import origin_of
+from foundry3d.config import BudgetsConfig, DataConfig, require_data
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.data.parts import categories_of, part_splits, parts_of_category
-from foundry3d.errors import InputError
 from foundry3d.evaluation.metrics import miou_category, miou_instance, overall_accuracy, shape_iou
 from foundry3d.evaluation.probe import probe_row
 from foundry3d.evaluation.rows import short_name
@@ -158,13 +158,12 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
     Raises:
         InputError: models or data cannot be read, or there are no test clouds.
     """
+    require_data(config.data, test=True)
     retain_memory()
     out = Path(config.out)
     loaded = [(name, load(name)) for name in config.models]
     parted = any(isinstance(model, Segmenter) for _, model in loaded)
     splits = (part_splits if parted else load_splits)(config.data, seed=config.seed)
-    if splits.test is None:
-        raise InputError("budgets are compared on test clouds; name them with --data.test")
     known = {key(row): row for row in read_rows(out / "results.jsonl", keys=KEY)}
     rows: list[dict[str, Any]] = []
     for path, model in loaded:
@@ -176,7 +175,7 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
             point = key({"path": path, "budget": budget[0], "value": budget[1]})
             if point not in known:
                 made = one_row(short_name(path), model, splits, config.data, config.seed, budget)
-                known[point] = made | {"path": path}
+                known[point] = made | origin_of(path)._asdict() | {"path": path}
                 append(out / "results.jsonl", [known[point]])
             rows.append(known[point])
             log.info("%s, %s %g: %.1f", short_name(path), *budget, rows[-1]["score"])

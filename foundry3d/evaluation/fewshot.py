@@ -27,13 +27,13 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from foundry3d.config import FewshotConfig, to_dict
+from foundry3d.config import FewshotConfig, require_data, to_dict
 from foundry3d.config.protocols import deviations
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.data.published.fewshot import MODELNET_FEWSHOT, fold
 from foundry3d.evaluation.classify import ClassifyTask
-from foundry3d.evaluation.finetune_run import fit_and_select, start_model
+from foundry3d.evaluation.finetune_run import fit_and_select, start_model, start_origin
 from foundry3d.evaluation.metrics import mean_std, overall_accuracy
 from foundry3d.evaluation.probe import extract
 from foundry3d.evaluation.rows import model_columns
@@ -153,13 +153,15 @@ def fewshot(config: FewshotConfig) -> dict[str, Any]:
             holds another run.
     """
     began = time.monotonic()
+    if config.published is None:
+        require_data(config.data)
     changed = deviations(config.protocol, config, "fewshot")
     model = start_model(config)
     folds = Folds(config)
     folds[0]  # refuses data without enough classes before the run folder is made
     with opened(Path(config.out), config):
         rows = list(score_folds(model, folds, config))
-    row = model_columns(config.model, model)
+    row = model_columns(config.model, model, start_origin(config.model, config))
     row |= {"mode": config.mode, "way": config.way, "shot": config.shot, "folds": len(rows)}
     for key in ("oa", "oa_best_on_test"):
         if key in rows[0]:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from foundry3d.checkpoints.folder import load_backbone, save
-from foundry3d.config import FinetuneConfig, to_dict
+from foundry3d.checkpoints.origin import Origin, origin_of
+from foundry3d.config import FinetuneConfig, HeadedRunConfig, to_dict
 from foundry3d.data.loading import LabelledBatches
 from foundry3d.evaluation.finetune import FinetuneTask, Outcome
 from foundry3d.evaluation.rows import data_columns, model_columns
@@ -64,10 +65,16 @@ def start_model(config: FinetuneConfig) -> Inner:
     )
 
 
+def start_origin(name: str, config: HeadedRunConfig) -> Origin:
+    """What the model that a run starts from was made of; nothing where the run starts anew."""
+    scratch = isinstance(config, FinetuneConfig) and config.scratch
+    return Origin() if scratch else origin_of(name)
+
+
 def run_columns(name: str, task: FinetuneTask, outcome: Outcome) -> dict[str, Any]:
     """The columns that all fine-tuning runs share; `name` is that of the model they start from."""
     config, splits, inner = task.config, task.splits, task.model.backbone
-    return model_columns(name, inner) | {
+    return model_columns(name, inner, start_origin(name, config)) | {
         "selected_epoch": outcome.selected.epoch,
         "best_on_test_epoch": outcome.best_on_test.epoch,
         "selection": "held-out clouds" if splits.validation else "last epoch, nothing held out",

@@ -24,7 +24,8 @@ from sklearn.svm import SVC
 from foundry3d.baselines import RandomSampling
 from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.folder import load_backbone
-from foundry3d.config import DataConfig, ProbeConfig
+from foundry3d.checkpoints.origin import Origin, origin_of
+from foundry3d.config import DataConfig, ProbeConfig, require_data
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.labelled import require_classes
 from foundry3d.data.loading import Splits, in_order, load_splits
@@ -150,12 +151,18 @@ PROBE_COLUMNS = {
 
 
 def probe_row(
-    name: str, model: Any, splits: Splits, data: DataConfig, *, seed: int
+    name: str,
+    model: Any,
+    splits: Splits,
+    data: DataConfig,
+    *,
+    seed: int,
+    origin: Origin | None = None,
 ) -> dict[str, Any]:
-    """One result row of a model on labelled splits, with its protocol."""
+    """One result row of a model on labelled splits, with its protocol and, if saved, its origin."""
     began = time.monotonic()
     scores = probe(model, splits, points=data.points)
-    row = model_columns(name, model)
+    row = model_columns(name, model, origin)
     if isinstance(model, Backbone | Student | Wrapped):
         row["gmacs"] = round(count(model).macs / 1e9, 4)
     row |= {key: round(value, 2) for key, value in scores._asdict().items()}
@@ -168,18 +175,32 @@ def probe_row(
     }
 
 
+class Subject(NamedTuple):
+    """A model to probe.
+
+    Attributes:
+        name: in its row.
+        model: points (B, N, 3) in, `Tokens` out.
+        origin: of a saved model.
+    """
+
+    name: str
+    model: Any
+    origin: Origin | None = None
+
+
 def probe_rows(
-    subjects: Sequence[tuple[str, Any]],
+    subjects: Sequence[Subject],
     splits: Splits,
     data: DataConfig,
     *,
     seed: int,
     out: str | Path | None,
 ) -> list[dict[str, Any]]:
-    """A result row for every named model, appended to the file `out` as soon as it is complete."""
+    """A result row for every model, appended to the file `out` as soon as it is complete."""
     rows = []
-    for name, model in subjects:
-        rows.append(probe_row(name, model, splits, data, seed=seed))
+    for name, model, origin in subjects:
+        rows.append(probe_row(name, model, splits, data, seed=seed, origin=origin))
         if out is not None:
             append(out, rows[-1:])
     return rows
@@ -191,23 +212,19 @@ def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
     Raises:
         InputError: models or data cannot be read, or the data has no labels or test clouds.
     """
+    require_data(config.data, test=True)
     retain_memory()
     loaded = [(name, load_backbone(name)) for name in config.models]
     splits = load_splits(config.data, seed=config.seed)
-    first = loaded[0][1]
-    subjects: list[tuple[str, Any]] = [
-        ("untrained", untrained_like(first, splits, points=config.data.points, seed=config.seed))
-    ]
-    for name, model in loaded:
-        subjects.append((short_name(name), model))
+    fresh = untrained_like(loaded[0][1], splits, points=config.data.points, seed=config.seed)
+    subjects = [Subject("untrained", fresh)]
+    for path, model in loaded:
+        name, origin = short_name(path), origin_of(path)
+        subjects.append(Subject(name, model, origin))
         if isinstance(model, Backbone):
-            subjects += [
-                (
-                    f"{short_name(name)}, {n} random tokens",
-                    RandomSampling(model, n, seed=config.seed),
-                )
-                for n in config.random_tokens
-            ]
+            for n in config.random_tokens:
+                fewer = RandomSampling(model, n, seed=config.seed)
+                subjects.append(Subject(f"{name}, {n} random tokens", fewer, origin))
     rows = probe_rows(subjects, splits, config.data, seed=config.seed, out=config.results)
     print(table(rows, PROBE_COLUMNS))
     return rows

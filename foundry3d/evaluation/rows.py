@@ -7,6 +7,7 @@ from typing import Any
 
 from foundry3d.baselines import LargerGroups, RandomSampling
 from foundry3d.baselines.wrapped import Wrapped
+from foundry3d.checkpoints.origin import Origin
 from foundry3d.config.heads import encoded
 from foundry3d.data.loading import Splits
 from foundry3d.models.backbone import Backbone
@@ -20,11 +21,11 @@ def short_name(path: str) -> str:
     return folder.parent.name if folder.name == "model" else folder.name
 
 
-def model_columns(name: str, model: Any) -> dict[str, Any]:
+def model_columns(name: str, model: Any, origin: Origin | None = None) -> dict[str, Any]:
     """Name, kind, parameters in millions, tokens, supertokens, and tokens that are encoded.
 
     `encoded` is None where a gate decides it for every cloud; models of unknown kinds have neither
-    `tokens` nor `encoded`.
+    `tokens` nor `encoded`. The origin of a saved model adds `pretrained_on` and `distilled_on`.
     """
     parameters = sum(p.numel() for p in model.parameters())
     row: dict[str, Any] = {"model": name, "kind": type(model).__name__.lower()}
@@ -39,7 +40,7 @@ def model_columns(name: str, model: Any) -> dict[str, Any]:
     elif isinstance(model, Backbone | Student | Wrapped):
         sizes: Any = model.config
         row["encoded"] = encoded(sizes)
-    return row
+    return row if origin is None else row | origin._asdict()
 
 
 def data_columns(splits: Splits, *, points: int, seed: int) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundry3d.checkpoints.folder import load
-from foundry3d.config import SpecialistConfig
+from foundry3d.checkpoints.origin import after
+from foundry3d.config import SpecialistConfig, require_data
 from foundry3d.data.labelled import labelled_splits, require_names
 from foundry3d.data.loading import Labelled, Splits
 from foundry3d.data.parts import part_splits
@@ -154,6 +155,7 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
             classes or parts, or the run folder holds another run.
     """
     began = time.monotonic()
+    require_data(config.data, test=True)
     teacher = load(config.teacher)
     task: Imitation
     if isinstance(teacher, Classifier):
@@ -168,4 +170,5 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
             f"{type(teacher).__name__}; fine-tune one with classify or segment"
         )
     row["task"] += ", specialist of its teacher's outputs"
+    row["distilled_on"] = after(row["distilled_on"], task.splits.train.name)
     return deliver(task, row, made_by="specialize", shown=shown, began=began)

@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
 from foundry3d.checkpoints.folder import load_backbone
+from foundry3d.checkpoints.origin import origin_of
 from foundry3d.config import ZeroshotConfig
 from foundry3d.data.labelled import labelled_splits
 from foundry3d.data.loading import Splits
@@ -135,7 +136,7 @@ def zeroshot_row(name: str, splits: Splits, config: ZeroshotConfig) -> dict[str,
         neighbors=config.neighbors,
         texts=texts,
     )
-    row = model_columns(name, model)
+    row = model_columns(name, model, origin_of(name))
     row |= {key: round(value, 2) for key, value in found.items()}
     return row | {
         "task": "zero-shot classification",

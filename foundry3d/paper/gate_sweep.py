@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from scipy.stats import spearmanr
 
 from foundry3d.checkpoints.folder import load
-from foundry3d.config import SweepConfig
+from foundry3d.checkpoints.origin import origin_of
+from foundry3d.config import SweepConfig, require_data
 from foundry3d.data.loading import Splits, load_splits
-from foundry3d.errors import InputError
 from foundry3d.evaluation.probe import probe_row
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.student import Student
@@ -80,7 +80,8 @@ def run_row(
     )
     held = splits.validation or splits.train
     row: dict[str, Any] = run._asdict() | held_out_losses(teacher, student, held, base.data.points)
-    found = probe_row(run.name, student, splits, base.data, seed=base.train.seed)
+    origin = origin_of(folder)
+    found = probe_row(run.name, student, splits, base.data, seed=base.train.seed, origin=origin)
     return found | row | {"score": found["svm"]}
 
 
@@ -140,12 +141,11 @@ def sweep_gate(config: SweepConfig) -> list[dict[str, Any]]:
     Raises:
         InputError: the teacher or data cannot be read, or there are no test clouds.
     """
-    retain_memory()
     out, base = Path(config.out), config.distill
+    require_data(base.data, test=True, option="distill.data")
+    retain_memory()
     teacher = require_teacher(load(base.teacher))
     splits = load_splits(base.data, seed=base.train.seed)
-    if splits.test is None:
-        raise InputError("a sweep probes its students; name test clouds with --distill.data.test")
     path = out / "results.jsonl"
     known = {
         (r["gate_lambda"], r["frozen"], r["decay"]): r

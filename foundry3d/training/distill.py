@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.checkpoints.folder import load
-from foundry3d.config import DistillConfig, ReductionConfig
+from foundry3d.config import DistillConfig, ReductionConfig, require_data
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Numbered, Stream, in_order, load_train
 from foundry3d.errors import InputError
@@ -264,6 +264,7 @@ def distill(
     Raises:
         InputError: unusable teacher, data, sizes or run folder.
     """
+    require_data(config.data)
     teacher = require_teacher(load(config.teacher)) if teacher is None else teacher
     student = student or student_of(teacher, config)
     train = load_train(config.data, seed=config.train.seed)

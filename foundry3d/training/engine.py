@@ -25,6 +25,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from foundry3d.checkpoints.folder import save
+from foundry3d.checkpoints.origin import origin_from
 from foundry3d.config import DistillConfig, PretrainConfig, TrainConfig
 from foundry3d.data.ahead import Loader
 from foundry3d.data.clouds import Clouds
@@ -233,7 +234,8 @@ def keep(
         "seed": task.train_config.seed,
         "code": code_version(),
     }
-    save(model, Path(out) / "model", provenance=origin | protocol)
+    facts = origin | protocol
+    save(model, Path(out) / "model", provenance=facts | origin_from(facts)._asdict())
 
 
 def retain_memory() -> None:

@@ -33,6 +33,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "zeroshot": {"models": ["m"]},
     "budgets": {"models": ["m"]},
     "suite": {"teacher": "m", "data": ["a=b"]},
+    "data pack": {"source": "a"},
     "data check": {"dataset": ["modelnet40", "folder"]},
     "data prepare": {"dataset": ["modelnet40", "folder"]},
 }
@@ -87,7 +88,7 @@ WORDS: dict[str, list[str]] = {
     "widths": ["pretrain", "--backbone.point_widths", "1", "2", "99999999999"],
     "weights in all": ["pretrain", "--backbone.dim", "65536", "--backbone.depth", "1000"],
     "points": ["pretrain", "--data.points", "1e14"],
-    "clouds": ["pretrain", "--data.train_clouds", "2000000000"],
+    "clouds": ["pretrain", "--data.train", "procedural", "--data.train_clouds", "2000000000"],
     "a seed": ["pretrain", "--train.seed", str(10**20)],
     "a negative seed": ["pretrain", "--train.seed", "-1"],
     "digits": ["pretrain", "--train.seed", "9" * 5000],

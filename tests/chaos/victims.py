@@ -56,12 +56,12 @@ VICTIMS = {
         RESUMED,
         words=f"pretrain --out {{out}}/run --backbone.groups 12 --backbone.group_size 8 "
         "--backbone.dim 24 --backbone.heads 3 --backbone.depth 2 --backbone.point_widths 8 16 32 "
-        f"--masked.decoder_depth 1 --masked.decoder_heads 3 --data.test null {DATA}{TRAIN}",
+        f"--masked.decoder_depth 1 --masked.decoder_heads 3 {DATA}{TRAIN}",
     ),
     "distill": replace(
         RESUMED,
         words="distill --teacher {made}/teacher --student.supertokens 4 --out {out}/run "
-        f"--data.test null {DATA}{TRAIN}",
+        f"{DATA}{TRAIN}",
     ),
     "classify": replace(
         SCORED,

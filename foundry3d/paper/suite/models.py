@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from foundry3d.baselines import KMeansStudent, LargerGroups, Merged, RandomSampling
 from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.folder import load, model_folder, read_config, save
+from foundry3d.checkpoints.origin import origin_from
 from foundry3d.config import DistillConfig, PretrainConfig, ReductionConfig, SuiteConfig
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.errors import InputError
@@ -35,6 +36,11 @@ def is_made(config: SuiteConfig, name: str) -> bool:
         return True
     made = (model_path(config, name) / "config.json").is_file()
     return made or name in config.given or MODELS[name].how == "specialist"
+
+
+def recipe_of(name: str) -> Literal["pretrain", "distill"]:
+    """Whose clouds a model of `MODELS` is made on."""
+    return "pretrain" if MODELS[name].how in ("teacher", "pretrained") else "distill"
 
 
 def make_model(config: SuiteConfig, name: str) -> None:
@@ -108,9 +114,10 @@ def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
     student = KMeansStudent.from_teacher(
         teacher, batches, supertokens=config.student.supertokens, seed=config.train.seed
     )
-    origin = {"made_by": "k-means", "teacher": config.teacher, "data": train.name}
-    protocol = {"clouds": len(train), "seed": config.train.seed, "code": code_version()}
-    save(student, Path(config.out) / "model", provenance=origin | protocol)
+    facts = {"made_by": "k-means", "teacher": config.teacher, "data": train.name}
+    facts |= {"clouds": len(train), "seed": config.train.seed, "code": code_version()}
+    provenance = facts | origin_from(facts)._asdict()
+    save(student, Path(config.out) / "model", provenance=provenance)
 
 
 def reduced_at_test(backbone: object, what: str, *, points: int, seed: int) -> Wrapped:

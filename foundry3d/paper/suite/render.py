@@ -223,11 +223,32 @@ def _number(value: float | None) -> str:
     return str(value) if isinstance(value, int) else f"{value:.5g}"
 
 
+def origins(config: SuiteConfig, rows: Rows) -> str:
+    """On what the models of a table were pre-trained and distilled, for its caption."""
+    table = TABLES[config.name]
+    columns = list(columns_of(config, table))
+    cells = (c for row in table.rows for col in columns for c in cells_of(config, table, row, col))
+    there = [rows[name] for name in dict.fromkeys(c.name for c in cells) if name in rows]
+    pretrained = {row.get("pretrained_on") or "data that is not recorded" for row in there}
+    distilled = {row["distilled_on"] for row in there if row.get("distilled_on")}
+    parts = [
+        f"{what} on {', '.join(sorted(names))}"
+        for what, names in (
+            ("teacher pre-trained", pretrained),
+            ("students distilled", distilled),
+        )
+        if names
+    ]
+    return "Data: " + "; ".join(parts) + "." if parts else ""
+
+
 def write_tables(config: SuiteConfig, rows: Rows) -> str:
     """Writes `<out>/<name>.md`, `.csv` and `.tex`; returns the Markdown."""
     grid, title = grid_of(config, rows), TABLES[config.name].title
-    shown = markdown(title, grid)
-    written = {"md": shown, "csv": csv_text(grid), "tex": latex(title, grid)}
+    made_on = origins(config, rows)
+    shown = markdown(title, grid) + (f"\n{made_on}\n" if made_on else "")
+    comment = f"% {made_on}\n" if made_on else ""
+    written = {"md": shown, "csv": csv_text(grid), "tex": comment + latex(title, grid)}
     for suffix, content in written.items():
         with replacing(Path(config.out) / f"{config.name}.{suffix}") as partial:
             partial.write_text(content)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import redirect_stdout
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +23,11 @@ import yaml
 
 from foundry3d.checkpoints.folder import model_folder, read_config
 from foundry3d.config import SuiteConfig, to_dict
+from foundry3d.config.data import SOURCES
+from foundry3d.config.paper import TRAINING
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.paper.suite.cells import Cell, cell_folder, cells_of, columns_of
-from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model
+from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model, recipe_of
 from foundry3d.paper.suite.pictures import draw
 from foundry3d.paper.suite.render import write_tables
 from foundry3d.paper.suite.tables import TABLES
@@ -165,11 +168,14 @@ def stages(config: SuiteConfig, known: set[str]) -> list[list[Unit]]:
 def keep_settings(config: SuiteConfig) -> None:
     """Writes the settings that all rows of a folder share to `<out>/suite.yaml`, or compares them.
 
+    Those of recipes without clouds are left out: nothing is made by them.
+
     Raises:
         InputError: the rows of the folder were made with other settings.
     """
     path, values = Path(config.out) / "suite.yaml", to_dict(config)
-    own = {key: values[key] for key in FIXED}
+    idle = {name for name in TRAINING if not values[name]["data"]["train"]}
+    own = {key: values[key] for key in FIXED if key not in idle}
     own |= {f"data {name}": list(source) for name, source in config.sources.items()}
     own |= {f"model {name}": folder for name, folder in config.given.items()}
     before = read_settings(path) or {}
@@ -180,15 +186,45 @@ def keep_settings(config: SuiteConfig) -> None:
         partial.write_text(yaml.safe_dump(before | own, sort_keys=False))
 
 
-def require_inputs(config: SuiteConfig) -> None:
-    """Looks for the teacher and the archives before anything is trained.
+def training_clouds(config: SuiteConfig, units: Iterable[Unit]) -> set[str]:
+    """The clouds that missing models are made on, and distillation losses read on.
+
+    Args:
+        config: of the suite.
+        units: what is missing.
 
     Raises:
-        InputError: one of them is missing.
+        InputError: a model has to be made, or a loss read, on clouds that were not named.
+    """
+    found = set()
+    for unit in units:
+        if isinstance(unit, Cell) and unit.task != "loss":
+            continue
+        name = "distill" if isinstance(unit, Cell) else recipe_of(unit)
+        train = (config.pretrain if name == "pretrain" else config.distill).data.train
+        if not train:
+            raise InputError(
+                f"{unit_name(unit)} needs training clouds; name them with "
+                f"--data {name}=TRAIN or --{name}.data.train ({SOURCES})"
+            )
+        found.add(train)
+    return found
+
+
+def require_inputs(config: SuiteConfig, units: Iterable[Unit]) -> None:
+    """Looks for the teacher and the archives before anything is trained.
+
+    Args:
+        config: of the suite.
+        units: what is missing.
+
+    Raises:
+        InputError: one of them is missing, or clouds to train on were not named.
     """
     if config.teacher != "pretrain" and not Path(config.teacher).is_file():
         read_config(model_folder(config.teacher))
-    for path in {path for source in config.sources.values() for path in source}:
+    read = {path for source in config.sources.values() for path in source}
+    for path in sorted(read | training_clouds(config, units)):
         if path.endswith(".npz") and not Path(path).is_file():
             raise InputError(f"{path}: no such archive; check --data")
 
@@ -200,17 +236,20 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
         The rows of the table's cells, as far as they are done.
 
     Raises:
-        InputError: the folder has other settings, or `only` names unknown rows or columns.
+        InputError: the folder has other settings, `only` names unknown rows or columns, or a model
+            has to be made and its training clouds are not named.
         PartialFailure: some cells failed; all others are done.
     """
+    config = config.with_training_clouds()
     path = Path(config.out) / "results.jsonl"
     faults: list[Done] = []
     if not config.render:
-        require_inputs(config)
+        known = {row["cell"] for row in read_rows(path, keys=["cell"])}
+        missing = stages(config, known)
+        require_inputs(config, chain(*missing))
         retain_memory()
         keep_settings(config)
-        known = {row["cell"] for row in read_rows(path, keys=["cell"])}
-        for units in stages(config, known):
+        for units in missing:
             for done in run_stage(config, units):
                 if done.fault:
                     log.error("%s failed: %s", unit_name(done.unit), done.fault)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from foundry3d.checkpoints.folder import load, load_backbone, read_config
+from foundry3d.checkpoints.origin import origin_of
 from foundry3d.config import (
     ClassifyConfig,
     DataConfig,
@@ -159,7 +160,7 @@ def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
         scores = task.scores("test")
     fields = ("task", "selection", "data", "sizes", "protocol", "deviations")
     known = read_config(folder)["provenance"]
-    row = model_columns(str(folder), wrapped) | {"at_test": cell.at_test}
+    row = model_columns(str(folder), wrapped, origin_of(folder)) | {"at_test": cell.at_test}
     row |= {key: round(value, 2) for key, value in scores.items()}
     row |= {key: known[key] for key in fields if key in known}
     return row | {"points": data.points, "seed": cell.seed, "code": code_version()}
@@ -173,7 +174,7 @@ def probed(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     if cell.at_test:
         model = reduced_at_test(model, cell.at_test, points=data.points, seed=cell.seed)
     splits = load_splits(data, seed=cell.seed)
-    return probe_row(str(path), model, splits, data, seed=cell.seed)
+    return probe_row(str(path), model, splits, data, seed=cell.seed, origin=origin_of(path))
 
 
 def episodes(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
@@ -195,7 +196,7 @@ def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     splits = load_splits(settings.data, seed=settings.train.seed)
     clouds = splits.validation or splits.test or splits.train
     found = held_out_losses(teacher, student, clouds, settings.data.points)
-    row = model_columns(str(path), student)
+    row = model_columns(str(path), student, origin_of(path))
     row |= {"loss": round(found["loss"], 5), "task": "distillation loss, Smooth L1"}
     row |= {"data": clouds.name, "sizes": [len(clouds)], "seed": settings.train.seed}
     return row | {"points": settings.data.points, "code": code_version()}
