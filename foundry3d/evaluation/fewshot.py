@@ -33,10 +33,11 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.data.published.fewshot import MODELNET_FEWSHOT, fold
 from foundry3d.evaluation.classify import ClassifyTask
+from foundry3d.evaluation.finetune import frozen_words
 from foundry3d.evaluation.finetune_run import fit_and_select, start_model
 from foundry3d.evaluation.metrics import mean_std, overall_accuracy
 from foundry3d.evaluation.probe import extract
-from foundry3d.evaluation.rows import model_columns
+from foundry3d.evaluation.rows import distill_columns, model_columns
 from foundry3d.heads.classifier import Classifier
 from foundry3d.report.rows import append, code_version, read_rows, table
 from foundry3d.training.run_folder import opened, run_name
@@ -159,7 +160,9 @@ def fewshot(config: FewshotConfig) -> dict[str, Any]:
     folds[0]  # refuses data without enough classes before the run folder is made
     with opened(Path(config.out), config):
         rows = list(score_folds(model, folds, config))
-    row = model_columns(config.model, model)
+    row = model_columns(config.model, model) | distill_columns(config.model)
+    if config.mode == "finetune":
+        row["frozen"] = frozen_words(config, model)
     row |= {"mode": config.mode, "way": config.way, "shot": config.shot, "folds": len(rows)}
     for key in ("oa", "oa_best_on_test"):
         if key in rows[0]:

@@ -10,8 +10,8 @@ import torch
 from foundry3d.checkpoints.folder import load_backbone, save
 from foundry3d.config import FinetuneConfig, to_dict
 from foundry3d.data.loading import LabelledBatches
-from foundry3d.evaluation.finetune import FinetuneTask, Outcome
-from foundry3d.evaluation.rows import data_columns, model_columns
+from foundry3d.evaluation.finetune import FinetuneTask, Outcome, frozen_words
+from foundry3d.evaluation.rows import data_columns, distill_columns, model_columns
 from foundry3d.heads.classifier import Inner, reshaped
 from foundry3d.report.rows import append
 from foundry3d.training.engine import check_batch, make_trainer, retain_memory, run_trainer, seconds
@@ -68,6 +68,8 @@ def run_columns(name: str, task: FinetuneTask, outcome: Outcome) -> dict[str, An
     """The columns that all fine-tuning runs share; `name` is that of the model they start from."""
     config, splits, inner = task.config, task.splits, task.model.backbone
     return model_columns(name, inner) | {
+        **distill_columns(name),
+        "frozen": frozen_words(config, inner),
         "selected_epoch": outcome.selected.epoch,
         "best_on_test_epoch": outcome.best_on_test.epoch,
         "selection": "held-out clouds" if splits.validation else "last epoch, nothing held out",

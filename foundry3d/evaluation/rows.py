@@ -7,6 +7,7 @@ from typing import Any
 
 from foundry3d.baselines import LargerGroups, RandomSampling
 from foundry3d.baselines.wrapped import Wrapped
+from foundry3d.checkpoints.folder import model_folder, read_config
 from foundry3d.config.heads import encoded
 from foundry3d.data.loading import Splits
 from foundry3d.models.backbone import Backbone
@@ -40,6 +41,15 @@ def model_columns(name: str, model: Any) -> dict[str, Any]:
         sizes: Any = model.config
         row["encoded"] = encoded(sizes)
     return row
+
+
+def distill_columns(path: str | Path) -> dict[str, str]:
+    """What the distillation of a saved model froze; nothing where its provenance names none."""
+    folder = model_folder(path)
+    if not (folder / "config.json").is_file():
+        return {}
+    found = read_config(folder)["provenance"].get("distill_frozen")
+    return {} if found is None else {"distill_frozen": found}
 
 
 def data_columns(splits: Splits, *, points: int, seed: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.metrics import mean_class_accuracy, overall_accuracy
 from foundry3d.evaluation.probe import extract
-from foundry3d.evaluation.rows import data_columns, model_columns
+from foundry3d.evaluation.rows import data_columns, distill_columns, model_columns
 from foundry3d.report.rows import append, table
 from foundry3d.training.engine import retain_memory
 
@@ -135,7 +135,7 @@ def zeroshot_row(name: str, splits: Splits, config: ZeroshotConfig) -> dict[str,
         neighbors=config.neighbors,
         texts=texts,
     )
-    row = model_columns(name, model)
+    row = model_columns(name, model) | distill_columns(name)
     row |= {key: round(value, 2) for key, value in found.items()}
     return row | {
         "task": "zero-shot classification",

@@ -29,7 +29,7 @@ from foundry3d.errors import InputError
 from foundry3d.evaluation.classify import ClassifyTask, classify
 from foundry3d.evaluation.fewshot import fewshot
 from foundry3d.evaluation.probe import probe_row
-from foundry3d.evaluation.rows import model_columns
+from foundry3d.evaluation.rows import distill_columns, model_columns
 from foundry3d.evaluation.segment import SegmentTask, segment
 from foundry3d.evaluation.specialize import specialize
 from foundry3d.models.backbone import require_teacher
@@ -113,7 +113,14 @@ def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConf
         base = from_dict(type(base), values)
     epochs = base.train.epochs
     unfreeze = {"start": 0, "late": round(2 * epochs / 3), "never": None}[cell.unfreeze]
-    return replace(run_settings(config, cell, base), unfreeze_encoder=unfreeze)
+    whole = MODELS[cell.model].frozen == "all"
+    return replace(
+        run_settings(config, cell, base),
+        frozen=None,
+        unfreeze_tokenizer=unfreeze if whole else base.limits["tokenizer"],
+        unfreeze_position=unfreeze if whole else base.limits["position"],
+        unfreeze_encoder=unfreeze,
+    )
 
 
 def find_task(protocol: str) -> str:
@@ -157,7 +164,7 @@ def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     task.eval()
     with torch.inference_mode():
         scores = task.scores("test")
-    fields = ("task", "selection", "data", "sizes", "protocol", "deviations")
+    fields = ("task", "selection", "data", "sizes", "protocol", "deviations", "frozen")
     known = read_config(folder)["provenance"]
     row = model_columns(str(folder), wrapped) | {"at_test": cell.at_test}
     row |= {key: round(value, 2) for key, value in scores.items()}
@@ -173,7 +180,7 @@ def probed(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     if cell.at_test:
         model = reduced_at_test(model, cell.at_test, points=data.points, seed=cell.seed)
     splits = load_splits(data, seed=cell.seed)
-    return probe_row(str(path), model, splits, data, seed=cell.seed)
+    return probe_row(str(path), model, splits, data, seed=cell.seed) | distill_columns(path)
 
 
 def episodes(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
@@ -195,7 +202,7 @@ def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     splits = load_splits(settings.data, seed=settings.train.seed)
     clouds = splits.validation or splits.test or splits.train
     found = held_out_losses(teacher, student, clouds, settings.data.points)
-    row = model_columns(str(path), student)
+    row = model_columns(str(path), student) | distill_columns(path)
     row |= {"loss": round(found["loss"], 5), "task": "distillation loss, Smooth L1"}
     row |= {"data": clouds.name, "sizes": [len(clouds)], "seed": settings.train.seed}
     return row | {"points": settings.data.points, "code": code_version()}
