@@ -22,8 +22,8 @@ from foundry3d.config import DataConfig, HeadedRunConfig
 from foundry3d.config.freezing import Limits, limits_of, words_of
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Labelled, Splits
-from foundry3d.geometry import farthest_point_sample, gather
 from foundry3d.errors import InputError
+from foundry3d.geometry import farthest_point_sample, gather
 from foundry3d.heads.classifier import Headed, Inner
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
@@ -39,6 +39,7 @@ from foundry3d.training.task import Task
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")
+
 
 class Evaluation(NamedTuple):
     """Scores after an epoch.

@@ -69,7 +69,9 @@ def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:
         tokens, model = tokens_left(row, total), MODELS[row.model]
         if tokens is None or "@" in row.name:
             return None
-        name = (row.section or row.title) + ", frozen" * model.stays_frozen + ", ViT-T" * model.narrow
+        name = (
+            (row.section or row.title) + ", frozen" * model.stays_frozen + ", ViT-T" * model.narrow
+        )
         return name, float(tokens)
 
     return score_panels(grid_of(config, rows), "tokens left", place)
