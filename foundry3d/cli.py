@@ -104,6 +104,7 @@ RENAMED = {
     "student_tokenizer.point_widths": "student.point_widths",
     "student_tokenizer.weight": "token_loss.weight",
     "thaws": "unfreeze",
+    "unfreeze_encoder": "unfreeze_epoch",
     "unfreeze_epoch": "unfreeze_encoder",
     **{field.name: f"student.{field.name}" for field in fields(configs.SupertokenOptions)},
 }

@@ -159,7 +159,7 @@ DISTIL = DistillConfig(
     student=StudentOptions(supertokens=4),
     data=DATA,
     train=replace(TRAIN, epochs=3),
-    unfreeze_encoder=1,
+    unfreeze_epoch=1,
 )
 LIGHT = {"point_widths": (6, 10), "group_size": 4}
 

@@ -89,7 +89,7 @@ def test_distilled_with_drawn_budgets(teacher: Backbone, data: DataConfig, tmp_p
     config = DistillConfig(
         out=str(tmp_path / "run"),
         student=StudentOptions(supertokens=4, gate=True),
-        unfreeze_encoder=0,
+        frozen="none",
         budgets=BudgetDraws(random_ratio=True, nested=True),
         data=data,
         train=FAST,

@@ -109,13 +109,11 @@ def test_the_paper_recipes_hold_the_published_values() -> None:
     assert (teacher.train.epochs, teacher.train.batch_size, teacher.train.lr) == (500, 512, 1e-3)
     assert (teacher.backbone.dim, teacher.backbone.depth, teacher.backbone.groups) == (384, 12, 64)
     student = read_recipe(DistillConfig, "paper/distill")
-    assert (student.train.epochs, student.train.warmup_epochs, student.unfreeze_encoder) == (
-        150,
-        15,
-        50,
-    )
-    assert read_recipe(DistillConfig, "paper/distill-frozen").unfreeze_encoder is None
-    assert read_recipe(DistillConfig, "paper/distill-vit_t").student.dim == 192
+    assert (student.train.epochs, student.train.warmup_epochs) == (150, 15)
+    assert student.frozen_words == "encoder until epoch 50" == DistillConfig().frozen_words
+    assert read_recipe(DistillConfig, "paper/distill-frozen").frozen_words == "encoder"
+    narrow = read_recipe(DistillConfig, "paper/distill-vit_t")
+    assert (narrow.student.dim, narrow.frozen) == (192, "none")
 
 
 def test_print_config_can_be_read_back(capsys, tmp_path: Path) -> None:
@@ -174,7 +172,9 @@ def test_cost_writes_its_rows(capsys, tmp_path: Path, teacher: Backbone) -> None
         ("distill --supertokens 4", "--supertokens is now --student.supertokens"),
         ("distill --gate --out x", "--gate is now --student.gate"),
         ("distill --student tome", "--student is now --student.kind"),
-        ("distill --unfreeze_epoch null", "--unfreeze_epoch is now --unfreeze_encoder"),
+        ("distill --unfreeze_encoder 0", "--unfreeze_encoder is now --unfreeze_epoch"),
+        ("suite --distill.unfreeze_encoder 0", "is now --distill.unfreeze_epoch"),
+        ("classify --unfreeze_epoch null", "--unfreeze_epoch is now --unfreeze_encoder"),
         (
             "distill --student_tokenizer.point_widths 8 16",
             "--student_tokenizer.point_widths is now --student.point_widths",

@@ -153,7 +153,7 @@ def test_the_first_phase_touches_the_tokenizer_alone(
     train = replace(TRAIN, epochs=12, lr=1e-2, warmup_epochs=0)
     config = DistillConfig(
         teacher=str(saved), out=str(tmp_path / "run"), student=replace(LIGHT, **options),
-        data=DATA, train=train, token_loss=TokenLossConfig(epochs=11), unfreeze_encoder=0,
+        data=DATA, train=train, token_loss=TokenLossConfig(epochs=11), frozen="none",
     )  # fmt: skip
     start = student_of(load(saved), config).state_dict()
     seen: list[dict[str, Tensor]] = []
@@ -198,7 +198,7 @@ def test_the_joint_loss_is_the_sum(
 def test_resuming_in_either_phase_changes_nothing(saved: Path, tmp_path: Path) -> None:
     config = DistillConfig(
         teacher=str(saved), student=LIGHT, data=DATA, train=replace(TRAIN, epochs=5),
-        token_loss=TokenLossConfig(epochs=3), unfreeze_encoder=4,
+        token_loss=TokenLossConfig(epochs=3), unfreeze_epoch=4,
     )  # fmt: skip
     whole = distill(replace(config, out=str(tmp_path / "whole")))
 

@@ -545,7 +545,7 @@ def test_reducers_are_distilled_like_students(
     config = DistillConfig(
         out=str(tmp_path / "run"),
         student=StudentOptions(kind=kind, supertokens=4),
-        unfreeze_encoder=0,
+        frozen="none",
         data=DataConfig(train=str(data), test=None, points=96, validation=0.0),
         train=TrainConfig(epochs=2, batch_size=2, warmup_epochs=0, accelerator="cpu"),
     )

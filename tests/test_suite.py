@@ -54,7 +54,7 @@ def config(teacher: Backbone, tmp_path: Path) -> SuiteConfig:
         out=str(tmp_path / "out"),
         data=(f"mn40={tmp_path}/a.npz,{tmp_path}/b.npz",),
         unfreeze=("start",),
-        distill=DistillConfig(data=own, train=TRAIN, unfreeze_encoder=0),
+        distill=DistillConfig(data=own, train=TRAIN, frozen="none"),
         classify=ClassifyConfig(data=data, train=TRAIN, head=HeadConfig(hidden=(8,))),
     )
 

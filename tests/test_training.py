@@ -134,7 +134,7 @@ def test_distilling_lowers_the_loss_and_freezes(saved: Path, tmp_path: Path) -> 
         student=StudentOptions(supertokens=4),
         data=DATA,
         train=replace(TRAIN, epochs=12, lr=3e-3),
-        unfreeze_encoder=None,
+        unfreeze_epoch=None,
     )
     teacher = load(saved)
     frozen = distill(replace(base, out=str(tmp_path / "frozen")))
@@ -145,9 +145,9 @@ def test_distilling_lowers_the_loss_and_freezes(saved: Path, tmp_path: Path) -> 
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
     used = [float(r["supertokens_used"]) for r in metrics(tmp_path / "frozen") if r["loss"]]
     assert 0 < min(used) <= max(used) <= 1
-    late = replace(base, unfreeze_encoder=1, train=replace(TRAIN, epochs=1))
+    late = replace(base, unfreeze_epoch=1, train=replace(TRAIN, epochs=1))
     assert same(distill(replace(late, out=str(tmp_path / "late"))).encoder, teacher.encoder)
-    free = replace(base, unfreeze_encoder=0, train=replace(TRAIN, epochs=1))
+    free = replace(base, frozen="none", unfreeze_epoch="auto", train=replace(TRAIN, epochs=1))
     thawed = distill(replace(free, out=str(tmp_path / "free"), loss="mse"))
     assert not same(thawed.encoder, teacher.encoder)
 
@@ -155,7 +155,7 @@ def test_distilling_lowers_the_loss_and_freezes(saved: Path, tmp_path: Path) -> 
 def test_narrow_students_train_their_encoder_at_once(saved: Path, tmp_path: Path) -> None:
     config = DistillConfig(
         teacher=str(saved), out=str(tmp_path / "t"),
-        student=StudentOptions(supertokens=4, dim=12, heads=2), unfreeze_encoder=None,
+        student=StudentOptions(supertokens=4, dim=12, heads=2), frozen="none",
         data=DATA, train=replace(TRAIN, epochs=1),
     )  # fmt: skip
     student = distill(config)
@@ -227,7 +227,7 @@ def test_two_processes_end_with_the_weights_of_one(
         supertokens=4, point_widths=(4, 8, 16), group_size=4, soft_assignment=True
     )
     one = DistillConfig(
-        teacher=str(saved), out=str(tmp_path / "one"), student=light, unfreeze_encoder=2,
+        teacher=str(saved), out=str(tmp_path / "one"), student=light, unfreeze_epoch=2,
         token_loss=TokenLossConfig(epochs=1), starts="first",
         data=replace(DATA, subsample="first"),
         augment=AugmentConfig(scale=(1.0, 1.0), rotate=False),

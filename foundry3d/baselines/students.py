@@ -134,8 +134,9 @@ class KMeansStudent(Wrapped):
 
     Each token is replaced by the nearest prototype. The position of a prototype is the mean
     position of its tokens, a prototype without tokens is hidden, and every token gets the encoded
-    feature of its prototype: a DSO with a fixed codebook, and no CAU. The backbone is meant to
-    stay frozen.
+    feature of its prototype: a DSO with a fixed codebook, and no CAU. The prototypes fit the tokens
+    of the teacher, so the whole backbone (tokenizer, position, encoder, BatchNorm statistics) stays
+    frozen in fine-tuning, where only the head trains.
 
     Args:
         config: sizes.

@@ -15,15 +15,17 @@ LONGEST = 8
 
 
 class Origin(NamedTuple):
-    """The names of the data that shaped a model's weights before any labels.
+    """What shaped a model's weights before any labels.
 
     Attributes:
         pretrained_on: data of the pre-training, the teacher's for a student; None = not known.
         distilled_on: data of the distillation; None = not distilled.
+        distill_frozen: what stayed frozen in it (`DistillConfig.frozen`); None = not known.
     """
 
     pretrained_on: str | None = None
     distilled_on: str | None = None
+    distill_frozen: str | None = None
 
 
 def origin_of(path: str | Path, *, longest: int = LONGEST) -> Origin:
@@ -53,10 +55,12 @@ def origin_from(facts: dict[str, Any], *, longest: int = LONGEST) -> Origin:
             the runs that they started from.
         longest: as for `origin_of`.
     """
-    if not set(Origin._fields).isdisjoint(facts):
+    if not {"pretrained_on", "distilled_on"}.isdisjoint(facts):
         return Origin(*(facts.get(name) for name in Origin._fields))
     before = next((facts[key] for key in PREDECESSORS if facts.get(key)), None)
     origin = Origin() if before is None else origin_of(str(before), longest=longest - 1)
+    if "distill_frozen" in facts:
+        origin = origin._replace(distill_frozen=facts["distill_frozen"])
     data, made_by = facts.get("data"), str(facts.get("made_by"))
     if "source" in facts:  # converted from a file of another project
         return Origin(f"data that {facts.get('file')} ({facts['source']}) does not name")

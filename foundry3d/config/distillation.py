@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from foundry3d.config.data import AugmentConfig, DataConfig
+from foundry3d.config.freezing import PUBLISHED, Epoch, Frozen, Limits, limits_of, words_of
 from foundry3d.config.models import StudentOptions
 from foundry3d.config.pretraining import TEACHER_RUN
 from foundry3d.config.records import not_negative, require
@@ -45,7 +46,10 @@ class DistillConfig:
         teacher: a saved teacher: its folder, or the run folder that holds it.
         out: run folder; the student is saved as `<out>/model`.
         student: what the student is.
-        unfreeze_encoder: epoch from which the encoder trains; null = never.
+        frozen: what stays as it came from the teacher: encoder (its blocks and final norm), all
+            (tokenizer, position MLP and BatchNorm statistics too) or none.
+        unfreeze_epoch: epoch from which that trains as well; null = never; auto = 50 for encoder,
+            never for all.
         starts: where farthest point sampling starts: at a random point of each cloud, or always
             at the first.
         teacher_cache: MB of memory, in each process, that the teacher's features of all training
@@ -63,7 +67,8 @@ class DistillConfig:
     teacher: str = TEACHER_RUN
     out: str = "runs/student"
     student: StudentOptions = field(default_factory=StudentOptions)
-    unfreeze_encoder: int | None = 50
+    frozen: Frozen = "encoder"
+    unfreeze_epoch: Epoch = "auto"
     starts: Literal["random", "first"] = "random"
     teacher_cache: int = 2048
     loss: Literal["smooth_l1", "mse"] = "smooth_l1"
@@ -78,7 +83,8 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         student, kind = self.student, self.student.kind
-        not_negative(self, "teacher_cache", "gate_lambda", "unfreeze_encoder")
+        not_negative(self, "teacher_cache", "gate_lambda")
+        self._check_frozen()
         require(
             kind == "supertokens" or not (self.budgets.nested or self.token_loss.used),
             f"budgets.nested and token_loss need a student of kind supertokens, got kind {kind}",
@@ -92,3 +98,28 @@ class DistillConfig:
             f"token_loss.epochs must be fewer than the {self.train.epochs} train.epochs, "
             f"got {self.token_loss.epochs}",
         )
+
+    def _check_frozen(self) -> None:
+        epoch = self.unfreeze_epoch
+        require(
+            self.frozen != "none" or epoch == "auto",
+            f"frozen none contradicts unfreeze_epoch {epoch}; leave one of them out",
+        )
+        require(
+            epoch == "auto" or epoch is None or epoch > 0,
+            f"unfreeze_epoch must be positive, null or auto, got {epoch}; for a student that "
+            "trains whole from the start give --frozen none instead",
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """The epoch from which each part that came from the teacher trains; None = never."""
+        epoch = self.unfreeze_epoch
+        if epoch == "auto":
+            epoch = PUBLISHED if self.frozen == "encoder" else None
+        return limits_of(self.frozen, epoch)
+
+    @property
+    def frozen_words(self) -> str:
+        """What a run freezes, e.g. `encoder until epoch 50`."""
+        return words_of(self.limits, self.train.epochs)

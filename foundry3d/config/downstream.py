@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from foundry3d.config.data import AugmentConfig, DataConfig
+from foundry3d.config.freezing import PARTS, Epoch, Frozen, Limits, limits_of
 from foundry3d.config.heads import HeadConfig, PartHeadConfig
 from foundry3d.config.models import SupertokenOptions
 from foundry3d.config.pretraining import TEACHER_RUN
@@ -30,7 +31,10 @@ class HeadedRunConfig:
     Attributes:
         out: run folder; the model is saved as `<out>/model`.
         results: JSON-lines file that the result row is added to; null = only shown.
-        unfreeze_tokenizer: epoch from which the tokenizer trains; null = never.
+        frozen: encoder, all (tokenizer, position MLP and BatchNorm statistics too) or none: short
+            for the three options that follow; null = as they say.
+        unfreeze_tokenizer: epoch from which the tokenizer trains; null = never; auto = as `frozen`
+            says, 0 without it.
         unfreeze_position: the same for the position MLP.
         unfreeze_encoder: the same for the encoder.
         budgets: what is drawn in training so that one checkpoint serves every budget.
@@ -39,11 +43,15 @@ class HeadedRunConfig:
         resume: continue the run in `out`.
     """
 
+    usual: ClassVar[Frozen] = "none"
+    """What is frozen where no option says it."""
+
     out: str
     results: str | None = "results.jsonl"
-    unfreeze_tokenizer: int | None = 0
-    unfreeze_position: int | None = 0
-    unfreeze_encoder: int | None = 0
+    frozen: Frozen | None = None
+    unfreeze_tokenizer: Epoch = "auto"
+    unfreeze_position: Epoch = "auto"
+    unfreeze_encoder: Epoch = "auto"
     budgets: BudgetDraws = field(default_factory=BudgetDraws)
     eval_every: int = 1
     resume: bool = False
@@ -54,8 +62,29 @@ class HeadedRunConfig:
     )
 
     def __post_init__(self) -> None:
-        not_negative(self, "unfreeze_tokenizer", "unfreeze_position", "unfreeze_encoder")
         positive(self, "eval_every")
+        usual = limits_of(self.frozen or self.usual)
+        for name, epoch in self._epochs().items():
+            require(
+                epoch == "auto" or epoch is None or epoch >= 0,
+                f"unfreeze_{name} must be >= 0, null or auto, got {epoch}",
+            )
+            meant = "null" if usual[name] is None else usual[name]
+            require(
+                self.frozen is None or epoch in ("auto", usual[name]),
+                f"frozen {self.frozen} means unfreeze_{name} {meant}, got {epoch}; leave frozen "
+                f"out or make unfreeze_{name} auto",
+            )
+
+    def _epochs(self) -> dict[str, Epoch]:
+        epochs = self.unfreeze_tokenizer, self.unfreeze_position, self.unfreeze_encoder
+        return dict(zip(PARTS, epochs, strict=True))
+
+    @property
+    def limits(self) -> Limits:
+        """The epoch from which tokenizer, position and encoder train; None = never."""
+        usual = limits_of(self.frozen or self.usual)
+        return {n: usual[n] if epoch == "auto" else epoch for n, epoch in self._epochs().items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +235,8 @@ class SpecialistConfig(HeadedRunConfig):
     """`foundry3d specialize`: a student of a fine-tuned model's outputs, without labels.
 
     The paper's Table 2 and appendix B.2: Kullback-Leibler divergence alone; tokenizer, position
-    and encoder frozen, supertokens and head trained. The paper names no other setting.
+    and encoder frozen (auto means never here), supertokens and head trained. The paper names no
+    other setting.
 
     Attributes:
         teacher: a saved classifier or segmenter (folder), from which the student takes its sizes.
@@ -217,14 +247,13 @@ class SpecialistConfig(HeadedRunConfig):
         without: parts left out of the second mean of data-set IoU (segmenters).
     """
 
+    usual: ClassVar[Frozen] = "all"
+
     teacher: str = CLASSIFY_RUN
     out: str = "runs/specialist"
     student: SupertokenOptions = field(default_factory=SupertokenOptions)
     temperature: float = 1.0
     without: tuple[str, ...] = ()
-    unfreeze_tokenizer: int | None = None
-    unfreeze_position: int | None = None
-    unfreeze_encoder: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -191,8 +191,8 @@ class StudentOptions(SupertokenOptions):
             inside the encoder (tome, pitome, patchmerger, kmeans, fps, random), or the second,
             coarser tokenizer of FPS-Student (fps-student). A baseline takes only `supertokens`,
             the number of tokens that it leaves.
-        dim: encoder width; null = the teacher's. Another width starts from scratch and is never
-            frozen (ViT-T students).
+        dim: encoder width; null = the teacher's. Where width, depth or heads differ (ViT-T
+            students) the encoder starts from scratch and cannot be frozen.
         depth: encoder blocks; null = the teacher's.
         heads: attention heads; null = as many as keep the teacher's head width.
         point_widths: hidden widths of the tokenizer, see `BackboneConfig`; a tokenizer of other

@@ -33,6 +33,7 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.data.published.fewshot import MODELNET_FEWSHOT, fold
 from foundry3d.evaluation.classify import ClassifyTask
+from foundry3d.evaluation.finetune import frozen_words
 from foundry3d.evaluation.finetune_run import fit_and_select, start_model, start_origin
 from foundry3d.evaluation.metrics import mean_std, overall_accuracy
 from foundry3d.evaluation.probe import extract
@@ -162,6 +163,8 @@ def fewshot(config: FewshotConfig) -> dict[str, Any]:
     with opened(Path(config.out), config):
         rows = list(score_folds(model, folds, config))
     row = model_columns(config.model, model, start_origin(config.model, config))
+    if config.mode == "finetune":
+        row["frozen"] = frozen_words(config, model)
     row |= {"mode": config.mode, "way": config.way, "shot": config.shot, "folds": len(rows)}
     for key in ("oa", "oa_best_on_test"):
         if key in rows[0]:

@@ -17,24 +17,28 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foundry3d.baselines.wrapped import Wrapped
+from foundry3d.baselines import KMeansStudent
 from foundry3d.config import DataConfig, HeadedRunConfig
+from foundry3d.config.freezing import Limits, limits_of, words_of
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Labelled, Splits
+from foundry3d.errors import InputError
 from foundry3d.geometry import farthest_point_sample, gather
-from foundry3d.heads.classifier import Headed
+from foundry3d.heads.classifier import Headed, Inner
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
-from foundry3d.training.task import Task, freeze
+from foundry3d.training.freezing import (
+    Part,
+    core_of,
+    drop_gradients,
+    freeze_part,
+    part_of,
+    set_modes,
+)
+from foundry3d.training.task import Task
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")
-
-PARTS = {
-    "tokenizer": ("tokenizer", "token_bridge"),
-    "position": ("position", "position_bridge"),
-    "encoder": ("encoder",),
-}
 
 
 class Evaluation(NamedTuple):
@@ -76,13 +80,11 @@ class FinetuneTask(Task):
         norms = [name for name, part in model.named_modules() if isinstance(part, nn.BatchNorm1d)]
         if any(name.startswith("head.") for name in norms):
             self.least_batch = 2
-        for name in PARTS:
-            limit = self.limit(name)
+        self.limits = limits_under(config, model.backbone)
+        self.parts = {name: part_of(self.core(), name) for name in self.limits}
+        for name, limit in self.limits.items():
             if limit is None or limit >= config.train.epochs:
-                for part in self.part(name):
-                    freeze(part, True)
-                for parameter in self.loose(name):
-                    parameter.requires_grad_(False)
+                freeze_part(self.parts[name])
 
     def loss(self, batch: Labelled, generator: torch.Generator) -> Tensor:
         """The loss of a batch, not yet augmented."""
@@ -96,18 +98,9 @@ class FinetuneTask(Task):
         """The key that selects: the epoch with the largest, and the earliest on a tie."""
         raise NotImplementedError("each task defines what it selects by")
 
-    def limit(self, name: str) -> int | None:
-        """Epoch from which a part of `PARTS` trains; None = never."""
-        return {
-            "tokenizer": self.config.unfreeze_tokenizer,
-            "position": self.config.unfreeze_position,
-            "encoder": self.config.unfreeze_encoder,
-        }[name]
-
     def core(self) -> Backbone | Student:
         """The model under the head, without a token reducer around it."""
-        inner = self.model.backbone
-        return inner.backbone if isinstance(inner, Wrapped) else inner
+        return core_of(self.model.backbone)
 
     def undecayed(self) -> Iterable[nn.Parameter]:
         """The parameters of a gate (the paper's Table 11)."""
@@ -115,39 +108,21 @@ class FinetuneTask(Task):
         gate = core.gate if isinstance(core, Student) else None
         return () if gate is None else gate.parameters()
 
-    def part(self, name: str) -> list[nn.Module]:
-        """The modules of a part of `PARTS`."""
-        return [getattr(self.core(), module) for module in PARTS[name]]
-
-    def loose(self, name: str) -> list[nn.Parameter]:
-        """Parameters of a part outside its modules: the class token belongs to the encoder."""
-        core = self.core()
-        if name != "encoder" or not isinstance(core, Backbone):
-            return []
-        return [p for p in (core.class_token, core.class_position) if p is not None]
-
-    def frozen(self) -> list[str]:
+    def frozen(self) -> list[Part]:
         """The parts that do not train in the current epoch."""
-        limits = {name: self.limit(name) for name in PARTS}
-        return [n for n, limit in limits.items() if limit is None or self.current_epoch < limit]
+        epoch, limits = self.current_epoch, self.limits
+        return [self.parts[n] for n in limits if (until := limits[n]) is None or epoch < until]
 
     def on_train_epoch_start(self) -> None:
         """Puts frozen parts into evaluation mode, their BatchNorm statistics included."""
         self.model.train()
-        for name in self.frozen():
-            for part in self.part(name):
-                part.eval()
+        for part in self.frozen():
+            set_modes(part, True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Drops the gradients of frozen parts, which then take no step and do not affect clipping.
-
-        They are not switched off, because distributed training fixes at the start which
-        parameters it synchronises.
-        """
-        for name in self.frozen():
-            parameters = [p for part in self.part(name) for p in part.parameters()]
-            for parameter in parameters + self.loose(name):
-                parameter.grad = None
+        """Drops the gradients of frozen parts."""
+        for part in self.frozen():
+            drop_gradients(part.parameters)
 
     def training_step(self, batch: Labelled, index: int) -> Tensor:
         """The loss of a batch."""
@@ -195,6 +170,28 @@ class FinetuneTask(Task):
         """Restores both."""
         self.history = [Evaluation(*found) for found in checkpoint["history"]]
         self.best = checkpoint["best"]
+
+
+def limits_under(config: HeadedRunConfig, model: Inner) -> Limits:
+    """The epoch from which each part of a model under a head trains; None = never.
+
+    Raises:
+        InputError: the encoder of a `KMeansStudent` is to train, away from its prototypes.
+    """
+    if not isinstance(model, KMeansStudent):
+        return config.limits
+    until = config.limits["encoder"]
+    if until is not None and until < config.train.epochs:
+        raise InputError(
+            "the prototypes of a KMeans-Student fit its backbone as it is, so all of it stays "
+            "frozen; add --frozen all"
+        )
+    return limits_of("all")
+
+
+def frozen_words(config: HeadedRunConfig, model: Inner) -> str:
+    """What a run freezes of the model under the head, e.g. `encoder until epoch 100`."""
+    return words_of(limits_under(config, model), config.train.epochs)
 
 
 def still_points(clouds: Clouds, data: DataConfig, *, center: bool) -> Tensor:

@@ -11,7 +11,7 @@ from foundry3d.checkpoints.folder import load_backbone, save
 from foundry3d.checkpoints.origin import Origin, origin_of
 from foundry3d.config import FinetuneConfig, HeadedRunConfig, to_dict
 from foundry3d.data.loading import LabelledBatches
-from foundry3d.evaluation.finetune import FinetuneTask, Outcome
+from foundry3d.evaluation.finetune import FinetuneTask, Outcome, frozen_words
 from foundry3d.evaluation.rows import data_columns, model_columns
 from foundry3d.heads.classifier import Inner, reshaped
 from foundry3d.report.rows import append
@@ -75,6 +75,7 @@ def run_columns(name: str, task: FinetuneTask, outcome: Outcome) -> dict[str, An
     """The columns that all fine-tuning runs share; `name` is that of the model they start from."""
     config, splits, inner = task.config, task.splits, task.model.backbone
     return model_columns(name, inner, start_origin(name, config)) | {
+        "frozen": frozen_words(config, inner),
         "selected_epoch": outcome.selected.epoch,
         "best_on_test_epoch": outcome.best_on_test.epoch,
         "selection": "held-out clouds" if splits.validation else "last epoch, nothing held out",

@@ -71,7 +71,8 @@ def run_row(
         out=str(folder),
         gate_lambda=run.gate_lambda,
         gate_decay=run.decay,
-        unfreeze_encoder=None if run.frozen else base.unfreeze_encoder,
+        frozen="encoder" if run.frozen else base.frozen,
+        unfreeze_epoch=None if run.frozen else base.unfreeze_epoch,
         resume=True,
     )
     complete = (folder / "model" / "config.json").is_file()

@@ -19,6 +19,13 @@ from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, Teacher, Tokens, require_teacher
 from foundry3d.models.student import Student
 from foundry3d.training.engine import fit, keep
+from foundry3d.training.freezing import (
+    drop_gradients,
+    freeze_part,
+    require_trainable,
+    set_modes,
+    still_part,
+)
 from foundry3d.training.goals import (
     Goal,
     Learner,
@@ -46,8 +53,9 @@ class DistillTask(Task):
         student: trained in place.
 
     Raises:
-        InputError: token_loss for a pair that is not a `Backbone` and a `Student`, or whose tokens
-            differ in width.
+        InputError: token_loss for a pair that is not a `Backbone` and a `Student`, whose tokens
+            differ in width or whose tokenizer is frozen; an encoder to freeze that did not come
+            from the teacher; or nothing that would ever train.
     """
 
     def __init__(self, config: DistillConfig, teacher: Teacher, student: Learner) -> None:
@@ -59,19 +67,20 @@ class DistillTask(Task):
         if isinstance(teacher, nn.Module):
             freeze(teacher, True)
         self._teacher = [teacher]  # in a list: neither a submodule, nor optimised, nor saved
-        self.can_freeze = (
-            isinstance(teacher, Backbone) and student.config.backbone.token_dim is None
-        )
+        self.still = still_part(config, teacher, student)
+        """What of the student came from the teacher and is frozen."""
         self._remembering: Clouds | None = None
         self.remembered: Goal | None = None
         """The goals of all training clouds, where the teacher read them once."""
-        if self.can_freeze and config.unfreeze_encoder is None:
-            freeze(student.encoder, True)
+        until = config.limits["encoder"]
+        if until is None or until >= config.train.epochs:
+            require_trainable(self.still, student)
+            freeze_part(self.still)
 
-    def encoder_frozen(self) -> bool:
-        """Whether the encoder is frozen in the current epoch."""
-        limit = self.config.unfreeze_encoder
-        return self.can_freeze and (limit is None or self.current_epoch < limit)
+    def frozen(self) -> bool:
+        """Whether what the configuration freezes is frozen in the current epoch."""
+        until = self.config.limits["encoder"]
+        return until is None or self.current_epoch < until
 
     def tokenizer_alone(self) -> bool:
         """Whether only the student's tokenizer trains in the current epoch."""
@@ -85,22 +94,15 @@ class DistillTask(Task):
             self.remembered = joined(self.goals(self._remembering), len(self._remembering))
 
     def on_train_epoch_start(self) -> None:
-        """A frozen encoder stays in evaluation mode."""
-        self.student.encoder.train(not self.encoder_frozen())
+        """What is frozen stays in evaluation mode, its BatchNorm statistics with it."""
+        set_modes(self.still, self.frozen())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Drops the gradients of what is frozen in this epoch.
-
-        They are dropped rather than switched off, because distributed training fixes at the start
-        which parameters it synchronises.
-        """
-        still: Iterable[nn.Parameter] = ()
+        """Drops the gradients of what is frozen in this epoch."""
         if self.tokenizer_alone():
-            still = self.outside_tokenizer()
-        elif self.encoder_frozen():
-            still = self.student.encoder.parameters()
-        for parameter in still:
-            parameter.grad = None
+            drop_gradients(self.outside_tokenizer())
+        if self.frozen():
+            drop_gradients(self.still.parameters)
 
     def outside_tokenizer(self) -> list[nn.Parameter]:
         """The student's parameters outside its tokenizer."""
@@ -273,5 +275,6 @@ def distill(
     metrics = fit(task, train, config)
     student = task.student.cpu().eval().requires_grad_(True)
     origin = {"made_by": "distill", "teacher": config.teacher}
+    origin["distill_frozen"] = config.frozen_words
     keep(student, task, train, config.out, origin | {"metrics": metrics})
     return student

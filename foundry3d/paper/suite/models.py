@@ -11,12 +11,13 @@ from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.folder import load, model_folder, read_config, save
 from foundry3d.checkpoints.origin import origin_from
 from foundry3d.config import DistillConfig, PretrainConfig, ReductionConfig, SuiteConfig
+from foundry3d.config.freezing import Epoch
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.paper.suite.records import MODELS, Model
 from foundry3d.report.rows import code_version
-from foundry3d.training.distill import distill
+from foundry3d.training.distill import distill, student_of
 from foundry3d.training.pretrain import pretrain
 from foundry3d.transforms import normalise
 
@@ -58,6 +59,8 @@ def make_model(config: SuiteConfig, name: str) -> None:
     match model.how:
         case "pretrained":
             pretrain(supertoken_settings(config, model, teacher, folder))
+        case "fps" if model.frozen == "all":
+            keep_fps(settings, teacher)
         case "student" | "reducer" | "fps":
             distill(settings, teacher=teacher)
         case "kmeans":
@@ -101,10 +104,24 @@ def distill_settings(
         teacher=str(model_path(config, "teacher")),
         out=str(folder),
         student=replace(base.student, **changes),
-        unfreeze_encoder=None if model.frozen else base.unfreeze_encoder,
+        frozen=model.frozen or base.frozen,
+        unfreeze_epoch=_unfreeze_epoch(model, base),
         loss=model.loss or base.loss,
         resume=True,
     )
+
+
+def _unfreeze_epoch(model: Model, base: DistillConfig) -> Epoch:
+    if model.frozen is None:
+        return base.unfreeze_epoch
+    return "auto" if model.frozen == "none" else None
+
+
+def keep_fps(config: DistillConfig, teacher: Backbone) -> None:
+    """Saves the FPS-Student with its teacher's weights: where all are frozen, nothing can train."""
+    origin = {"made_by": "fps-student", "teacher": config.teacher, "code": code_version()}
+    origin["distill_frozen"] = config.frozen_words
+    save(student_of(teacher, config), Path(config.out) / "model", provenance=origin)
 
 
 def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
@@ -115,7 +132,8 @@ def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
         teacher, batches, supertokens=config.student.supertokens, seed=config.train.seed
     )
     facts = {"made_by": "k-means", "teacher": config.teacher, "data": train.name}
-    facts |= {"clouds": len(train), "seed": config.train.seed, "code": code_version()}
+    facts |= {"distill_frozen": "all", "clouds": len(train), "seed": config.train.seed}
+    facts["code"] = code_version()
     provenance = facts | origin_from(facts)._asdict()
     save(student, Path(config.out) / "model", provenance=provenance)
 

@@ -56,7 +56,7 @@ def losses_and_scores(config: SuiteConfig, rows: Rows) -> tuple[list[Panel], Mar
         for result in results[1:]:
             if result.mean is not None:
                 marks[loss, result.mean] = f"s = {model.tokens}"
-        return ("frozen" if model.frozen else "not frozen") + ", ViT-T" * model.narrow, loss
+        return ("frozen" if model.stays_frozen else "not frozen") + ", ViT-T" * model.narrow, loss
 
     return score_panels(grid, "distillation loss", place), marks
 
@@ -69,7 +69,9 @@ def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:
         tokens, model = tokens_left(row, total), MODELS[row.model]
         if tokens is None or "@" in row.name:
             return None
-        name = (row.section or row.title) + ", frozen" * model.frozen + ", ViT-T" * model.narrow
+        name = (
+            (row.section or row.title) + ", frozen" * model.stays_frozen + ", ViT-T" * model.narrow
+        )
         return name, float(tokens)
 
     return score_panels(grid_of(config, rows), "tokens left", place)

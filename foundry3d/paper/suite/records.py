@@ -15,6 +15,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
+from foundry3d.config.freezing import Frozen
+
 COLUMNS = {
     "mn40": "MN40",
     "oo3d": "OO3D",
@@ -39,7 +41,8 @@ class Model:
             prototypes of the teacher; a specialist (made cell by cell); or pre-trained with
             supertokens, without a teacher.
         tokens: supertokens, or tokens that the reducer leaves.
-        frozen: the encoder stays frozen during distillation.
+        frozen: what of the teacher stays frozen, while distilling (`DistillConfig.frozen`) and,
+            for all, while fine-tuning too; None = as the suite's distillation.
         method: of a token reducer.
         narrow: half of the teacher's width and heads (ViT-T of ViT-S).
         student: further fields of `StudentOptions`.
@@ -48,31 +51,38 @@ class Model:
 
     how: Literal["teacher", "student", "reducer", "fps", "kmeans", "specialist", "pretrained"]
     tokens: int = 16
-    frozen: bool = False
+    frozen: Frozen | None = None
     method: str = ""
     narrow: bool = False
     student: dict[str, Any] = field(default_factory=dict)
     loss: Literal["smooth_l1", "mse"] | None = None
 
+    @property
+    def stays_frozen(self) -> bool:
+        """Whether something of the teacher never trains during distillation."""
+        return self.frozen in ("encoder", "all")
+
 
 MODELS: dict[str, Model] = {
     "teacher": Model(how="teacher"),
-    **{f"s{n}-frozen": Model(how="student", tokens=n, frozen=True) for n in (16, 8, 4, 2, 1)},
+    **{f"s{n}-frozen": Model(how="student", tokens=n, frozen="encoder") for n in (16, 8, 4, 2, 1)},
     **{f"s{n}": Model(how="student", tokens=n) for n in (16, 8, 4, 2, 1)},
-    "s16-vit_t": Model(how="student", narrow=True),
+    "s16-frozen-all": Model(how="student", frozen="all"),
+    "s16-vit_t": Model(how="student", narrow=True, frozen="none"),
     "s16-soft": Model(how="student", student={"soft_assignment": True}),
     "s16-qkv-bias": Model(how="student", student={"dso_bias": True}),
     "s16-cau-norm": Model(how="student", student={"cau_norm": True}),
-    "s16-frozen-mse": Model(how="student", frozen=True, loss="mse"),
+    "s16-frozen-mse": Model(how="student", frozen="encoder", loss="mse"),
     **{
         f"{method}-fmd-{n}": Model(how="reducer", method=method, tokens=n)
         for method in ("tome", "pitome", "patchmerger")
         for n in (16, 1)
     },
-    "fps-student": Model(how="fps", frozen=True),
-    "kmeans-student": Model(how="kmeans", frozen=True),
-    "specialist-cls": Model(how="specialist", frozen=True),
-    "specialist-seg": Model(how="specialist", frozen=True),
+    "fps-student": Model(how="fps", frozen="encoder"),
+    "fps-student-all": Model(how="fps", frozen="all"),
+    "kmeans-student": Model(how="kmeans", frozen="all"),
+    "specialist-cls": Model(how="specialist", frozen="all"),
+    "specialist-seg": Model(how="specialist", frozen="all"),
     "supertoken-teacher": Model(how="pretrained"),
 }
 
@@ -92,7 +102,8 @@ class Row(NamedTuple):
         name: in `paper_tables.csv` and for `--only`.
         title: what the table prints.
         model: in `MODELS`.
-        unfreeze: when the encoder is unfrozen, by task; the row is the mean over these.
+        unfreeze: when the encoder (of models with `frozen` all: every part) is unfrozen, by task;
+            the row is the mean over these.
         section: heading above the row; empty = none.
         at_test: what is done to the fine-tuned model at test time, e.g. `tome-16`.
     """
@@ -106,11 +117,11 @@ class Row(NamedTuple):
 
     @property
     def frozen(self) -> str:
-        """The paper's column "Frozen student"."""
+        """The paper's column "Frozen student", and what is frozen."""
         model = MODELS[self.model]
         if model.how in ("teacher", "pretrained"):
             return "-"
-        return "✓" if model.frozen else "✗"
+        return f"✓ ({model.frozen})" if model.stays_frozen else "✗"
 
 
 class Table(NamedTuple):

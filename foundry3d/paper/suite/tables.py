@@ -45,6 +45,8 @@ def _distilled() -> Iterator[Row]:
 
 
 EVERYWHERE = tuple(COLUMNS)
+ENCODER = "Encoder frozen"
+WHOLE = "Tokenizer, position and encoder frozen"
 TABLES: dict[str, Table] = {
     "table2": Table(
         "2",
@@ -72,9 +74,12 @@ TABLES: dict[str, Table] = {
         "4",
         "Table 4: token grouping",
         (
-            Row("s16-frozen", "Foundry", "s16-frozen", NEVER),
-            Row("kmeans-student", "KMeans-Student", "kmeans-student", NEVER),
-            Row("fps-student", "FPS-Student", "fps-student", NEVER),
+            Row("s16-frozen", "Foundry", "s16-frozen", NEVER, ENCODER),
+            Row("kmeans-student", "KMeans-Student", "kmeans-student", NEVER, ENCODER),
+            Row("fps-student", "FPS-Student", "fps-student", NEVER, ENCODER),
+            Row("s16-frozen-all", "Foundry", "s16-frozen-all", NEVER, WHOLE),
+            Row("kmeans-student-all", "KMeans-Student", "kmeans-student", NEVER, WHOLE),
+            Row("fps-student-all", "FPS-Student", "fps-student-all", NEVER, WHOLE),
         ),
         ("sn55",),
     ),

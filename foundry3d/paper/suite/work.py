@@ -114,7 +114,14 @@ def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConf
         base = from_dict(type(base), values)
     epochs = base.train.epochs
     unfreeze = {"start": 0, "late": round(2 * epochs / 3), "never": None}[cell.unfreeze]
-    return replace(run_settings(config, cell, base), unfreeze_encoder=unfreeze)
+    whole = MODELS[cell.model].frozen == "all"
+    return replace(
+        run_settings(config, cell, base),
+        frozen=None,
+        unfreeze_tokenizer=unfreeze if whole else base.limits["tokenizer"],
+        unfreeze_position=unfreeze if whole else base.limits["position"],
+        unfreeze_encoder=unfreeze,
+    )
 
 
 def find_task(protocol: str) -> str:
@@ -158,7 +165,7 @@ def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     task.eval()
     with torch.inference_mode():
         scores = task.scores("test")
-    fields = ("task", "selection", "data", "sizes", "protocol", "deviations")
+    fields = ("task", "selection", "data", "sizes", "protocol", "deviations", "frozen")
     known = read_config(folder)["provenance"]
     row = model_columns(str(folder), wrapped, origin_of(folder)) | {"at_test": cell.at_test}
     row |= {key: round(value, 2) for key, value in scores.items()}
