@@ -8,15 +8,12 @@ its folder.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import queue
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +27,7 @@ from foundry3d.errors import InputError, PartialFailure
 from foundry3d.paper.suite.cells import Cell, cell_folder, cells_of, columns_of, rows_of
 from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model
 from foundry3d.paper.suite.pictures import draw
+from foundry3d.paper.suite.processes import Worker, workers_of
 from foundry3d.paper.suite.render import write_tables
 from foundry3d.paper.suite.tables import TABLES
 from foundry3d.paper.suite.work import require_protocol, run_cell
@@ -85,57 +83,10 @@ def run_here(config: SuiteConfig, unit: Unit) -> Done:
         return Done(unit, None, f"{type(error).__name__}: {error}")
 
 
-class Worker:
-    """A process of one thread that runs units one after another; see `worker`."""
-
-    def __init__(self) -> None:
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> subprocess.Popen[str]:
-        """The process, started if it is missing or has ended.
-
-        Its standard input closes however this process ends, and then it ends too.
-        """
-        if self.process is None or self.process.poll() is not None:
-            self.stop()
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "foundry3d.paper.suite.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-            )
-        return self.process
-
-    def stop(self) -> None:
-        """Ends the process."""
-        if self.process is not None:
-            with self.process as process:
-                process.kill()
-            self.process = None
-
-    def run(self, config: SuiteConfig, unit: Unit) -> Done:
-        """Runs a unit; an error, or the end of the process, becomes a sentence."""
-        folder = unit_folder(config, unit)
-        folder.mkdir(parents=True, exist_ok=True)
-        job, answer, messages = folder / "job.json", folder / "row.json", folder / "log.txt"
-        answer.unlink(missing_ok=True)
-        with replacing(job) as partial:
-            partial.write_text(json.dumps({"config": to_dict(config), "unit": unit}))
-        messages.touch()
-        process = self.start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with suppress(BrokenPipeError):
-            print(
-                json.dumps([str(job), str(answer), str(messages)]), file=process.stdin, flush=True
-            )
-        said = process.stdout.readline().strip()
-        if said == "0":
-            return Done(unit, json.loads(answer.read_text()))
-        why = f"status {said}" if said else f"its process ended with {process.wait()}"
-        lines = messages.read_text().splitlines() or ["no message"]
-        return Done(unit, None, f"{lines[-1]} ({why}; {messages})")
+def run_apart(config: SuiteConfig, unit: Unit, worker: Worker) -> Done:
+    """Runs a unit in a separate process."""
+    folder = unit_folder(config, unit)
+    return Done(unit, *worker.run(folder, {"config": to_dict(config), "unit": unit}))
 
 
 def run_stage(config: SuiteConfig, units: Iterable[Unit], workers: list[Worker]) -> Iterator[Done]:
@@ -156,7 +107,7 @@ def run_stage(config: SuiteConfig, units: Iterable[Unit], workers: list[Worker])
     def run(unit: Unit) -> Done:
         worker = idle.get()
         try:
-            return worker.run(config, unit)
+            return run_apart(config, unit, worker)
         finally:
             idle.put(worker)
 
@@ -167,24 +118,11 @@ def run_stage(config: SuiteConfig, units: Iterable[Unit], workers: list[Worker])
                 log.info("%s", unit_name(future.result().unit))
                 yield future.result()
         except BaseException:
-            for worker in workers:
-                worker.stop()
-            raise
-        finally:
             for future in futures:
                 future.cancel()
-
-
-@contextmanager
-def workers_of(config: SuiteConfig) -> Iterator[list[Worker]]:
-    """The processes of a suite, none for a single one; they are started when they are needed."""
-    count = config.workers or os.cpu_count() or 1
-    workers = [Worker() for _ in range(count)] if count > 1 else []
-    try:
-        yield workers
-    finally:
-        for worker in workers:
-            worker.stop()
+            for worker in workers:
+                worker.kill()
+            raise
 
 
 def wanted_cells(config: SuiteConfig) -> list[Cell]:
@@ -272,7 +210,7 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
         InputError: the folder has other settings, or `only` names unknown rows or columns.
         PartialFailure: some cells, or some of all tables, failed; the others are done.
     """
-    with workers_of(config) as workers:
+    with workers_of(config.workers or os.cpu_count() or 1) as workers:
         if config.name != "all":
             return one_table(config, workers)
         return all_tables(config, workers)
