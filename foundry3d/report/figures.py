@@ -162,13 +162,13 @@ def draw_lines(
     ticks: bool = True,
     log: bool = False,
 ) -> Path:
-    """Writes a picture of line plots side by side; a name has the same colour in all of them.
+    """Writes a picture of line plots, up to four in a row; a name has one colour in all of them.
 
     A legend is inside each panel of more than one name; below all of them for more than six names.
 
     Args:
         path: of the picture, PNG or SVG by its suffix.
-        panels: from left to right.
+        panels: from left to right and top to bottom.
         title: above the panels.
         y: name of the y axis, with its unit.
         ticks: x values are categories (budgets, lambdas), sorted and drawn at equal distances;
@@ -181,13 +181,15 @@ def draw_lines(
     whole = [Panel(*panel) for panel in panels]
     names = dict.fromkeys(name for panel in whole for name in (*panel.curves, *panel.levels))
     below = len(names) > 6
-    size = (max(5.2 * len(whole) + 0.6, 7.5 if below else 0), 5.3 if below else 4.4)
+    across = min(4, len(whole))
+    down = -(-len(whole) // max(1, across))
+    size = (max(5.2 * across + 0.6, 7.5 if below else 0), 4.4 * down + 0.9 * below)
     figure = new_figure(size, title, layout="constrained")
     curves = dict.fromkeys(name for panel in whole for name in panel.curves)
     colours = {name: "black" for name in names} | {n: f"C{i % 10}" for i, n in enumerate(curves)}
     handles: dict[str, Any] = {}
     for i, panel in enumerate(whole):
-        axes = figure.add_subplot(1, len(whole), i + 1)
+        axes = figure.add_subplot(down, across, i + 1)
         known = sorted({value for xs, _ in panel.curves.values() for value in xs})
         for name, (xs, _) in panel.curves.items():
             order = np.argsort(xs, kind="stable")
@@ -206,7 +208,7 @@ def draw_lines(
             axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         axes.set_title(panel.heading, fontsize=11)
         axes.set_xlabel(panel.axis)
-        if i == 0:
+        if i % across == 0:
             axes.set_ylabel(y)
         axes.grid(alpha=0.3)
         found = axes.get_legend_handles_labels()

@@ -57,8 +57,12 @@ def cell_folder(config: SuiteConfig, cell: Cell) -> Path:
 
 
 def column_tasks(config: SuiteConfig, table: Table) -> dict[str, str]:
-    """How each column is measured: the paper's columns in its order, then the others."""
-    known = [name for name in COLUMNS if name in config.sources]
+    """How each column is measured: the paper's columns in its order, then the others.
+
+    As published, a table has none of the paper's columns that it does not have in the paper.
+    """
+    wanted = table.columns if config.as_published else COLUMNS
+    known = [name for name in COLUMNS if name in config.sources and name in wanted]
     others = [name for name in config.sources if name not in COLUMNS]
     return {name: config.chosen_tasks.get(name, table.task(name)) for name in known + others}
 

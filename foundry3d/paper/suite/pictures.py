@@ -56,7 +56,7 @@ def rank_correlation(marks: Iterable[Mark]) -> str:
     xs, ys = [mark.x for mark in found], [mark.y for mark in found]
     if len(set(xs)) < 2 or len(set(ys)) < 2:
         return f"n = {len(found)}"
-    return rf"$\rho$ = {float(spearmanr(xs, ys).statistic):.2f}, n = {len(found)}"
+    return rf"$\rho = {float(spearmanr(xs, ys).statistic):.2f}$, n = {len(found)}"
 
 
 def with_correlations(marks: list[Mark]) -> list[Mark]:
@@ -72,6 +72,13 @@ def loss_axis(rows: Rows) -> str:
     """Name of the loss axis, with the clouds that it was measured on."""
     splits = {row["split"] for row in rows.values() if "split" in row}
     return f"distillation loss ({', '.join(['Smooth L1', *sorted(splits)])})"
+
+
+def score_axis(config: SuiteConfig) -> str:
+    """Name of the axis of scores."""
+    tasks = set(column_tasks(config, TABLES[config.name]).values())
+    names = ["accuracy"] * bool(tasks - {"segment"}) + ["mIoU"] * ("segment" in tasks)
+    return f"test {' or '.join(names)} (%)"
 
 
 def tokens_left(row: Row, total: int | None) -> int | None:
@@ -92,7 +99,7 @@ def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:
     for i, shown in enumerate(grid.columns):
         if shown.key in ("loss", "avg"):
             continue
-        panel = Panel(shown.heading, "tokens left", {}, {}, {})
+        panel = Panel(shown.heading, "tokens left per cloud", {}, {}, {})
         curves, errors, levels = {}, {}, {}
         for row, results in grid.lines:
             tokens, model, result = tokens_left(row, total), MODELS[row.model], results[i]
@@ -159,7 +166,7 @@ def draw(config: SuiteConfig, rows: Rows) -> None:
                     marks,
                     title=title,
                     x=loss_axis(rows),
-                    y="test score (%)",
+                    y=score_axis(config),
                     sizes=SUPERTOKENS,
                     headings=("data, Spearman's rank correlation", "encoder", "supertokens"),
                 )
@@ -170,4 +177,4 @@ def draw(config: SuiteConfig, rows: Rows) -> None:
         elif config.name in ("table5", "table10"):
             panels = scores_over_tokens(config, rows)
             if panels:
-                draw_lines(path, panels, title=title, y="test score (%)")
+                draw_lines(path, panels, title=title, y=score_axis(config))

@@ -220,12 +220,10 @@ def latex(name: str, title: str, grid: Grid, caption: str = CAPTION) -> str:
         return " & ".join(map(escaped, words)) + r" \\"
 
     kind = "table*" if len(head) > 5 else "table"
-    words = escaped(f"{(title.partition(': ')[2] or title).capitalize()}. {caption}")
+    number, _, what = title.partition(": ")
+    below = escaped(f"{what[:1].upper()}{what[1:]} ({number} of the paper). {caption}")
     lines = ["% needs amssymb and graphicx", rf"\begin{{{kind}}}[t]", r"\centering"]
-    lines += [
-        rf"\caption{{{escaped(f'{title.capitalize()}. {caption}')}}}",
-        rf"\label{{tab:{name}}}",
-    ]
+    lines += [rf"\caption{{{below}}}", rf"\label{{tab:{name}}}"]
     lines += [r"\resizebox{\linewidth}{!}{%", r"\begin{tabular}{ll" + "c" * (len(head) - 2) + "}"]
     lines += [r"\hline", line(head), r"\hline"]
     for section, words in texts(grid):
@@ -246,7 +244,7 @@ def csv_text(grid: Grid) -> str:
     for row, results in grid.lines:
         for shown, result in zip(grid.columns, results, strict=True):
             start = [row.name, row.section, row.title, shown.key]
-            end = [*(result.paper or ("", "")), *(result.gmacs or ("", ""))]
+            end = [*(result.paper or ("", "")), *map(_number, result.gmacs or (None, None))]
             writer.writerow([*start, *map(_number, result[:6]), *end])
     return file.getvalue()
 

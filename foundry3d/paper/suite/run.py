@@ -24,7 +24,14 @@ from foundry3d.checkpoints.folder import model_folder, read_config
 from foundry3d.config import SuiteConfig, to_dict
 from foundry3d.config.paper import SUITES
 from foundry3d.errors import InputError, PartialFailure
-from foundry3d.paper.suite.cells import Cell, cell_folder, cells_of, columns_of, rows_of
+from foundry3d.paper.suite.cells import (
+    Cell,
+    cell_folder,
+    cells_of,
+    column_tasks,
+    columns_of,
+    rows_of,
+)
 from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model
 from foundry3d.paper.suite.pictures import draw
 from foundry3d.paper.suite.processes import Worker, workers_of
@@ -184,6 +191,23 @@ def keep_settings(config: SuiteConfig) -> None:
         partial.write_text(yaml.safe_dump(before | own, sort_keys=False))
 
 
+def require_published(config: SuiteConfig) -> None:
+    """Looks for the protocols of all cells.
+
+    Raises:
+        InputError: a cell has none, or the table has none of its columns.
+    """
+    table = TABLES[config.name]
+    if table.columns and not column_tasks(config, table):
+        raise InputError(
+            f"{config.name} as published has the columns {', '.join(table.columns)}; name one of "
+            "them with --data"
+        )
+    for cell in wanted_cells(config):
+        if cell.task != "loss":
+            require_protocol(config, cell)
+
+
 def require_inputs(config: SuiteConfig) -> None:
     """Looks for the teacher, the archives and the protocols before anything is trained.
 
@@ -195,9 +219,8 @@ def require_inputs(config: SuiteConfig) -> None:
     for path in {path for source in config.sources.values() for path in source}:
         if path.endswith(".npz") and not Path(path).is_file():
             raise InputError(f"{path}: no such archive; check --data")
-    for cell in wanted_cells(config) if config.as_published else ():
-        if cell.task != "loss":
-            require_protocol(config, cell)
+    if config.as_published:
+        require_published(config)
 
 
 def suite(config: SuiteConfig) -> list[dict[str, Any]]:
