@@ -260,7 +260,7 @@ def test_aggregates_are_over_the_rows_that_stand_in_the_table(config: SuiteConfi
     assert {cell.unfreeze for cell in wanted_cells(late)} == {"", "late"}
     own = replace(late, unfreeze=("start", "late"))
     shown = {row.name: results[1] for row, results in grid_of(own, rows).lines}
-    assert (shown["s4"].mean, shown["s4"].paper) == (40.5, ("91.54", "0.04"))
+    assert (shown["s4"].mean, shown["s4"].paper) == (40.5, ("91.49", "0.11"))
 
 
 def test_a_loss_of_the_paper_stands_next_to_one_of_its_models_alone(config: SuiteConfig) -> None:
@@ -286,7 +286,7 @@ def test_a_loss_of_the_paper_stands_next_to_one_of_its_models_alone(config: Suit
 def test_captions_say_whose_numbers_stand_in_parentheses(config: SuiteConfig) -> None:
     compared = write_tables(config, {})
     assert "the paper's number for the column, of its own models: Point-JEPA's ViT-S" in compared
-    assert "Teacher of this table: 2 blocks of width 32, 12 tokens of 8 points." in compared
+    assert "Teacher of this table: 3 blocks of width 24, 12 tokens of 8 points." in compared
     assert "GMACs per cloud, tokenizer included" in compared
     assert "paper" not in write_tables(replace(config, data=("mn40=procedural",)), {})
 
@@ -301,7 +301,8 @@ def test_all_tables_go_on_after_a_failure(
     with pytest.raises(PartialFailure, match=r"1 of \d+ .*table8.*no luck") as found:
         suite(every)
     assert found.value.status == 1
-    assert len(asked) == len(set(asked))  # tables share cells and models
+    cells = [name for name in asked if "model" not in name]
+    assert len(cells) == len(set(cells)) > 50  # tables share cells
     for name in SUITES:
         assert (Path(config.out) / f"{name}.md").is_file()
     faked(monkeypatch)
@@ -433,7 +434,7 @@ def test_a_table_with_an_average_is_drawn(config: SuiteConfig) -> None:
     assert (panel.heading, panel.curves) == ("MN40", {"Foundry": ([4.0], [75.0])})
     rows["s4@start/mn40/classify/seed1"] = {"oa": 79.0}
     (panel,) = scores_over_tokens(replace(whole, seeds=(0, 1)), rows)
-    assert panel.errors == {"Foundry": [pytest.approx(2.0)]}  # of 75, 75, 75 and 79
+    assert panel.errors == {"Foundry": [pytest.approx(8**0.5)]}  # of 75 and 79
 
 
 # ---------------------------------------------------------------- real work, tiny
@@ -506,7 +507,7 @@ def test_a_process_gives_the_same_row(config: SuiteConfig) -> None:
         process = workers[0].start()
         process.kill()
         process.wait()
-        assert run_apart(config, cell, workers[0]).row is not None
+        assert workers[0].start().pid != process.pid
     assert here.row is not None
     assert apart.row is not None
     varying = {"seconds": 0, "code": ""}
