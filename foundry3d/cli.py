@@ -74,7 +74,7 @@ COMMANDS = {
     "sweep gate": Command(configs.SweepConfig, "paper.gate_sweep:sweep_gate",
         "gated students over weights of the regulariser, with correlations"),
     "suite": Command(configs.SuiteConfig, "paper.suite.run:suite",
-        "a table of the paper: suite table5 --teacher M --data NAME=TRAIN,TEST"),
+        "a table of the paper, or all: suite table5 --teacher M --data NAME=TRAIN,TEST"),
     "bench": Command(configs.BenchConfig, "bench.run:bench",
         "speed and memory: bench objects|scene|geometry|train|scaling|all"),
     "cost": Command(configs.CostConfig, "paper.cost:show_cost", "MACs, FLOPs and parameters"),

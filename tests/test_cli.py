@@ -24,6 +24,7 @@ from foundry3d.config import (
     read_recipe,
     to_dict,
 )
+from foundry3d.data.published.sources import is_published
 from foundry3d.errors import InputError
 from foundry3d.heads.classifier import Classifier
 from foundry3d.models.backbone import Backbone
@@ -100,7 +101,11 @@ def test_every_recipe_is_valid() -> None:
     assert len(found) >= 8
     for path in found:
         name = str(path.relative_to(RECIPES).with_suffix(""))
-        read_recipe(RECIPE_KINDS[path.stem.replace("demo-", "demo_").split("-")[0]], name)
+        kind = RECIPE_KINDS[path.stem.replace("demo-", "demo_").split("-")[0]]
+        made = read_recipe(kind, name)
+        if path.parent.name == "paper" and not isinstance(made, SuiteConfig):
+            assert is_published(made.data.train)
+            assert made.data.up == "y"
 
 
 def test_the_paper_recipes_hold_the_published_values() -> None:

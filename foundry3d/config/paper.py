@@ -58,7 +58,7 @@ class SuiteConfig:
 
     Attributes:
         name: the table or figure: table2, table3, table4, table5, table8, table9, table10, figure2
-            or figure4.
+            or figure4; `all` runs them one after another.
         teacher: a saved teacher (folder), or `pretrain`, which first trains one by the options of
             `pretrain`.
         out: folder for models, runs, `results.jsonl` and the tables; several tables may share it.
@@ -78,8 +78,9 @@ class SuiteConfig:
         workers: processes that each run one cell at a time on one thread; 1 = run all cells in
             this process, 0 = one process per processor.
         render: run nothing, write the tables from the rows that exist.
-        as_published: fine-tune the paper's columns by their published protocols, whose settings
-            replace those of `classify` and `segment`.
+        as_published: measure every column by its published protocol, whose settings replace those
+            of `classify`, `segment` and `fewshot`; columns without one are refused. Episodes are
+            the published folds, below `fewshot.published`.
         pretrain: the teacher, where `teacher` is `pretrain`; and Point-JEPA with supertokens.
         distill: the students, including those made by token reducers; its clouds also give the
             prototypes and the distillation loss.
@@ -107,7 +108,12 @@ class SuiteConfig:
     fewshot: FewshotConfig = field(default_factory=lambda: FewshotConfig(mode="finetune"))
 
     def __post_init__(self) -> None:
-        require(self.name in SUITES, f"no suite {self.name!r}; known are {', '.join(SUITES)}")
+        known = (*SUITES, "all")
+        require(self.name in known, f"no suite {self.name!r}; known are {', '.join(known)}")
+        require(
+            not (self.only and self.name == "all"),
+            "--only names rows and columns of one table; name a table instead of all",
+        )
         require(bool(self.teacher), "name a saved teacher with --teacher, or --teacher pretrain")
         require(
             bool(self.sources) or self.name == "table8", "name data with --data NAME=TRAIN,TEST"

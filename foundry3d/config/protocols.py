@@ -174,6 +174,7 @@ PROTOCOLS: dict[str, Protocol] = {
             folds=10,
             label_smoothing=0.2,
             drop_path=0.2,
+            data={"subsample": "fps"},
             augment={"scale": (0.6, 1.4)},
             train={"epochs": 150, "clip": None},
         ),
@@ -227,6 +228,24 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     ),
 }
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "classify": {
+        "mn40": "modelnet40@point-jepa",
+        "oo3d": "modelnet40@point-jepa",
+        "sonn-obj-bg": "scanobjectnn-obj-bg@point-jepa",
+        "sonn-obj-only": "scanobjectnn-obj-only@point-jepa",
+        "sonn-pb": "scanobjectnn-pb@point-jepa",
+        "sn55": "modelnet40@point-jepa",
+    },
+    "segment": {"snp": "shapenetpart@point-jepa"},
+    "fewshot": {"mn40": "modelnet-fewshot@point-jepa"},
+    "probe": dict.fromkeys(("mn40", "oo3d", "sonn-pb"), "modelnet40-svm@point-jepa"),
+}
+"""The protocols of the paper's columns, by task.
+
+OmniObject3D (Appendix E), ShapeNet55 and the probes of Table 9 use those of ModelNet40.
+"""
 
 
 def find(name: str, task: str) -> Protocol:

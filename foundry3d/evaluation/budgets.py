@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.origin import origin_of
 from foundry3d.config import BudgetsConfig, DataConfig, require_data
@@ -26,9 +27,10 @@ from foundry3d.evaluation.rows import short_name
 from foundry3d.heads.classifier import Classifier, Headed
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.inference.cost import count
+from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Budgeted, Student
-from foundry3d.report.figures import curves_of, draw_lines
+from foundry3d.report.figures import Level, Panel, curves_of, draw_lines
 from foundry3d.report.rows import append, code_version, read_rows, table
 from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
@@ -45,6 +47,10 @@ COLUMNS = {
     "score": "accuracy",
 }
 KEY = ("path", "budget", "value")
+REFITTED = (
+    "A linear probe is refitted at each budget, on the frozen model's features at that budget; "
+    "fine-tuned models are tested at each budget without further training."
+)
 AXES = {"token_budget": "token budget", "ratio": "ratio r", "supertokens": "supertokens"}
 
 
@@ -79,6 +85,11 @@ def gmacs(model: Student, kind: str, value: float) -> float | None:
     c, s = model.shape.groups, model.config.supertokens
     merged = c - int(value) + s if value < c else 0
     return count(model, merged=merged, used=min(s, merged)).macs / 1e9
+
+
+def whole_gmacs(model: Any) -> float | None:
+    """GMACs of one cloud of a model without budgets; None for models of unknown kinds."""
+    return round(count(model).macs / 1e9, 4) if isinstance(model, Backbone | Wrapped) else None
 
 
 def encoded_tokens(model: Any, splits: Splits, points: int) -> float:
@@ -131,7 +142,7 @@ def one_row(
     row: dict[str, Any] = {"model": name, "budget": kind, "value": value}
     exact = kind == "token_budget" and isinstance(inner, Student)
     row["encoded"] = value if exact else encoded_tokens(at, splits, data.points)
-    row["gmacs"] = gmacs(inner, kind, value) if isinstance(inner, Student) else None
+    row["gmacs"] = gmacs(inner, kind, value) if isinstance(inner, Student) else whole_gmacs(inner)
     if isinstance(model, Headed):
         assert splits.test is not None
         row |= {"data": splits.test.name, "points": data.points, "code": code_version()}
@@ -166,11 +177,14 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
     splits = (part_splits if parted else load_splits)(config.data, seed=config.seed)
     known = {key(row): row for row in read_rows(out / "results.jsonl", keys=KEY)}
     rows: list[dict[str, Any]] = []
+    whole: set[str] = set()
     for path, model in loaded:
         inner = model.backbone if isinstance(model, Headed) else model
         wanted: list[tuple[str, float]] = [("token_budget", inner.shape.groups)]
         if isinstance(inner, Student):
             wanted = list(budgets_of(inner, config))
+        else:
+            whole.add(path)
         for budget in wanted:
             point = key({"path": path, "budget": budget[0], "value": budget[1]})
             if point not in known:
@@ -179,20 +193,38 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
                 append(out / "results.jsonl", [known[point]])
             rows.append(known[point])
             log.info("%s, %s %g: %.1f", short_name(path), *budget, rows[-1]["score"])
-    print(table(rows, COLUMNS))
+    print(f"{table(rows, COLUMNS)}\n\n{REFITTED}")
+    draw_budgets(out / "budgets.png", rows, whole)
+    return rows
+
+
+def draw_budgets(path: Path, rows: list[dict[str, Any]], whole: set[str]) -> None:
+    """Accuracy over each kind of budget; models that have no budgets are horizontal lines.
+
+    Args:
+        path: of the picture.
+        rows: of all models.
+        whole: paths of the models that have no budgets.
+    """
+    still = [row for row in rows if row["path"] in whole]
+    levels = {_curve_name(row): Level(row["score"]) for row in still}
     panels = []
     for kind, text in AXES.items():
-        chosen = [row for row in rows if row["budget"] == kind]
-        names = [f"{row['model']}, {row['task']}" for row in chosen]
-        curves = curves_of((n, r["value"], r["score"]) for n, r in zip(names, chosen, strict=True))
-        panels.append((text, text, curves))
-    draw_lines(
-        out / "budgets.png",
-        [panel for panel in panels if panel[2]],
-        title="Accuracy over budgets",
-        y="test accuracy (%)",
+        chosen = [row for row in rows if row["budget"] == kind and row not in still]
+        if chosen:
+            curves = curves_of((_curve_name(r), r["value"], r["score"]) for r in chosen)
+            panels.append(Panel(text, text, curves, levels=levels))
+    parted = any(row["task"] == "fine-tuned parts" for row in rows)
+    y = "test mIoU over shapes (%)" if parted else "test accuracy (%)"
+    title = "Accuracy over budgets" + " (probes refitted at each budget)" * any(
+        row["task"] == "linear probe" for row in rows
     )
-    return rows
+    if panels:
+        draw_lines(path, panels, title=title, y=y)
+
+
+def _curve_name(row: dict[str, Any]) -> str:
+    return f"{row['model']}, {row['task']}"
 
 
 def key(row: dict[str, Any]) -> tuple[str, str, float]:

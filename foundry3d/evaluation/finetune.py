@@ -149,7 +149,7 @@ class FinetuneTask(Task):
         parts = {"validation": found.validation or {}, "test": found.test}
         flat = {f"{part}_{k}": v for part, scores in parts.items() for k, v in scores.items()}
         for logger in self.loggers:
-            logger.log_metrics(flat, step=self.global_step)
+            logger.log_metrics(flat | {"epoch": found.epoch - 1}, step=self.global_step)
         if self.trainer.is_global_zero:
             log.info("  %s", "  ".join(f"{name} {value:.4g}" for name, value in flat.items()))
 

@@ -22,7 +22,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from foundry3d.baselines import RandomSampling
-from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.checkpoints.origin import Origin, origin_of
 from foundry3d.config import DataConfig, ProbeConfig, require_data
@@ -33,10 +32,8 @@ from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
 from foundry3d.evaluation.rows import data_columns, model_columns, short_name
 from foundry3d.heads.classifier import Inner
-from foundry3d.inference.cost import count
 from foundry3d.models import backbone as models
 from foundry3d.models.backbone import Backbone, Tokens
-from foundry3d.models.student import Student
 from foundry3d.report.rows import append, table
 from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
@@ -163,8 +160,6 @@ def probe_row(
     began = time.monotonic()
     scores = probe(model, splits, points=data.points)
     row = model_columns(name, model, origin)
-    if isinstance(model, Backbone | Student | Wrapped):
-        row["gmacs"] = round(count(model).macs / 1e9, 4)
     row |= {key: round(value, 2) for key, value in scores._asdict().items()}
     return row | {
         "task": "linear probe",

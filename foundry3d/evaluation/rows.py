@@ -10,6 +10,7 @@ from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.origin import Origin
 from foundry3d.config.heads import encoded
 from foundry3d.data.loading import Splits
+from foundry3d.inference.cost import count
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.report.rows import code_version
@@ -22,10 +23,11 @@ def short_name(path: str) -> str:
 
 
 def model_columns(name: str, model: Any, origin: Origin | None = None) -> dict[str, Any]:
-    """Name, kind, parameters in millions, tokens, supertokens, and tokens that are encoded.
+    """Name, kind, parameters in millions, tokens, supertokens, encoded tokens and GMACs per cloud.
 
-    `encoded` is None where a gate decides it for every cloud; models of unknown kinds have neither
-    `tokens` nor `encoded`. The origin of a saved model adds `pretrained_on` and `distilled_on`.
+    GMACs include the tokenizer, not heads and grouping (`inference.cost`). `encoded` and `gmacs`
+    are None where a gate decides them for every cloud; models of unknown kinds have neither. The
+    origin of a saved model adds `pretrained_on`, `distilled_on` and `distill_frozen`.
     """
     parameters = sum(p.numel() for p in model.parameters())
     row: dict[str, Any] = {"model": name, "kind": type(model).__name__.lower()}
@@ -40,6 +42,9 @@ def model_columns(name: str, model: Any, origin: Origin | None = None) -> dict[s
     elif isinstance(model, Backbone | Student | Wrapped):
         sizes: Any = model.config
         row["encoded"] = encoded(sizes)
+    if isinstance(model, Backbone | Student | Wrapped):
+        gated = isinstance(model, Student) and model.gate is not None
+        row["gmacs"] = None if gated else round(count(model).macs / 1e9, 4)
     return row if origin is None else row | origin._asdict()
 
 

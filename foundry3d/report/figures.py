@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from foundry3d.writing import replacing
 
@@ -32,16 +33,19 @@ def pca_colours(features: np.ndarray, mean: np.ndarray, directions: np.ndarray) 
     return np.clip((coordinates - low) / np.maximum(high - low, 1e-12), 0, 1)
 
 
-def _figure(size: tuple[float, float], title: str, **options: Any) -> Figure:
+def new_figure(size: tuple[float, float], title: str, **options: Any) -> Figure:
+    """An empty figure of this width and height in inches, drawn without a display."""
     figure = Figure(figsize=size, dpi=110, **options)
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
     return figure
 
 
-def _saved(figure: Figure, path: str | Path) -> Path:
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png")
+def saved(figure: Figure, path: str | Path) -> Path:
+    """Writes a PNG, or an SVG that is the same for the same figure."""
+    kind = Path(path).suffix.removeprefix(".") or "png"
+    with replacing(path) as partial, rc_context({"svg.hashsalt": "foundry3d"}):
+        figure.savefig(partial, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return Path(path)
 
 
@@ -66,7 +70,7 @@ def draw_grid(
         The path.
     """
     size = (2.6 * len(columns) + 0.6, 2.5 * len(points) + 0.7)
-    figure = _figure(size, title)
+    figure = new_figure(size, title)
     for i, cloud in enumerate(points):
         reach = 0.72 * np.abs(cloud - cloud.mean(axis=0)).max()
         for j, (heading, colours) in enumerate(columns):
@@ -85,7 +89,7 @@ def draw_grid(
             if j == 0:
                 axes.text2D(-0.05, 0.5, rows[i], transform=axes.transAxes, rotation=90, va="center")
     figure.subplots_adjust(left=0.04, right=1, bottom=0, top=0.9, wspace=0, hspace=0)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 Curves = dict[str, tuple[list[float], list[float]]]
@@ -102,56 +106,97 @@ def curves_of(points: Iterable[tuple[str, float, float]]) -> Curves:
     return found
 
 
+class Level(NamedTuple):
+    """A value that does not depend on x, with its deviation if it has one."""
+
+    value: float
+    deviation: float | None = None
+
+
+class Panel(NamedTuple):
+    """A line plot of several.
+
+    Attributes:
+        heading: above it.
+        axis: name of the x axis, with its unit.
+        curves: x and y values by name.
+        errors: deviations of the y values, by the names of curves; None where there is none.
+        levels: horizontal lines by name.
+    """
+
+    heading: str
+    axis: str
+    curves: Curves
+    errors: Mapping[str, Sequence[float | None]] = MappingProxyType({})
+    levels: Mapping[str, Level] = MappingProxyType({})
+
+
+def _curve(
+    axes: Any, at: Sequence[float], panel: Panel, name: str, order: Any, **style: Any
+) -> None:
+    """Draws a curve, its points in the order of x; with bars for the deviations that are known."""
+    heights = [panel.curves[name][1][k] for k in order]
+    axes.plot(at, heights, marker="o", markersize=4, label=name, **style)
+    found = panel.errors.get(name) or [None] * len(heights)
+    bars = [(x, y, found[k]) for x, y, k in zip(at, heights, order, strict=True)]
+    bars = [bar for bar in bars if bar[2] is not None]
+    if bars:
+        xs, ys, deviations = zip(*bars, strict=True)
+        axes.errorbar(xs, ys, deviations, fmt="none", capsize=3, elinewidth=1, **style)
+
+
+def _level(axes: Any, name: str, level: Level, **style: Any) -> None:
+    """Draws a horizontal line, with a band for its deviation."""
+    axes.axhline(level.value, linestyle="--", linewidth=1.3, label=name, **style)
+    if level.deviation is not None:
+        low, high = level.value - level.deviation, level.value + level.deviation
+        axes.axhspan(low, high, alpha=0.12, linewidth=0, **style)
+
+
 def draw_lines(
     path: str | Path,
-    panels: Sequence[tuple[str, str, Curves]],
+    panels: Sequence[Panel | tuple[str, str, Curves]],
     *,
     title: str,
     y: str,
     ticks: bool = True,
     log: bool = False,
-    marks: Mapping[tuple[float, float], str] | None = None,
 ) -> Path:
-    """Writes a PNG of line plots side by side; a name has the same colour in all of them.
+    """Writes a picture of line plots, up to four in a row; a name has one colour in all of them.
 
-    The legend is below the panels for more than six names, otherwise inside each panel.
+    A legend is inside each panel of more than one name; below all of them for more than six names.
 
     Args:
-        path: of the PNG.
-        panels: heading, name of the x axis, and curves by name, for each panel.
+        path: of the picture, PNG or SVG by its suffix.
+        panels: from left to right and top to bottom.
         title: above the panels.
-        y: name of the y axis.
+        y: name of the y axis, with its unit.
         ticks: x values are categories (budgets, lambdas), sorted and drawn at equal distances;
             otherwise the axis is linear.
         log: both axes are logarithmic, with x ticks at the values; not together with `ticks`.
-        marks: labels of points (x, y); not together with `ticks`.
 
     Returns:
         The path.
     """
-    names = dict.fromkeys(name for _, _, curves in panels for name in curves)
+    whole = [Panel(*panel) for panel in panels]
+    names = dict.fromkeys(name for panel in whole for name in (*panel.curves, *panel.levels))
     below = len(names) > 6
-    size = (5.2 * len(panels) + 0.6, 5.3 if below else 4.4)
-    figure = _figure(size, title, layout="constrained")
-    colours = {name: f"C{i % 10}" for i, name in enumerate(names)}
-    for i, (heading, axis, curves) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), i + 1)
-        known = sorted({value for xs, _ in curves.values() for value in xs})
-        for name, (xs, ys) in curves.items():
-            order = np.argsort(xs)
+    across = min(4, len(whole))
+    down = -(-len(whole) // max(1, across))
+    size = (max(5.2 * across + 0.6, 7.5 if below else 0), 4.4 * down + 0.9 * below)
+    figure = new_figure(size, title, layout="constrained")
+    curves = dict.fromkeys(name for panel in whole for name in panel.curves)
+    colours = {name: "black" for name in names} | {n: f"C{i % 10}" for i, n in enumerate(curves)}
+    handles: dict[str, Any] = {}
+    for i, panel in enumerate(whole):
+        axes = figure.add_subplot(down, across, i + 1)
+        known = sorted({value for xs, _ in panel.curves.values() for value in xs})
+        for name, (xs, _) in panel.curves.items():
+            order = np.argsort(xs, kind="stable")
             at = [known.index(xs[k]) if ticks else xs[k] for k in order]
-            heights = [ys[k] for k in order]
-            axes.plot(at, heights, marker="o", markersize=4, label=name, color=colours[name])
-            for point in zip(xs, ys, strict=True):
-                if marks and point in marks:
-                    axes.annotate(
-                        marks[point],
-                        point,
-                        xytext=(4, 4),
-                        textcoords="offset points",
-                        fontsize=8,
-                        color=colours[name],
-                    )
+            _curve(axes, at, panel, name, order, color=colours[name])
+        for name, level in panel.levels.items():
+            _level(axes, name, level, color=colours[name])
         if ticks:
             many = len(known) > 8
             axes.set_xticks(range(len(known)), [f"{value:.3g}" for value in known])
@@ -161,17 +206,21 @@ def draw_lines(
             axes.set_yscale("log")
             axes.set_xticks(known, [f"{value:,.0f}" for value in known])
             axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-        axes.set_title(heading, fontsize=11)
-        axes.set_xlabel(axis)
-        if i == 0:
+        axes.set_title(panel.heading, fontsize=11)
+        axes.set_xlabel(panel.axis)
+        if i % across == 0:
             axes.set_ylabel(y)
         axes.grid(alpha=0.3)
-        if not below and (len(curves) > 1 or log):
+        found = axes.get_legend_handles_labels()
+        handles |= dict(zip(found[1], found[0], strict=True))
+        if not below and (len(found[1]) > 1 or log):
             axes.legend(fontsize=8)
     if below:
-        shown = [
-            Line2D([], [], marker="o", markersize=4, label=name, color=colour)
-            for name, colour in colours.items()
-        ]
-        figure.legend(handles=shown, loc="outside lower center", ncols=3, fontsize=8)
-    return _saved(figure, path)
+        figure.legend(
+            handles=list(handles.values()),
+            labels=list(handles),
+            loc="outside lower center",
+            ncols=min(3, max(1, round(size[0] / 3.5))),
+            fontsize=8,
+        )
+    return saved(figure, path)

@@ -57,10 +57,31 @@ def cell_folder(config: SuiteConfig, cell: Cell) -> Path:
 
 
 def column_tasks(config: SuiteConfig, table: Table) -> dict[str, str]:
-    """How each column is measured: the paper's columns in its order, then the others."""
-    known = [name for name in COLUMNS if name in config.sources]
+    """How each column is measured: the paper's columns in its order, then the others.
+
+    As published, a table has none of the paper's columns that it does not have in the paper.
+    """
+    wanted = table.columns if config.as_published else COLUMNS
+    known = [name for name in COLUMNS if name in config.sources and name in wanted]
     others = [name for name in config.sources if name not in COLUMNS]
     return {name: config.chosen_tasks.get(name, table.task(name)) for name in known + others}
+
+
+def rows_of(config: SuiteConfig, table: Table) -> list[Row]:
+    """The rows of a table; those of Table 10 for one time of unfreezing only where it is chosen."""
+    return [
+        row
+        for row in table.rows
+        if not config.unfreeze or "@" not in row.name or set(row.times) & set(config.unfreeze)
+    ]
+
+
+def times_of(config: SuiteConfig, row: Row, task: str) -> tuple[str, ...]:
+    """When the encoder is unfrozen in the runs that a row averages over."""
+    times = row.unfreeze.get(task, ())
+    if len(times) > 1 and config.unfreeze:
+        return tuple(time for time in times if time in config.unfreeze)
+    return times
 
 
 def cells_of(config: SuiteConfig, table: Table, row: Row, column: str) -> list[Cell]:
@@ -70,9 +91,7 @@ def cells_of(config: SuiteConfig, table: Table, row: Row, column: str) -> list[C
         return [Cell(row.model, "loss", "loss", 0)] if known else []
     name, _, episodes = column.partition(".")
     task = episodes or column_tasks(config, table)[name]
-    wanted = row.unfreeze.get(task, ()) if task in ("classify", "segment") else ("",)
-    if len(wanted) > 1 and config.unfreeze:
-        wanted = tuple(unfreeze for unfreeze in wanted if unfreeze in config.unfreeze)
+    wanted = times_of(config, row, task) if task in ("classify", "segment") else ("",)
     return [
         Cell(row.model, name, task, seed, unfreeze, row.at_test)
         for seed in config.seeds

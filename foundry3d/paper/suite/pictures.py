@@ -3,78 +3,82 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import statistics
+from collections.abc import Iterable
 from pathlib import Path
 
+from scipy.stats import spearmanr
+
 from foundry3d.config import SuiteConfig
-from foundry3d.paper.suite.cells import cell_folder, cells_of, column_tasks
-from foundry3d.paper.suite.records import MODELS, Row
-from foundry3d.paper.suite.render import Grid, Result, Rows, grid_of
+from foundry3d.paper.suite.cells import cell_folder, cells_of, column_tasks, rows_of
+from foundry3d.paper.suite.records import COLUMNS, MODELS, Row
+from foundry3d.paper.suite.render import Rows, grid_of
 from foundry3d.paper.suite.tables import TABLES
-from foundry3d.report.figures import Curves, curves_of, draw_lines
+from foundry3d.report.figures import Level, Panel, draw_lines
+from foundry3d.report.scatter import Mark, draw_scatter
 
-Panel = tuple[str, str, Curves]
-Marks = dict[tuple[float, float], str]
+SUPERTOKENS = ("s = 1", "s = 2", "s = 4", "s = 8", "s = 16")
 
 
-def score_panels(
-    grid: Grid, axis: str, place: Callable[[Row, list[Result]], tuple[str, float] | None]
-) -> list[Panel]:
-    """A panel for each column of data: the scores of the rows, where `place` puts them.
+def training_of(row: Row) -> str:
+    """How the encoder of a row's student was trained in distillation."""
+    model = MODELS[row.model]
+    return ("frozen" if model.stays_frozen else "not frozen") + ", ViT-T" * model.narrow
 
-    Args:
-        grid: the table.
-        axis: name of the x axis.
-        place: returns the curve of a row and its x; None = the row is not drawn.
+
+def losses_and_scores(config: SuiteConfig, rows: Rows) -> list[Mark]:
+    """Figure 2: the score of every student over its distillation loss, in each column.
+
+    The shape of a mark is the column, its colour whether the encoder was frozen in distillation,
+    its size the number of supertokens.
     """
-    panels: list[Panel] = []
-    for i, shown in enumerate(grid.columns):
-        if shown.key in ("loss", "avg"):
-            continue
-        curves = curves_of(
-            (*at, score)
-            for row, results in grid.lines
-            if (at := place(row, results)) and (score := results[i].mean) is not None
+    grid = grid_of(config, rows)
+    place = [shown.key for shown in grid.columns].index("loss")
+    return [
+        Mark(
+            loss,
+            result.mean,
+            shown.heading,
+            training_of(row),
+            f"s = {MODELS[row.model].tokens}",
+            result.std,
         )
-        if curves:
-            panels.append((shown.heading, axis, curves))
-    return panels
+        for i, shown in enumerate(grid.columns)
+        if shown.key not in ("loss", "avg")
+        for row, results in grid.lines
+        if (loss := results[place].mean) is not None and (result := results[i]).mean is not None
+    ]
 
 
-def losses_and_scores(config: SuiteConfig, rows: Rows) -> tuple[list[Panel], Marks]:
-    """Figure 2: for each column the score of every student over its distillation loss.
-
-    Returns:
-        The panels, and a label with the number of supertokens for each point.
-    """
-    grid, marks = grid_of(config, rows), Marks()
-
-    def place(row: Row, results: list[Result]) -> tuple[str, float] | None:
-        loss, model = results[0].mean, MODELS[row.model]
-        if loss is None:
-            return None
-        for result in results[1:]:
-            if result.mean is not None:
-                marks[loss, result.mean] = f"s = {model.tokens}"
-        return ("frozen" if model.stays_frozen else "not frozen") + ", ViT-T" * model.narrow, loss
-
-    return score_panels(grid, "distillation loss", place), marks
+def rank_correlation(marks: Iterable[Mark]) -> str:
+    """Spearman's rho of loss and score, and the number of marks, as text."""
+    found = list(marks)
+    xs, ys = [mark.x for mark in found], [mark.y for mark in found]
+    if len(set(xs)) < 2 or len(set(ys)) < 2:
+        return f"n = {len(found)}"
+    return rf"$\rho = {float(spearmanr(xs, ys).statistic):.2f}$, n = {len(found)}"
 
 
-def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:
-    """Tables 5 and 10: for each column the score of every section over the tokens left."""
-    total = next((row["tokens"] for row in rows.values() if "tokens" in row), None)
+def with_correlations(marks: list[Mark]) -> list[Mark]:
+    """Marks whose shapes are named by column and its rank correlation."""
+    names = dict.fromkeys(mark.shape for mark in marks)
+    texts = {
+        name: f"{name}: {rank_correlation(m for m in marks if m.shape == name)}" for name in names
+    }
+    return [mark._replace(shape=texts[mark.shape]) for mark in marks]
 
-    def place(row: Row, results: list[Result]) -> tuple[str, float] | None:
-        tokens, model = tokens_left(row, total), MODELS[row.model]
-        if tokens is None or "@" in row.name:
-            return None
-        name = (
-            (row.section or row.title) + ", frozen" * model.stays_frozen + ", ViT-T" * model.narrow
-        )
-        return name, float(tokens)
 
-    return score_panels(grid_of(config, rows), "tokens left", place)
+def loss_axis(rows: Rows) -> str:
+    """Name of the loss axis, with the clouds that it was measured on."""
+    splits = {row["split"] for row in rows.values() if "split" in row}
+    return f"distillation loss ({', '.join(['Smooth L1', *sorted(splits)])})"
+
+
+def score_axis(config: SuiteConfig) -> str:
+    """Name of the axis of scores."""
+    tasks = set(column_tasks(config, TABLES[config.name]).values())
+    names = ["accuracy"] * bool(tasks - {"segment"}) + ["mIoU"] * ("segment" in tasks)
+    return f"test {' or '.join(names)} (%)"
 
 
 def tokens_left(row: Row, total: int | None) -> int | None:
@@ -85,42 +89,96 @@ def tokens_left(row: Row, total: int | None) -> int | None:
     return total if model.how == "teacher" else model.tokens
 
 
-def validation_curves(config: SuiteConfig, rows: Rows) -> list[Panel]:
-    """Figure 4: held-out accuracy over the steps of fine-tuning, the first seed of each row."""
-    table, panels = TABLES[config.name], []
-    for column, task in column_tasks(config, table).items():
-        curves: Curves = {}
-        for row in table.rows:
-            cells = [c for c in cells_of(config, table, row, column) if c.name in rows]
-            if cells and task == "classify":
-                curves[row.title] = logged(cell_folder(config, cells[0]), "validation_oa")
-        if any(xs for xs, _ in curves.values()):
-            panels.append((column, "step", curves))
+def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:
+    """Tables 5 and 10: for each column the score of every section over the tokens left.
+
+    The teacher, which reads all tokens, is a horizontal line.
+    """
+    total = next((row["tokens"] for row in rows.values() if "tokens" in row), None)
+    grid, panels = grid_of(config, rows), []
+    for i, shown in enumerate(grid.columns):
+        if shown.key in ("loss", "avg"):
+            continue
+        panel = Panel(shown.heading, "tokens left per cloud", {}, {}, {})
+        curves, errors, levels = {}, {}, {}
+        for row, results in grid.lines:
+            tokens, model, result = tokens_left(row, total), MODELS[row.model], results[i]
+            if result.mean is None or "@" in row.name:
+                continue
+            if model.how == "teacher" and not row.at_test:
+                name = "teacher" if total is None else f"teacher, {total} tokens"
+                levels[name] = Level(result.mean, result.std)
+                continue
+            name = (
+                (row.section or row.title)
+                + ", frozen" * model.stays_frozen
+                + ", ViT-T" * model.narrow
+            )
+            xs, ys = curves.setdefault(name, ([], []))
+            xs.append(float(tokens))
+            ys.append(result.mean)
+            errors.setdefault(name, []).append(result.std)
+        if curves or levels:
+            panels.append(panel._replace(curves=curves, errors=errors, levels=levels))
     return panels
 
 
-def logged(folder: Path, key: str) -> tuple[list[float], list[float]]:
-    """Steps and values of a metric of a run, over all of its starts."""
+def validation_curves(config: SuiteConfig, rows: Rows) -> list[Panel]:
+    """Figure 4: held-out accuracy over the epochs of fine-tuning, mean and deviation over seeds."""
+    table, panels = TABLES[config.name], []
+    for column, task in column_tasks(config, table).items():
+        panel = Panel(COLUMNS.get(column, column), "epoch", {}, {}, {})
+        curves, errors = {}, {}
+        for row in rows_of(config, table) if task == "classify" else ():
+            cells = [c for c in cells_of(config, table, row, column) if c.name in rows]
+            runs = [logged(cell_folder(config, c), "validation_oa") for c in cells]
+            epochs = sorted(set.intersection(*(set(run) for run in runs)) if runs else ())
+            if epochs:
+                values = [[run[epoch] for run in runs] for epoch in epochs]
+                means = [statistics.mean(found) for found in values]
+                curves[row.title] = ([float(epoch) for epoch in epochs], means)
+                if len(runs) > 1:
+                    errors[row.title] = [statistics.stdev(found) for found in values]
+        if curves:
+            panels.append(panel._replace(curves=curves, errors=errors))
+    return panels
+
+
+def logged(folder: Path, key: str) -> dict[int, float]:
+    """Values of a metric of a run by epoch, the first epoch 1, over all starts of the run."""
     found: dict[int, float] = {}
     for path in sorted(folder.glob("metrics/version_*/metrics.csv")):
         for line in csv.DictReader(path.read_text().splitlines()):
             if line.get(key):
-                found[int(line["step"])] = float(line[key])
-    steps = sorted(found)
-    return [float(step) for step in steps], [found[step] for step in steps]
+                found[int(line["epoch"]) + 1] = float(line[key])
+    return found
 
 
 def draw(config: SuiteConfig, rows: Rows) -> None:
-    """Writes `<out>/<name>.png` for figures 2 and 4 and Tables 5 and 10, if there are results."""
-    panels: list[Panel] = []
-    marks: Marks = {}
-    if config.name == "figure2":
-        panels, marks = losses_and_scores(config, rows)
-    elif config.name == "figure4":
-        panels = validation_curves(config, rows)
-    elif config.name in ("table5", "table10"):
-        panels = scores_over_tokens(config, rows)
-    if panels:
-        path, title = Path(config.out) / f"{config.name}.png", TABLES[config.name].title
-        ticks = config.name.startswith("table")
-        draw_lines(path, panels, title=title, y="score (%)", ticks=ticks, marks=marks)
+    """Writes `<out>/<name>.png` and `.svg` of figures 2 and 4 and Tables 5 and 10.
+
+    Nothing is written where there are no results.
+    """
+    title = TABLES[config.name].title
+    for suffix in ("png", "svg"):
+        path = Path(config.out) / f"{config.name}.{suffix}"
+        if config.name == "figure2":
+            marks = with_correlations(losses_and_scores(config, rows))
+            if marks:
+                draw_scatter(
+                    path,
+                    marks,
+                    title=title,
+                    x=loss_axis(rows),
+                    y=score_axis(config),
+                    sizes=SUPERTOKENS,
+                    headings=("data, Spearman's rank correlation", "encoder", "supertokens"),
+                )
+        elif config.name == "figure4":
+            panels = validation_curves(config, rows)
+            if panels:
+                draw_lines(path, panels, title=title, y="validation accuracy (%)", ticks=False)
+        elif config.name in ("table5", "table10"):
+            panels = scores_over_tokens(config, rows)
+            if panels:
+                draw_lines(path, panels, title=title, y=score_axis(config))

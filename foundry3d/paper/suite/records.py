@@ -116,6 +116,11 @@ class Row(NamedTuple):
     at_test: str = ""
 
     @property
+    def times(self) -> list[str]:
+        """All times of unfreezing of the row, of any task."""
+        return [time for times in self.unfreeze.values() for time in times]
+
+    @property
     def frozen(self) -> str:
         """The paper's column "Frozen student", and what is frozen."""
         model = MODELS[self.model]

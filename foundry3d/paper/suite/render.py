@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from foundry3d.config import SuiteConfig
 from foundry3d.evaluation.metrics import mean_std
-from foundry3d.paper.suite.cells import cells_of, column_tasks, columns_of
+from foundry3d.paper.suite.captions import CAPTION, caption_of
+from foundry3d.paper.suite.cells import cells_of, column_tasks, columns_of, rows_of
+from foundry3d.paper.suite.printed import printed
 from foundry3d.paper.suite.records import COLUMNS, Row, Table
 from foundry3d.paper.suite.tables import TABLES
 from foundry3d.writing import replacing
@@ -23,12 +26,6 @@ SCORES = {
     "loss": ("loss",),
 }
 HEADINGS = {"miou_c": "mIoU_C", "miou_i": "mIoU_I", "loss": "Distillation loss"}
-CAPTION = (
-    "Scores in percent on test clouds, at the epoch selected on held-out training clouds; mean ± "
-    "sample standard deviation over seeds and times of unfreezing (few-shot: folds, last epoch); "
-    "[n/m] = n of m runs are done. In parentheses the paper's number, where it measured the same; "
-    "the paper selected epochs on test."
-)
 
 
 class Shown(NamedTuple):
@@ -58,6 +55,7 @@ class Result(NamedTuple):
         last: mean over the last epochs; None where the task has none.
         best: mean over the epochs that are best on test; None where the task has none.
         paper: printed mean and deviation, as text.
+        gmacs: of the models behind it, smallest and largest; None where no row has them.
     """
 
     mean: float | None
@@ -67,6 +65,7 @@ class Result(NamedTuple):
     last: float | None
     best: float | None
     paper: tuple[str, str] | None
+    gmacs: tuple[float, float] | None = None
 
 
 def shown_columns(config: SuiteConfig, table: Table) -> list[Shown]:
@@ -76,7 +75,10 @@ def shown_columns(config: SuiteConfig, table: Table) -> list[Shown]:
         name, _, episodes = column.partition(".")
         task = "loss" if column == "loss" else tasks[name]
         title = COLUMNS.get(name, name)
-        for score in SCORES.get(task, ("oa",)):
+        scores = SCORES.get(task, ("oa",))
+        if task == "probe" and config.as_published:
+            scores = ("svm_c012",)
+        for score in scores:
             key = f"{column}.{score}" if task == "segment" else column
             words = {"loss": HEADINGS["loss"], "segment": f"{title} {HEADINGS.get(score)}"}
             found.append(Shown(key, words.get(task, f"{title} {episodes}".strip()), column, score))
@@ -93,8 +95,7 @@ def result_of(config: SuiteConfig, table: Table, row: Row, shown: Shown, rows: R
         found = [r[shown.score + suffix] for r in there if r.get(shown.score + suffix) is not None]
         return mean_std(found).mean if found and len(found) == len(there) else None
 
-    name = shown.column.partition(".")[0]
-    same = name == "loss" or column_tasks(config, table)[name] == table.task(name)
+    counted = [r["gmacs"] for r in there if r.get("gmacs") is not None]
     center, std = mean_std(values) if values else (None, None)
     return Result(
         center,
@@ -103,16 +104,28 @@ def result_of(config: SuiteConfig, table: Table, row: Row, shown: Shown, rows: R
         len(cells),
         mean("_last"),
         mean("_best_on_test"),
-        table.paper(row.name, shown.key) if same else None,
+        printed(config, table, row, shown.column, shown.key, there),
+        (min(counted), max(counted)) if counted else None,
     )
 
 
-def average_of(results: list[Result], table: Table, row: Row) -> Result:
-    """The paper's column Avg: the mean over all of its columns, accuracies and mIoU alike."""
-    means = [result.mean for result in results if result.mean is not None]
+def average_of(results: dict[Shown, Result], table: Table, row: Row) -> Result:
+    """The paper's column Avg: the mean over all of its columns, accuracies and mIoU alike.
+
+    Args:
+        results: of these columns.
+        table: that they stand in.
+        row: of the table.
+    """
+    means = [result.mean for result in results.values() if result.mean is not None]
     whole = len(means) == len(results)
     mean = mean_std(means).mean if whole else None
-    return Result(mean, None, int(whole), 1, None, None, table.paper(row.name, "avg"))
+    papers, paper = [result.paper for result in results.values()], None
+    if papers == [table.paper(row.name, shown.key) for shown in results]:
+        paper = table.paper(row.name, "avg")
+    elif known := [float(one[0]) for one in papers if one is not None]:
+        paper = (f"{statistics.mean(known):.2f}", "") if len(known) == len(papers) else None
+    return Result(mean, None, int(whole), 1, None, None, paper)
 
 
 def with_std(mean: str, std: str) -> str:
@@ -149,13 +162,19 @@ def grid_of(config: SuiteConfig, rows: Rows) -> Grid:
     scored = [shown for shown in columns if shown.column in COLUMNS]
     averaged = len(table.columns) == len(COLUMNS) == len({shown.column for shown in scored})
     lines = []
-    for row in table.rows:
+    for row in rows_of(config, table):
         results = {shown: result_of(config, table, row, shown, rows) for shown in columns}
         found = list(results.values())
         if averaged:
-            found.append(average_of([results[shown] for shown in scored], table, row))
+            found.append(average_of({shown: results[shown] for shown in scored}, table, row))
         lines.append((row, found))
     return Grid([*columns, Shown("avg", "Avg", "avg", "avg")] if averaged else columns, lines)
+
+
+def gmacs_text(results: list[Result]) -> str:
+    """GMACs of a row's models; a range where its columns have different numbers of tokens."""
+    counted = sorted(value for result in results if result.gmacs for value in result.gmacs)
+    return "-".join(dict.fromkeys(f"{value:.3g}" for value in counted[:1] + counted[-1:])) or "-"
 
 
 def texts(grid: Grid) -> Iterator[tuple[str, list[str]]]:
@@ -166,15 +185,15 @@ def texts(grid: Grid) -> Iterator[tuple[str, list[str]]]:
         section = row.section
         shown = zip(grid.columns, results, strict=True)
         words = [text_of(result, 4 if column.key == "loss" else 2) for column, result in shown]
-        yield heading, [row.title, row.frozen, *words]
+        yield heading, [row.title, row.frozen, gmacs_text(results), *words]
 
 
 def headings(grid: Grid) -> list[str]:
     """The headings of a printed table."""
-    return ["Model", "Frozen student", *(shown.heading for shown in grid.columns)]
+    return ["Model", "Frozen student", "GMACs", *(shown.heading for shown in grid.columns)]
 
 
-def markdown(title: str, grid: Grid) -> str:
+def markdown(title: str, grid: Grid, caption: str = CAPTION) -> str:
     """The table as Markdown, with a caption."""
     head = headings(grid)
     lines = [head, ["---"] * len(head)]
@@ -183,25 +202,36 @@ def markdown(title: str, grid: Grid) -> str:
             lines.append([f"*{section}*", *[""] * (len(head) - 1)])
         lines.append(words)
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{title}\n\n{body}\n\n{CAPTION}\n"
+    return f"{title}\n\n{body}\n\n{caption}\n"
 
 
-def latex(title: str, grid: Grid) -> str:
-    """The table as a LaTeX tabular; needs amssymb for the check mark."""
-    marks = {"_": r"\_", "%": r"\%", "±": r"$\pm$", "✓": r"$\checkmark$", "✗": r"$\times$"}
+def escaped(text: str) -> str:
+    """Text for LaTeX."""
+    marks = {"±": r"$\pm$", "✓": r"$\checkmark$", "✗": r"$\times$", "%": r"\%", "_": r"\_"}
+    marks |= {"&": r"\&", "#": r"\#", "λ": r"$\lambda$"}
+    return "".join(marks.get(letter, letter) for letter in text)
+
+
+def latex(name: str, title: str, grid: Grid, caption: str = CAPTION) -> str:
+    """The table as LaTeX with the label `tab:NAME`; needs the packages amssymb and graphicx."""
     head = headings(grid)
 
     def line(words: list[str]) -> str:
-        return "".join(marks.get(c, c) for c in " & ".join(words)) + r" \\"
+        return " & ".join(map(escaped, words)) + r" \\"
 
-    lines = [f"% {title}", r"\begin{tabular}{ll" + "c" * (len(head) - 2) + "}", r"\hline"]
-    lines += [line(head), r"\hline"]
+    kind = "table*" if len(head) > 5 else "table"
+    number, _, what = title.partition(": ")
+    below = escaped(f"{what[:1].upper()}{what[1:]} ({number} of the paper). {caption}")
+    lines = ["% needs amssymb and graphicx", rf"\begin{{{kind}}}[t]", r"\centering"]
+    lines += [rf"\caption{{{below}}}", rf"\label{{tab:{name}}}"]
+    lines += [r"\resizebox{\linewidth}{!}{%", r"\begin{tabular}{ll" + "c" * (len(head) - 2) + "}"]
+    lines += [r"\hline", line(head), r"\hline"]
     for section, words in texts(grid):
         if section:
-            wide = rf"\multicolumn{{{len(head)}}}{{l}}{{\textit{{{section}}}}} \\"
+            wide = rf"\multicolumn{{{len(head)}}}{{l}}{{\textit{{{escaped(section)}}}}} \\"
             lines += [r"\hline", wide]
         lines.append(line(words))
-    return "\n".join([*lines, r"\hline", r"\end{tabular}", ""])
+    return "\n".join([*lines, r"\hline", r"\end{tabular}}", rf"\end{{{kind}}}", ""])
 
 
 def csv_text(grid: Grid) -> str:
@@ -209,11 +239,13 @@ def csv_text(grid: Grid) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     fields = ["mean", "std", "runs", "expected", "mean_last", "mean_best_on_test"]
-    writer.writerow(["row", "section", "title", "column", *fields, "paper_mean", "paper_std"])
+    ends = ["paper_mean", "paper_std", "gmacs_min", "gmacs_max"]
+    writer.writerow(["row", "section", "title", "column", *fields, *ends])
     for row, results in grid.lines:
         for shown, result in zip(grid.columns, results, strict=True):
             start = [row.name, row.section, row.title, shown.key]
-            writer.writerow([*start, *map(_number, result[:6]), *(result.paper or ("", ""))])
+            end = [*(result.paper or ("", "")), *map(_number, result.gmacs or (None, None))]
+            writer.writerow([*start, *map(_number, result[:6]), *end])
     return file.getvalue()
 
 
@@ -245,10 +277,12 @@ def origins(config: SuiteConfig, rows: Rows) -> str:
 def write_tables(config: SuiteConfig, rows: Rows) -> str:
     """Writes `<out>/<name>.md`, `.csv` and `.tex`; returns the Markdown."""
     grid, title = grid_of(config, rows), TABLES[config.name].title
+    compared = any(result.paper for _, results in grid.lines for result in results)
     made_on = origins(config, rows)
-    shown = markdown(title, grid) + (f"\n{made_on}\n" if made_on else "")
-    comment = f"% {made_on}\n" if made_on else ""
-    written = {"md": shown, "csv": csv_text(grid), "tex": comment + latex(title, grid)}
+    caption = " ".join(filter(None, [caption_of(config, compared=compared), made_on]))
+    shown = markdown(title, grid, caption)
+    named = latex(config.name, title, grid, caption)
+    written = {"md": shown, "csv": csv_text(grid), "tex": named}
     for suffix, content in written.items():
         with replacing(Path(config.out) / f"{config.name}.{suffix}") as partial:
             partial.write_text(content)

@@ -1,20 +1,20 @@
 """Runs what is missing of a table, in stages: the teacher, models, cells, cells made from cells.
 
-Only the main process writes `results.jsonl`, a row as soon as a cell is done. With workers, every
-model and every cell runs in a separate process on one thread, so one that is killed does not affect
-the others; its messages are in `log.txt` in its folder.
+Only the main process writes `results.jsonl`, a row as soon as a cell is done. With workers, models
+and cells run in separate processes of one thread each; where one is killed, its cell fails, the
+others are not affected, and another process takes its place. Messages of a cell are in `log.txt` in
+its folder.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import subprocess
-import sys
+import queue
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import redirect_stdout
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,14 +24,22 @@ import yaml
 from foundry3d.checkpoints.folder import model_folder, read_config
 from foundry3d.config import SuiteConfig, to_dict
 from foundry3d.config.data import SOURCES
-from foundry3d.config.paper import TRAINING
+from foundry3d.config.paper import SUITES, TRAINING
 from foundry3d.errors import InputError, PartialFailure
-from foundry3d.paper.suite.cells import Cell, cell_folder, cells_of, columns_of
+from foundry3d.paper.suite.cells import (
+    Cell,
+    cell_folder,
+    cells_of,
+    column_tasks,
+    columns_of,
+    rows_of,
+)
 from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model, recipe_of
 from foundry3d.paper.suite.pictures import draw
+from foundry3d.paper.suite.processes import Worker, workers_of
 from foundry3d.paper.suite.render import write_tables
 from foundry3d.paper.suite.tables import TABLES
-from foundry3d.paper.suite.work import run_cell
+from foundry3d.paper.suite.work import require_protocol, run_cell
 from foundry3d.report.rows import append, read_rows
 from foundry3d.training.engine import retain_memory
 from foundry3d.training.run_folder import read_settings
@@ -84,45 +92,46 @@ def run_here(config: SuiteConfig, unit: Unit) -> Done:
         return Done(unit, None, f"{type(error).__name__}: {error}")
 
 
-def run_apart(config: SuiteConfig, unit: Unit) -> Done:
-    """Runs a unit in a separate process, on one thread."""
+def run_apart(config: SuiteConfig, unit: Unit, worker: Worker) -> Done:
+    """Runs a unit in a separate process."""
     folder = unit_folder(config, unit)
-    folder.mkdir(parents=True, exist_ok=True)
-    job, answer = folder / "job.json", folder / "row.json"
-    answer.unlink(missing_ok=True)
-    with replacing(job) as partial:
-        partial.write_text(json.dumps({"config": to_dict(config), "unit": unit}))
-    words = [sys.executable, "-m", "foundry3d.paper.suite.worker", str(job), str(answer)]
-    one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    # The pipe closes however this process ends, and the worker ends with it.
-    with (
-        open(folder / "log.txt", "a") as file,
-        subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=file, stderr=file, env=os.environ | one
-        ) as process,
-    ):
-        status = process.wait()
-    if status == 0:
-        return Done(unit, json.loads(answer.read_text()))
-    lines = (folder / "log.txt").read_text().splitlines() or ["no message"]
-    return Done(unit, None, f"{lines[-1]} (status {status}; {folder / 'log.txt'})")
+    return Done(unit, *worker.run(folder, {"config": to_dict(config), "unit": unit}))
 
 
-def run_stage(config: SuiteConfig, units: Iterable[Unit]) -> Iterator[Done]:
-    """Runs units that do not depend on each other; yields each as soon as it is done."""
-    workers = config.workers or os.cpu_count() or 1
-    if workers == 1:
+def run_stage(config: SuiteConfig, units: Iterable[Unit], workers: list[Worker]) -> Iterator[Done]:
+    """Runs units that do not depend on each other; yields each as soon as it is done.
+
+    Args:
+        config: of the suite.
+        units: to run.
+        workers: that share them; none = they run in this process.
+    """
+    if not workers:
         yield from (run_here(config, unit) for unit in units)
         return
-    with ThreadPoolExecutor(workers) as pool:
-        futures: list[Future[Done]] = [pool.submit(run_apart, config, unit) for unit in units]
+    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def run(unit: Unit) -> Done:
+        worker = idle.get()
+        try:
+            return run_apart(config, unit, worker)
+        finally:
+            idle.put(worker)
+
+    with ThreadPoolExecutor(len(workers)) as pool:
+        futures = [pool.submit(run, unit) for unit in units]
         try:
             for future in as_completed(futures):
                 log.info("%s", unit_name(future.result().unit))
                 yield future.result()
-        finally:
+        except BaseException:
             for future in futures:
                 future.cancel()
+            for worker in workers:
+                worker.kill()
+            raise
 
 
 def wanted_cells(config: SuiteConfig) -> list[Cell]:
@@ -133,14 +142,15 @@ def wanted_cells(config: SuiteConfig) -> list[Cell]:
     """
     table = TABLES[config.name]
     columns = list(columns_of(config, table))
-    names = {row.name for row in table.rows} | set(columns) | set(config.sources)
+    shown = rows_of(config, table)
+    names = {row.name for row in shown} | set(columns) | set(config.sources)
     unknown = sorted(set(config.only) - names)
     if unknown:
         raise InputError(
             f"no row or column {', '.join(unknown)} in {config.name}; known are "
             f"{', '.join(sorted(names))}"
         )
-    rows = [row for row in table.rows if row.name in config.only] or table.rows
+    rows = [row for row in shown if row.name in config.only] or shown
     asked = [c for c in columns if {c, c.partition(".")[0]} & set(config.only)] or columns
     found = [
         cell for column in asked for row in rows for cell in cells_of(config, table, row, column)
@@ -186,6 +196,23 @@ def keep_settings(config: SuiteConfig) -> None:
         partial.write_text(yaml.safe_dump(before | own, sort_keys=False))
 
 
+def require_published(config: SuiteConfig) -> None:
+    """Looks for the protocols of all cells.
+
+    Raises:
+        InputError: a cell has none, or the table has none of its columns.
+    """
+    table = TABLES[config.name]
+    if table.columns and not column_tasks(config, table):
+        raise InputError(
+            f"{config.name} as published has the columns {', '.join(table.columns)}; name one of "
+            "them with --data"
+        )
+    for cell in wanted_cells(config):
+        if cell.task != "loss":
+            require_protocol(config, cell)
+
+
 def training_clouds(config: SuiteConfig, units: Iterable[Unit]) -> set[str]:
     """The clouds that missing models are made on, and distillation losses read on.
 
@@ -227,20 +254,56 @@ def require_inputs(config: SuiteConfig, units: Iterable[Unit]) -> None:
     for path in sorted(read | training_clouds(config, units)):
         if path.endswith(".npz") and not Path(path).is_file():
             raise InputError(f"{path}: no such archive; check --data")
+    if config.as_published:
+        require_published(config)
 
 
 def suite(config: SuiteConfig) -> list[dict[str, Any]]:
-    """Runs what is missing of a table; writes it as Markdown, CSV and LaTeX, and draws figures.
+    """Runs what is missing of a table, or of all; writes tables and draws figures.
 
     Returns:
-        The rows of the table's cells, as far as they are done.
+        The rows of the tables' cells, as far as they are done.
 
     Raises:
         InputError: the folder has other settings, `only` names unknown rows or columns, or a model
             has to be made and its training clouds are not named.
-        PartialFailure: some cells failed; all others are done.
+        PartialFailure: some cells, or some of all tables, failed; the others are done.
     """
     config = config.with_training_clouds()
+    with workers_of(config.workers or os.cpu_count() or 1) as workers:
+        if config.name != "all":
+            return one_table(config, workers)
+        return all_tables(config, workers)
+
+
+def all_tables(config: SuiteConfig, workers: list[Worker]) -> list[dict[str, Any]]:
+    """Every table and figure of `SUITES`, in one folder; a failure does not stop the others.
+
+    Raises:
+        PartialFailure: some of them failed.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    faults: dict[str, str] = {}
+    for number, name in enumerate(SUITES, 1):
+        log.info("%d/%d  %s", number, len(SUITES), name)
+        try:
+            found = one_table(replace(config, name=name), workers)
+        except Exception as error:  # of any kind, so that the other tables go on
+            faults[name] = str(error)
+            log.error("%s: %s", name, error)
+        else:
+            rows |= {row["cell"]: row for row in found}
+    if faults:
+        first = next(iter(faults))
+        raise PartialFailure(
+            f"{len(faults)} of {len(SUITES)} tables and figures are not complete "
+            f"({', '.join(faults)}), {first} first: {faults[first]}"
+        )
+    return list(rows.values())
+
+
+def one_table(config: SuiteConfig, workers: list[Worker]) -> list[dict[str, Any]]:
+    """Runs what is missing of a table; writes it as Markdown, CSV and LaTeX, and draws figures."""
     path = Path(config.out) / "results.jsonl"
     faults: list[Done] = []
     if not config.render:
@@ -250,7 +313,7 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
         retain_memory()
         keep_settings(config)
         for units in missing:
-            for done in run_stage(config, units):
+            for done in run_stage(config, units, workers):
                 if done.fault:
                     log.error("%s failed: %s", unit_name(done.unit), done.fault)
                     faults.append(done)

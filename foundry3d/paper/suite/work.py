@@ -13,15 +13,16 @@ from foundry3d.checkpoints.origin import origin_of
 from foundry3d.config import (
     ClassifyConfig,
     DataConfig,
+    FewshotConfig,
     FinetuneConfig,
     SegmentConfig,
     SpecialistConfig,
     SuiteConfig,
     SupertokenOptions,
     from_dict,
+    protocols,
     to_dict,
 )
-from foundry3d.config.protocols import find, over
 from foundry3d.data.labelled import labelled_splits
 from foundry3d.data.loading import load_splits
 from foundry3d.data.parts import part_splits
@@ -39,17 +40,6 @@ from foundry3d.paper.suite.models import model_path, reduced_at_test
 from foundry3d.paper.suite.records import EPISODES, MODELS
 from foundry3d.report.rows import code_version
 from foundry3d.training.goals import held_out_losses
-
-PUBLISHED = {
-    "mn40": "modelnet40@point-jepa",
-    "oo3d": "modelnet40@point-jepa",
-    "sonn-obj-bg": "scanobjectnn-obj-bg@point-jepa",
-    "sonn-obj-only": "scanobjectnn-obj-only@point-jepa",
-    "sonn-pb": "scanobjectnn-pb@point-jepa",
-    "sn55": "modelnet40@point-jepa",
-    "snp": "shapenetpart@point-jepa",
-}
-"""Protocols of the paper's columns; OmniObject3D (Appendix E) and ShapeNet55 use ModelNet40's."""
 
 EPOCHS = 150
 """Of published classification runs (Appendix D.2), which override the protocol."""
@@ -101,17 +91,50 @@ def run_settings(config: SuiteConfig, cell: Cell, base: Run) -> Run:
     )
 
 
+def require_protocol(config: SuiteConfig, cell: Cell) -> tuple[str, protocols.TaskName]:
+    """The published protocol of a cell, and the command that it is for.
+
+    Raises:
+        InputError: none was published for the column and task, or the folder of the published
+            episodes is not named.
+    """
+    task: protocols.TaskName = "fewshot"
+    if cell.task == "classify" or cell.task == "segment" or cell.task == "probe":
+        task = cell.task
+    known = protocols.COLUMNS[task]
+    if cell.column not in known:
+        raise InputError(
+            f"--as_published: {task} has no published protocol for the column {cell.column}, only "
+            f"for {', '.join(known)}; leave the column or --as_published out"
+        )
+    if task == "fewshot" and config.fewshot.published is None:
+        raise InputError(
+            "--as_published reads the published episodes; name the folder that holds "
+            "ModelNetFewshot with --fewshot.published"
+        )
+    return known[cell.column], task
+
+
+def published_settings(config: SuiteConfig, cell: Cell, base: Run) -> Run:
+    """The settings of a task; with `as_published` the cell's published protocol laid over them.
+
+    Raises:
+        InputError: as `require_protocol`.
+    """
+    if not config.as_published:
+        return base
+    name, task = require_protocol(config, cell)
+    changes = protocols.find(name, task).settings
+    if task == "classify":
+        changes = protocols.over(changes, train={"epochs": EPOCHS})
+    return from_dict(type(base), protocols.over(to_dict(base), **changes) | {"protocol": name})
+
+
 def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConfig:
     """The fine-tuning run of a cell: the suite's recipe or the published protocol."""
     base: ClassifyConfig | SegmentConfig
     base = config.segment if cell.task == "segment" else config.classify
-    protocol = PUBLISHED.get(cell.column)
-    if config.as_published and protocol and find_task(protocol) == cell.task:
-        changes = find(protocol, cell.task).settings
-        if cell.task == "classify":
-            changes = over(changes, train={"epochs": EPOCHS})
-        values = over(to_dict(base), **changes) | {"protocol": protocol}
-        base = from_dict(type(base), values)
+    base = published_settings(config, cell, base)
     epochs = base.train.epochs
     unfreeze = {"start": 0, "late": round(2 * epochs / 3), "never": None}[cell.unfreeze]
     whole = MODELS[cell.model].frozen == "all"
@@ -124,9 +147,11 @@ def settings_of(config: SuiteConfig, cell: Cell) -> ClassifyConfig | SegmentConf
     )
 
 
-def find_task(protocol: str) -> str:
-    """The command that a protocol of `PUBLISHED` is for."""
-    return "segment" if protocol.startswith("shapenetpart") else "classify"
+def episode_settings(config: SuiteConfig, cell: Cell) -> FewshotConfig:
+    """The few-shot run of a cell: the suite's recipe or the published protocol."""
+    way, shot = next(e for e in EPISODES if episode_name(*e) == cell.task)
+    settings = run_settings(config, cell, published_settings(config, cell, config.fewshot))
+    return replace(settings, way=way, shot=shot)
 
 
 def finetuned(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
@@ -175,20 +200,22 @@ def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
 
 def probed(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     """A linear probe of the cell's frozen model."""
-    data = with_source(config, config.classify.data, cell.column)
+    settings = published_settings(config, cell, config.classify)
+    data = with_source(config, settings.data, cell.column)
     path = model_path(config, cell.model)
     model: Any = load_backbone(path)
     if cell.at_test:
         model = reduced_at_test(model, cell.at_test, points=data.points, seed=cell.seed)
     splits = load_splits(data, seed=cell.seed)
-    return probe_row(str(path), model, splits, data, seed=cell.seed, origin=origin_of(path))
+    row = probe_row(str(path), model, splits, data, seed=cell.seed, origin=origin_of(path))
+    if config.as_published:
+        row["protocol"] = f"{settings.protocol}; {row['protocol']}"
+    return row
 
 
 def episodes(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     """Few-shot folds of the cell's model."""
-    way, shot = next(e for e in EPISODES if episode_name(*e) == cell.task)
-    settings = run_settings(config, cell, config.fewshot)
-    return fewshot(replace(settings, way=way, shot=shot))
+    return fewshot(episode_settings(config, cell))
 
 
 def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
@@ -201,9 +228,14 @@ def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     student: Any = load_backbone(path)
     settings = config.distill
     splits = load_splits(settings.data, seed=settings.train.seed)
-    clouds = splits.validation or splits.test or splits.train
+    part, clouds = "training clouds", splits.train
+    if splits.test is not None:
+        part, clouds = "test clouds", splits.test
+    if splits.validation is not None:
+        part, clouds = "held-out clouds", splits.validation
     found = held_out_losses(teacher, student, clouds, settings.data.points)
     row = model_columns(str(path), student, origin_of(path))
-    row |= {"loss": round(found["loss"], 5), "task": "distillation loss, Smooth L1"}
+    row |= {"loss": round(found["loss"], 5), "task": "distillation loss, Smooth L1", "split": part}
+    row["teacher_sizes"] = to_dict(teacher.config)
     row |= {"data": clouds.name, "sizes": [len(clouds)], "seed": settings.train.seed}
     return row | {"points": settings.data.points, "code": code_version()}
