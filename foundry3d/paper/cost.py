@@ -36,6 +36,9 @@ PART_COLUMNS = {
     "other": "other",
     "counted": "counted, linear layers",
     "difference": "difference",
+    "counted_products": "counted products",
+    "maps": "map entries: Appendix C",
+    "counted_maps": "counted",
 }
 WHOLE_COLUMNS = {
     "model": "model",
@@ -50,11 +53,12 @@ WHOLE_COLUMNS = {
 
 
 REMARKS_GATE = """
-Rows of Foundry-Gate depend on weights and clouds that were not published. The implied tokens are the
-only whole numbers that give both printed costs: tokens of each cloud that DSO and CAU read, and rows
-of the encoder, padded to the largest of any cloud. They are solved for, not predicted; for budgets
-Listing 1 gives the merged tokens. Table 14's rows without _cpu or _gpu are the same on both.
-Without its gate the encoder would read 64 tokens: at r = 0.3 to 0.5, and as trained, it reads more.
+Rows of Foundry-Gate depend on weights and clouds that were not published. The implied tokens are
+the only whole numbers that give both printed costs: tokens of each cloud that DSO and CAU read,
+and rows of the encoder, padded to the largest of any cloud. They are solved for, not predicted; for
+budgets Listing 1 gives the merged tokens. Table 14's rows without _cpu or _gpu are the same on
+both. Without a gate the encoder would read 64 tokens; at r = 0.3 to 0.5 and as trained, it reads
+more.
 """
 
 
