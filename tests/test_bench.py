@@ -13,7 +13,8 @@ from conftest import TINY
 from torch import Tensor
 
 from foundry3d import cli
-from foundry3d.bench import floor, measure, memory, objects, paper, scaling, targets
+from foundry3d.bench import floor, forms, measure, memory, objects, paper, scaling, targets
+from foundry3d.bench import scene as scenes
 from foundry3d.bench.forms import model_of, sample_output
 from foundry3d.bench.reference import PlainTeacher
 from foundry3d.bench.subjects import Subject, cloud_points, scene_points
@@ -321,7 +322,8 @@ def test_every_printed_speed_of_the_paper_is_there() -> None:
 
 def _row(**values: object) -> dict:
     row = {"bench": "objects", "form": "compiled", "precision": "fp32", "supertokens": 16}
-    row |= {"token_budget": None, "removed": [], "light": False, "clouds": 64, "points": 1024}
+    row |= {"gate": False, "gate_ratio": None, "encoded": None, "token_budget": None}
+    row |= {"removed": [], "light": False, "clouds": 64, "points": 1024}
     row |= {"tokens": 64, "dim": 384, "width": 384, "name": "row", "median_s": 0.5, "ratio": 4.0}
     return row | {"clouds_s": 128.0, "peak_mb": 900.0, "floor_share": 0.9} | values
 
@@ -332,8 +334,10 @@ def test_our_rows_stand_beside_the_papers() -> None:
         _row(form="published", supertokens=None, median_s=2.0),
         _row(precision="bf16", dim=192),
         _row(removed=[32, 16], supertokens=None),
-        _row(token_budget=64),
-        _row(token_budget=32),
+        _row(gate=True, token_budget=64),  # not in the paper
+        _row(gate=True, token_budget=32),
+        _row(gate=True),
+        _row(gate=True, gate_ratio=0.9, encoded=64),
         _row(light=True),
         _row(tokens=12),
     ]
@@ -342,12 +346,59 @@ def test_our_rows_stand_beside_the_papers() -> None:
         ("baseline", None, None),
         ("foundry_vit_t", None, None),
         ("tome_16", None, None),
+        ("foundry_gate", None, None),
         ("foundry_gate", None, 0.9),
         ("foundry_gate", 32, None),
     }
     assert lines["baseline", None, None]["plain_s"] == 1.0
     assert lines["foundry_vit_t", None, None]["bf16_s"] == 0.5
     assert lines["foundry_gate", 32, None]["cpu_clouds_s"] == 88.91
+    assert lines["foundry_gate", None, None]["cpu_clouds_s"] == 65.88
+    assert lines["foundry_gate", None, 0.9]["cpu_clouds_s"] == 67.11
+    assert lines["foundry_gate", None, 0.9]["encoded"] == 64
+
+
+def test_every_row_of_the_papers_tables_is_measured() -> None:
+    scene = {"scene_points": 2**18, "supertokens": (16, 4)}
+    for table, config, listed, size in (
+        (6, BenchConfig(paper=True), objects.listed, {"points": 1024, "tokens": 64}),
+        (7, BenchConfig(what="scene", paper=True, **scene), scenes.listed, {}),
+    ):
+        size = size or {"points": 2**18, "tokens": 2**14}
+        rows = [
+            _row(
+                form=s.form,
+                supertokens=s.supertokens,
+                dim=s.dim or 384,
+                removed=list(s.removed),
+                gate=s.gate,
+                token_budget=s.token_budget,
+                gate_ratio=s.ratio,
+                light=bool(s.point_widths or s.group_size),
+                **size,
+            )
+            for s in listed(config)
+        ]
+        key = ("method", "supertokens", "token_budget", "ratio")
+        found = [tuple(line.get(k) for k in key) for line in paper.with_paper(rows, table)]
+        printed = [r for r in paper.paper_speed() if (r["table"], r["device"]) == (table, "gpu")]
+        assert sorted(map(str, found)) == sorted(str(tuple(r[k] for k in key)) for r in printed)
+
+
+def test_what_a_ratio_merges_is_counted() -> None:
+    """Costs of a gate without a token budget are those of the padded batch that was passed."""
+    start = Subject(name="gate", model="vit_t", supertokens=4, gate=True, clouds=2, batch=2)
+    for ratio in (None, 0.0, 1.0):
+        subject = replace(start, ratio=ratio)
+        output = forms.runner(subject)()
+        merged = int((output.assignment >= 0).sum(dim=1).max())
+        encoded = int(output.tokens_used.max())
+        row = forms.described(subject)
+        cost = count(forms.model_of(subject), clouds=2, merged=merged, used=encoded - 64 + merged)
+        assert row["gmacs"] == cost.macs / 1e9
+        assert (row["encoded"], row["gate"], row["gate_ratio"]) == (encoded, True, ratio)
+    assert forms.described(replace(start, ratio=1.0))["encoded"] == 64
+    forms.forget()
 
 
 def test_parts_of_a_scene_do_not_stand_beside_the_whole() -> None:
@@ -359,7 +410,9 @@ def test_parts_of_a_scene_do_not_stand_beside_the_whole() -> None:
         _row(form="streamed", precision="bf16", median_s=1.0, **size),
         _row(form="dense", precision="bf16", median_s=2.0, **size),
     ]
-    (line,) = paper.with_paper(rows, 7)
+    *lost, line = paper.with_paper(rows, 7)
+    assert [row["method"] for row in lost] == ["baseline", "tome"]
+    assert all("out of memory" in row["note"] for row in lost)
     assert (line["plain_s"], line["bf16_s"]) == (60.0, 1.0)
 
 
@@ -375,6 +428,8 @@ def test_targets_are_met_or_not() -> None:
     assert found["s=16, bf16"]["met"] == "yes"
     assert found["a light tokenizer, any s"]["reached"] == "16x"
     assert found["scene of 2^18 points, peak memory"]["met"] == "no"
+    gated = _row(gate=True, gate_ratio=0.1, ratio=9.0)
+    assert targets.target_rows([_row(), gated]) == targets.target_rows([_row()])
     assert "s=1, fp32" not in found
     assert targets.target_rows([_row(clouds=8)]) == []
 

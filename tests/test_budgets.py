@@ -121,6 +121,7 @@ def test_accuracy_over_budgets(teacher: Backbone, data: DataConfig, tmp_path: Pa
     config = BudgetsConfig(
         models=(str(tmp_path / "teacher"), str(tmp_path / "gated")),
         token_budgets=(4, 8, 12, 64),
+        paper_rule=True,
         ratios=(0.5,),
         supertokens=(1, 4, 16),
         out=str(tmp_path / "out"),
@@ -130,13 +131,15 @@ def test_accuracy_over_budgets(teacher: Backbone, data: DataConfig, tmp_path: Pa
     asked = [(row["budget"], row["value"]) for row in rows]
     assert asked == [
         ("token_budget", 12),
-        *(("token_budget", b) for b in (4, 8, 12)),
+        *((kind, b) for b in (4, 8, 12) for kind in ("token_budget", "paper_budget")),
         ("ratio", 0.5),
         ("supertokens", 1),
         ("supertokens", 4),
     ]
-    assert [row["encoded"] for row in rows[1:4]] == [4, 8, 12]
-    assert rows[0]["score"] == rows[3]["score"]  # nothing merged is the teacher
+    assert [row["encoded"] for row in rows[1:7:2]] == [4, 8, 12]
+    by_listing = [row["encoded"] for row in rows[2:7:2]]
+    assert by_listing[0] <= 4 and by_listing[1] <= 7 and by_listing[2] == 12
+    assert rows[0]["score"] == rows[5]["score"] == rows[6]["score"]  # nothing merged: the teacher
     assert (tmp_path / "out" / "budgets.png").stat().st_size > 10_000
     written = (tmp_path / "out" / "results.jsonl").read_text()
     assert accuracy_over_budgets(config) == [json.loads(line) for line in written.splitlines()]

@@ -1,5 +1,7 @@
 """Each closed form equals the count of the real module where it should, else by the said amount."""
 
+import itertools
+
 import pytest
 import torch
 from conftest import TINY
@@ -9,6 +11,7 @@ from foundry3d.config import BackboneConfig
 from foundry3d.inference.cost import Cost, count, count_parts, encoder_cost
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student, student_config
+from foundry3d.models.supertokens import CAU, DSO
 from foundry3d.paper import formula
 from foundry3d.paper.formula_table import part_rows, whole_rows
 from foundry3d.report.rows import read_rows
@@ -119,6 +122,56 @@ def test_table_1_meets_appendix_c_in_its_leading_terms() -> None:
     assert worst - formula.order_transformer(L=12, c=64, D=384) == 64 * 384 + 64 * 384**2
 
 
+@pytest.mark.parametrize("sizes", SIZES)
+def test_maps_of_every_attention_head_are_those_of_appendix_c(sizes: BackboneConfig) -> None:
+    N, D, nh, S = sizes.groups, sizes.dim, sizes.heads, 4
+    rows = {(r["model"], r["part"]): r for r in part_rows(sizes, supertokens=S, merged=N - 2)}
+    with torch.device("meta"):
+        student = Student(student_config(sizes, supertokens=S, assignment_heads=nh)).eval()
+    tokens = torch.empty(2, N, D, device="meta")
+    cam = student.dso(tokens, tokens).cam
+    assert cam.shape == (2, nh, N, S)
+    assert cam[0].numel() == formula.map_entries(S=S, N=N, nh=nh)
+    assert formula.cau(S=S, N=N, D=D, nh=nh).other == 4 * cam[0].numel()
+    for part in ("DSO", "CAU"):
+        one, each = rows["student", part], rows[f"student, {nh} maps", part]
+        assert one["maps"] == each["maps"] == each["counted_maps"] == nh * one["counted_maps"]
+        assert one["counted"] == each["counted"]
+        assert one["counted_products"] == each["counted_products"]
+    found = rows["gated", f"CAU, {N - 2} of {N} merged"]
+    assert (found["maps"], found["counted_maps"]) == (nh * S * (N - 2), S * (N - 2))
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_products_of_the_formulas_equal_the_counts(sizes: BackboneConfig) -> None:
+    for row in part_rows(sizes, supertokens=4, merged=5):
+        if row["counted_products"] is None:
+            assert not row["products"]
+        elif row["part"].startswith("DSO"):  # mean positions are a third product
+            assert row["counted_products"] == pytest.approx(1.5 * row["products"])
+        else:
+            assert row["counted_products"] == pytest.approx(row["products"])
+
+
+def test_a_slice_comes_from_the_supertoken_of_its_head(generator: torch.Generator) -> None:
+    """DSO and CAU with a map for each head are nh of them with one map, each on its slice."""
+    N, D, nh, S = 12, 24, 3, 4
+    dso, cau = DSO(D, S, heads=nh).eval(), CAU(D, heads=nh).eval()
+    tokens = torch.randn(2, N, D, generator=generator)
+    found = dso(tokens, tokens)
+    maps = found.cam
+    assert torch.equal(maps.sum(dim=-1), torch.ones(2, nh, N))
+    assert torch.equal(maps, maps.bool().to(maps.dtype))
+    read, means, values = torch.zeros(2, N, D), torch.zeros(2, S, D), dso.value(dso.norm(tokens))
+    for b, h, j in itertools.product(range(2), range(nh), range(N)):
+        part, chosen = slice(h * D // nh, (h + 1) * D // nh), int(maps[b, h, j].argmax())
+        read[b, j, part] = found.supertokens[b, chosen, part]
+        means[b, chosen, part] += values[b, j, part] / maps[b, h, :, chosen].sum()
+    assert torch.allclose(found.supertokens, dso.out(means), atol=1e-5)
+    expected = cau.fc2(torch.nn.functional.gelu(cau.fc1(tokens + read)))
+    assert torch.allclose(cau(tokens, maps, found.supertokens), expected, atol=1e-5)
+
+
 def test_rows_say_the_differences(capsys: pytest.CaptureFixture, tmp_path) -> None:
     rows = {(r["model"], r["part"]): r for r in part_rows(TINY, supertokens=4, merged=9)}
     assert rows["teacher", "encoder, 12 tokens"]["difference"] == 0
@@ -126,11 +179,12 @@ def test_rows_say_the_differences(capsys: pytest.CaptureFixture, tmp_path) -> No
     assert rows["student", "CAU"]["difference"] == pytest.approx(12 * 12 * 24**2 / 1e9)
     assert rows["gated", "encoder, 7 tokens"]["difference"] == 0
     assert rows["all", "tokenizer"]["difference"] is None
+    assert rows["student, 3 maps", "CAU"]["counted_maps"] == 3 * 4 * 12
     whole = whole_rows(BackboneConfig(), supertokens=(16,), merged=64)
     assert round(whole[1]["by_whole"], 2) == 1.70
     written = tmp_path / "rows.jsonl"
     cli.main(["cost", "--formula", "--supertokens", "16", "1", "--results", str(written)])
-    assert len(read_rows(written)) == 10 + 5
+    assert len(read_rows(written)) == 13 + 5
     assert "equation 14 counts an MLP of ratio 4" in capsys.readouterr().out
     for bad in (["--paper"], ["--merged", "65"]):
         with pytest.raises(SystemExit):

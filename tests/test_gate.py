@@ -7,7 +7,15 @@ from conftest import TINY
 
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget, draw_merged, draw_supertokens
-from foundry3d.models.gate import Gate, by_probability, fill_budget, relative, selection
+from foundry3d.models.gate import (
+    Gate,
+    by_probability,
+    fill_budget,
+    listing_count,
+    listing_merges,
+    relative,
+    selection,
+)
 from foundry3d.models.student import Student
 
 C, S = TINY.groups, 4
@@ -57,6 +65,65 @@ def test_budget_is_the_fewest_merges_that_fit(generator: torch.Generator) -> Non
             fits = [m for m in range(rows + 1) if len(set(row[:m])) + tokens - m <= budget]
             assert found == fits[0]
             assert len(set(row[:found])) + tokens - found == budget
+
+
+def listing(probs: torch.Tensor, token_budget: int, num_supertokens: int) -> torch.Tensor:
+    """The mask (B, c) of the paper's Listing 1 at inference, transcribed line by line."""
+    probs = probs.unsqueeze(-1)
+    B, T, _ = probs.shape
+    if token_budget >= T:
+        fusion_ratio = 1.0
+    else:
+        sorted_vals, _ = probs[:, :, 0].sort(dim=1, descending=True)
+        num_to_select = T - token_budget + num_supertokens
+        if num_to_select == T:
+            fusion_ratio = probs.new_full((B,), -torch.finfo(probs.dtype).eps)
+        else:
+            fusion_ratio = sorted_vals[:, num_to_select + 1]
+        fusion_ratio = fusion_ratio.reshape(B, 1, 1).repeat(1, T, 1)
+    selection_hard = (probs > fusion_ratio).float()
+    return (selection_hard > fusion_ratio).squeeze(-1)
+
+
+@pytest.mark.parametrize("equal", [False, True], ids=["all differ", "some equal"])
+def test_rules_of_a_token_budget_against_the_listing(
+    generator: torch.Generator, equal: bool
+) -> None:
+    tokens, supertokens = 20, 5
+    probability = torch.rand(200, tokens, generator=generator)
+    if equal:
+        probability = (probability * 8).round() / 8
+    for budget in range(supertokens, tokens + 1):
+        found = listing_merges(probability, budget, supertokens)
+        if budget == supertokens + 1:  # the listing reads past the last token
+            with pytest.raises(IndexError):
+                listing(probability, budget, supertokens)
+            assert (found == tokens).all()
+            continue
+        mask = listing(probability, budget, supertokens)
+        assert torch.equal(selection(probability, found) > 0.5, mask)
+        count = listing_count(tokens, budget, supertokens)
+        assert (found <= count).all()
+        assert equal or (found == count).all()
+        exact = tokens - budget + supertokens if budget < tokens else 0  # if all s are used
+        assert count - exact == (1 if supertokens < budget < tokens else 0)
+
+
+def test_students_keep_the_rule_of_the_listing(student: Student, points: torch.Tensor) -> None:
+    for budget in (S, *range(S + 2, C + 1)):
+        output = student(points, budget=Budget(token_budget=budget, rule="paper"))
+        mask = listing(output.probability, budget, S)
+        assert torch.equal(output.assignment >= 0, mask)
+        for row, used in zip(output.assignment, output.tokens_used, strict=True):
+            assert used == len(set(row.tolist()) - {-1}) + (row < 0).sum()
+            assert used <= (budget - 1 if S < budget < C else budget)
+        same = student(points, budget=Budget(merged=mask.sum(dim=1)))
+        assert torch.equal(output.features, same.features)
+    few = Budget(token_budget=6, rule="paper", supertokens=2)
+    output = student(points, budget=few)
+    assert torch.equal(output.assignment >= 0, listing(output.probability, 6, 2))
+    alone = student(points[:1], budget=few)
+    assert torch.allclose(alone.features, output.features[:1], atol=1e-5)
 
 
 def test_fewer_tokens_merge_at_larger_budgets(student: Student, points: torch.Tensor) -> None:
@@ -230,6 +297,8 @@ BAD = [
     {"merged": C + 1},
     {"ratio": 0.5, "token_budget": 6},
     {"token_budget": 6, "merged": 3},
+    {"token_budget": 6, "rule": "listing"},
+    {"ratio": 0.5, "rule": "paper"},
 ]
 
 

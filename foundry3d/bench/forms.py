@@ -110,6 +110,7 @@ def formed(subject: Subject) -> nn.Module:
 def forget() -> None:
     """Drops all cached models, so that the next measurement does not hold them in memory."""
     _formed.cache_clear()
+    _passed.cache_clear()
     _source.cache_clear()
 
 
@@ -144,18 +145,34 @@ def runner(subject: Subject) -> Callable[[], Tokens]:
 
 
 def counted(subject: Subject) -> dict[str, int]:
-    """Arguments of `count` for the calls of a subject: what its budget merges."""
+    """Arguments of `count` for the calls of a subject: what its gate merges.
+
+    Without a token budget that depends on the clouds, which are then passed once; batches are
+    padded, so the cloud that merges most counts, and the one that encodes most.
+    """
     model = model_of(subject)
-    if not isinstance(model, Student) or model.gate is None or subject.token_budget is None:
+    if not isinstance(model, Student) or model.gate is None:
         return {}
     tokens, s, b = model.shape.groups, model.config.supertokens, subject.token_budget
-    return {"merged": tokens - b + s, "used": s} if b < tokens else {"merged": 0, "used": 0}
+    if b is not None:
+        return {"merged": tokens - b + s, "used": s} if b < tokens else {"merged": 0, "used": 0}
+    merged, encoded = _passed(replace(subject, name="", form="training", precision="fp32"))
+    return {"merged": merged, "used": encoded - tokens + merged}
+
+
+@lru_cache(maxsize=64)
+def _passed(subject: Subject) -> tuple[int, int]:
+    """The most merged tokens of a cloud in the last batch, and the most encoded ones."""
+    found = runner(subject)()
+    assert found.assignment is not None and found.tokens_used is not None
+    return int((found.assignment >= 0).sum(dim=1).max()), int(found.tokens_used.max())
 
 
 def described(subject: Subject) -> dict[str, Any]:
     """The columns of a row that describe its subject."""
     model = model_of(subject)
-    cost = count(model, clouds=subject.clouds, **counted(subject))
+    taken = counted(subject)
+    cost = count(model, clouds=subject.clouds, **taken)
     own = getattr(model.config, "supertokens", None) if subject.removed == () else None
     return {
         "name": subject.name,
@@ -168,6 +185,9 @@ def described(subject: Subject) -> dict[str, Any]:
         "width": model.output_dim,
         "removed": list(subject.removed),
         "token_budget": subject.token_budget,
+        "gate": isinstance(model, Student) and model.gate is not None,
+        "gate_ratio": subject.ratio,
+        "encoded": model.shape.groups - taken["merged"] + taken["used"] if taken else None,
         "light": bool(subject.point_widths or subject.group_size),
         "clouds": subject.clouds,
         "points": subject.points,

@@ -30,8 +30,10 @@ LIGHT: dict[str, dict[str, Any]] = {
     "single stage, k=16": {"point_widths": (64, 128), "group_size": 16},
 }
 """Changes to a tokenizer that make it lighter."""
-BUDGETS = (16, 32, 48, 64)
-"""Token budgets of Tables 6 and 14; the last merges nothing, as do ratios from 0.6 on."""
+BUDGETS = (16, 32, 48)
+"""Token budgets of Tables 6 and 14."""
+RATIOS = (None, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Thresholds of Tables 6 and 14; None = the student's own."""
 
 
 def forms(subject: Subject, config: BenchConfig) -> list[Subject]:
@@ -80,7 +82,7 @@ def _of_the_paper(teacher: Subject, config: BenchConfig) -> list[Subject]:
         replace(teacher, name=name.replace("_", " r="), removed=removed)
         for name, removed in TOME_SCHEDULES.items()
     ]
-    return found + paper_students(teacher, config.supertokens, BUDGETS)
+    return found + paper_students(teacher, config.supertokens, BUDGETS, RATIOS)
 
 
 def errors(subject: Subject) -> dict[str, float | None]:

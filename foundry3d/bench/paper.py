@@ -36,10 +36,7 @@ def paper_speed() -> list[dict[str, Any]]:
 
 
 def key_of(row: dict[str, Any]) -> Key | None:
-    """The paper's key for the model of one of our rows; None for models that it does not have.
-
-    A budget of all tokens merges nothing; the paper's tables list that as a ratio of 0.6 or more.
-    """
+    """The paper's key for the model of one of our rows; None for models that it does not have."""
     if row["light"]:
         return None
     if row["removed"]:
@@ -47,20 +44,16 @@ def key_of(row: dict[str, Any]) -> Key | None:
         return names[tuple(row["removed"])], None, None, None
     if row["supertokens"] is None:
         return "baseline", None, None, None
-    if row["token_budget"] is not None:
-        whole = row["token_budget"] == row["tokens"]
-        return (
-            "foundry_gate",
-            row["supertokens"],
-            *((None, 0.9) if whole else (row["token_budget"], None)),
-        )
+    if row["gate"]:
+        return "foundry_gate", row["supertokens"], row["token_budget"], row["gate_ratio"]
     return f"foundry_vit_{'t' if row['dim'] == 192 else 's'}", row["supertokens"], None, None
 
 
 def with_paper(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any]]:
     """Our rows joined with the paper's, one line per model.
 
-    Rows of other sizes than the paper's are left out; the number of clouds may differ.
+    Rows of other sizes than the paper's are left out; the number of clouds may differ. Rows for
+    which the paper ran out of memory are kept, with its note.
 
     Args:
         rows: of `objects` or `scene`.
@@ -69,18 +62,23 @@ def with_paper(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any
     Returns:
         Lines with `method, supertokens, token_budget`, the paper's `gpu_clouds_s, gpu_s, gpu_mib,
         cpu_clouds_s, cpu_s`, and ours as `plain_clouds_s, fp32_clouds_s, bf16_clouds_s` and so on
-        with `_s` and `_mb`.
+        with `_s` and `_mb`; `note` of rows without figures of the paper.
     """
     printed: dict[tuple[int, str, Key], dict[str, Any]] = {
         (r["table"], r["device"], (r["method"], r["supertokens"], r["token_budget"], r["ratio"])): r
         for r in paper_speed()
+    }
+    out_of_memory: dict[Key, dict[str, Any]] = {
+        key: {"method": key[0], "note": row["note"]}
+        for (of, _, key), row in printed.items()
+        if of == table and row["clouds_s"] is None
     }
     found: dict[Key, dict[str, Any]] = {}
     for row in rows:
         key = key_of(row)
         if (row["points"], row["tokens"]) != SIZES[table] or row["width"] != 384:
             continue
-        if key is None or (table, "gpu", key) not in printed:
+        if key is None or key in out_of_memory or (table, "gpu", key) not in printed:
             continue
         if row["form"] in ("geometry", "windows", "dense"):
             continue  # not the same work as in the paper
@@ -93,6 +91,7 @@ def with_paper(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any
                 "supertokens": key[1],
                 "token_budget": key[2],
                 "ratio": key[3],
+                "encoded": row["encoded"],
                 "gpu_clouds_s": gpu["clouds_s"],
                 "gpu_s": gpu["runtime_s"],
                 "gpu_mib": gpu["memory_mib"],
@@ -108,4 +107,4 @@ def with_paper(rows: Iterable[dict[str, Any]], table: int) -> list[dict[str, Any
             f"{kind}_s": row["median_s"],
             f"{kind}_mb": row["peak_mb"],
         }
-    return list(found.values())
+    return list((out_of_memory | found).values()) if found else []

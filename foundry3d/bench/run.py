@@ -34,6 +34,8 @@ PAPER_COLUMNS = {
     "method": "method",
     "supertokens": "s",
     "token_budget": "budget",
+    "ratio": "r",
+    "encoded": "encoded here",
     "gpu_clouds_s": "paper, GPU: clouds/s",
     "gpu_s": "s",
     "gpu_mib": "MiB",
@@ -48,6 +50,7 @@ PAPER_COLUMNS = {
     "bf16_clouds_s": "here, bf16: clouds/s",
     "bf16_s": "s",
     "bf16_mb": "MB",
+    "note": "paper",
 }
 TARGET_COLUMNS = {"what": "what", "reach": "reach", "reached": "reached", "met": "met"}
 MEASURES = {

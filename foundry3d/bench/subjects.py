@@ -106,21 +106,27 @@ def teacher_of(config: BenchConfig, **changes: Any) -> Subject:
 
 
 def paper_students(
-    start: Subject, measured: Sequence[int], budgets: Sequence[int]
+    start: Subject,
+    measured: Sequence[int],
+    budgets: Sequence[int],
+    ratios: Sequence[float | None] = (),
 ) -> list[Subject]:
-    """The students of one of the paper's tables: by supertokens, ViT-T, and by gate budget.
+    """The students of one of the paper's tables: by supertokens, ViT-T, gate budget and ratio.
 
     Args:
         start: what they share.
         measured: numbers of supertokens that are measured anyway.
         budgets: token budgets of the student with a gate.
+        ratios: r of the student with a gate; None = as trained.
     """
     found = [
         replace(start, name=f"s={s}", supertokens=s) for s in (16, 8, 4, 2, 1) if s not in measured
     ]
     found.append(replace(start, name="s=16, ViT-T", supertokens=16, dim=192))
     gated = replace(start, supertokens=16, gate=True)
-    return found + [replace(gated, name=f"gate, budget {b}", token_budget=b) for b in budgets]
+    found += [replace(gated, name=f"gate, budget {b}", token_budget=b) for b in budgets]
+    names = {ratio: "gate" if ratio is None else f"gate, r={ratio}" for ratio in ratios}
+    return found + [replace(gated, name=name, ratio=ratio) for ratio, name in names.items()]
 
 
 def cloud_points(clouds: int, points: int, seed: int, device: str = "cpu") -> Tensor:

@@ -39,7 +39,7 @@ def _object(supertokens: int, precision: str) -> Callable[[Row], bool]:
             and row["form"] == "compiled"
             and row["precision"] == precision
             and row["supertokens"] == supertokens
-            and row["token_budget"] is None
+            and not row["gate"]
             and not row["light"]
             and sizes == (64, 1024, 64, 384)
         )

@@ -60,7 +60,8 @@ class BenchConfig:
         repeats: measured calls of every candidate; null = 7, or 3 with quick.
         limit: seconds after which a candidate is not called again; its row gives the number of
             calls.
-        paper: objects: also the other rows of Tables 6 and 14 (ToMe, ViT-T, gate and budgets).
+        paper: objects: also the other rows of Tables 6 and 14 (ToMe, ViT-T, gate, its budgets and
+            ratios); scene: also those of Table 7.
         light: objects: also students with lighter tokenizers (untrained, only their time counts).
         memory: measure the peak memory of every candidate, each in a new process; null = yes, but
             not with quick.

@@ -19,7 +19,8 @@ class BudgetsConfig:
         models: saved students, teachers, classifiers and segmenters (folders); each is a line of
             the picture.
         token_budgets: b, for models with a gate.
-        ratios: r, likewise.
+        paper_rule: test every token budget also by the rule of the paper's Listing 1.
+        ratios: r, for models with a gate.
         supertokens: s'; a model skips numbers above its own.
         out: folder for `results.jsonl` and `budgets.png`.
         data: labelled clouds with a test part.
@@ -28,6 +29,7 @@ class BudgetsConfig:
 
     models: tuple[str, ...] = ()
     token_budgets: tuple[int, ...] = (16, 24, 32, 48, 64)
+    paper_rule: bool = False
     ratios: tuple[float, ...] = ()
     supertokens: tuple[int, ...] = (1, 2, 4, 8, 16)
     out: str = "runs/budgets"

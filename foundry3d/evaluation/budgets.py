@@ -51,7 +51,12 @@ REFITTED = (
     "A linear probe is refitted at each budget, on the frozen model's features at that budget; "
     "fine-tuned models are tested at each budget without further training."
 )
-AXES = {"token_budget": "token budget", "ratio": "ratio r", "supertokens": "supertokens"}
+AXES = {
+    "token_budget": "token budget",
+    "paper_budget": "token budget, the paper's rule",
+    "ratio": "ratio r",
+    "supertokens": "supertokens",
+}
 
 
 def budgets_of(model: Student, config: BudgetsConfig) -> Iterator[tuple[str, float]]:
@@ -60,6 +65,8 @@ def budgets_of(model: Student, config: BudgetsConfig) -> Iterator[tuple[str, flo
         for budget in config.token_budgets:
             if model.config.supertokens <= budget <= model.shape.groups:
                 yield "token_budget", budget
+                if config.paper_rule:
+                    yield "paper_budget", budget
         for ratio in config.ratios:
             yield "ratio", ratio
     for supertokens in config.supertokens:
@@ -71,6 +78,8 @@ def budget_of(model: Student, kind: str, value: float) -> Budget:
     """The budget of a row; with a gate, all tokens are merged into fewer supertokens."""
     if kind == "token_budget":
         return Budget(token_budget=int(value))
+    if kind == "paper_budget":
+        return Budget(token_budget=int(value), rule="paper")
     if kind == "ratio":
         return Budget(ratio=value)
     return Budget(supertokens=int(value), ratio=None if model.gate is None else 0.0)
@@ -78,7 +87,7 @@ def budget_of(model: Student, kind: str, value: float) -> Budget:
 
 def gmacs(model: Student, kind: str, value: float) -> float | None:
     """GMACs of one cloud at a budget with all supertokens used; None where the data decides."""
-    if kind == "ratio":
+    if kind in ("ratio", "paper_budget"):
         return None
     if kind == "supertokens":
         return count(model, supertokens=int(value)).macs / 1e9

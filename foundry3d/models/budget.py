@@ -10,12 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from foundry3d.errors import InputError
+from foundry3d.models.gate import listing_merges
+
+BudgetRule = Literal["exact", "paper"]
+"""How a token budget becomes a number of merged tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -24,19 +28,22 @@ class Budget:
 
     Attributes:
         ratio: r; tokens whose fusion probability is above it are merged.
-        token_budget: b; exactly b tokens of every cloud enter the encoder, c = nothing is merged.
+        token_budget: b; how many tokens of every cloud enter the encoder, c = nothing is merged.
+        rule: of the token budget. exact: exactly b tokens enter. paper: that of Listing 1, at most
+            b - 1 enter, or b if b = s, unless probabilities are equal; see `gate.listing_merges`.
         supertokens: s'; only the first s' of the s supertokens are used.
         merged: how many tokens are merged: of every cloud, or (B,) int64 of each.
         packed: clouds that keep different numbers of tokens are encoded without padding, clouds of
             equal length together. The features are the same.
 
     Raises:
-        InputError: ratio is outside [0, 1], or more than one of ratio, token_budget and merged is
-            given.
+        InputError: ratio is outside [0, 1], more than one of ratio, token_budget and merged is
+            given, or the rule is unknown or given without a token budget.
     """
 
     ratio: float | None = None
     token_budget: int | None = None
+    rule: BudgetRule = "exact"
     supertokens: int | None = None
     merged: int | Tensor | None = None
     packed: bool = False
@@ -47,6 +54,10 @@ class Budget:
             raise InputError(f"give one of ratio and token_budget, got {' and '.join(gated)}")
         if self.ratio is not None and not (_number(self.ratio) and 0 <= self.ratio <= 1):
             raise InputError(f"ratio must lie in [0, 1], got {self.ratio}")
+        if self.rule not in get_args(BudgetRule):
+            raise InputError(f"rule must be exact or paper, got {self.rule!r}")
+        if self.rule != "exact" and self.token_budget is None:
+            raise InputError(f"rule {self.rule!r} must come with a token_budget")
 
     def __repr__(self) -> str:
         return f"Budget({', '.join(f'{name}={value}' for name, value in self.asked().items())})"
@@ -81,13 +92,21 @@ class Budget:
         ):
             raise InputError(f"merged must be a whole number in 0..{tokens}, got {merged}")
 
-    def merged_of(self, probability: Tensor, ratio: float) -> Tensor:
-        """(B,) int64, how many tokens of each cloud are merged; not for token budgets.
+    @property
+    def exact(self) -> int | None:
+        """The token budget if exactly as many tokens are to enter the encoder."""
+        return self.token_budget if self.rule == "exact" else None
+
+    def merged_of(self, probability: Tensor, ratio: float, *, supertokens: int) -> Tensor:
+        """(B,) int64, how many tokens of each cloud are merged; not for `exact` token budgets.
 
         Args:
             probability: (B, c) of the gate.
             ratio: r where the budget has none.
+            supertokens: s, those in use.
         """
+        if self.token_budget is not None:
+            return listing_merges(probability, self.token_budget, supertokens)
         if isinstance(self.merged, int):
             return probability.new_full(probability.shape[:1], self.merged, dtype=torch.int64)
         if self.merged is not None:

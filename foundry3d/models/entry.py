@@ -134,7 +134,9 @@ class Compression:
         assert self.gate is not None
         probability = self.gate(tokens)
         ranked = probability if budget.merged is None else relative(probability)
-        weight = selection(ranked, budget.merged_of(probability, self.ratio)).to(tokens.dtype)
+        count = budget.supertokens or len(self.dso.supertokens)
+        merged = budget.merged_of(probability, self.ratio, supertokens=count)
+        weight = selection(ranked, merged).to(tokens.dtype)
         normed, cam = self.dso.choose(tokens, generator, budget.supertokens)
         return Plan(
             cam=cam,
@@ -157,17 +159,17 @@ class Compression:
             assign: takes rows (B, m) and returns those tokens layer-normed (B, m, d), or None if
                 the caller merges them itself, and their map (B, m, s).
         """
-        total, wanted = probability.shape[1], budget.token_budget
+        total, exact = probability.shape[1], budget.exact
         count = budget.supertokens or len(self.dso.supertokens)
-        if wanted is not None:
-            most = total - wanted + count if wanted < total else 0
+        if exact is not None:
+            most = total - exact + count if exact < total else 0
         else:
-            merged = budget.merged_of(probability, self.ratio)
+            merged = budget.merged_of(probability, self.ratio, supertokens=count)
             most = budget.merged if isinstance(budget.merged, int) else int(merged.max())
         rows = by_probability(probability)[:, :most]
         normed, cam = assign(rows)
-        if wanted is not None:
-            merged = fill_budget(cam, total, wanted)
+        if exact is not None:
+            merged = fill_budget(cam, total, exact)
         return Plan(
             cam=cam,
             normed=normed,
@@ -175,7 +177,7 @@ class Compression:
             weight=(torch.arange(most, device=cam.device) < merged[:, None]).to(cam.dtype),
             probability=probability,
             # A soft map can leave a supertoken without weight, so its width has to be counted.
-            width=None if self.dso.soft else wanted,
+            width=None if self.dso.soft else exact,
             packed=budget.packed,
         )
 

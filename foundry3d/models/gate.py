@@ -74,6 +74,43 @@ def fill_budget(choices: Tensor, tokens: int, budget: int) -> Tensor:
     return over + 1 if budget < tokens else over
 
 
+def listing_count(tokens: int, budget: int, supertokens: int) -> int:
+    """How many of c tokens Listing 1 merges for a token budget if no two probabilities are equal.
+
+    One more than leaves b - s tokens, because the threshold is read one place too far down the
+    sorted probabilities. For b = s + 1 that place does not exist and the listing fails; here all
+    tokens are merged.
+
+    Args:
+        tokens: c.
+        budget: b, between s and c.
+        supertokens: s.
+    """
+    return 0 if budget >= tokens else min(tokens, tokens - budget + supertokens + 1)
+
+
+def listing_merges(probability: Tensor, budget: int, supertokens: int) -> Tensor:
+    """How many tokens Listing 1 merges for a token budget: those strictly above a threshold.
+
+    Tokens whose probability equals the threshold stay, so equal probabilities merge fewer tokens,
+    and more than b tokens may enter the encoder.
+
+    Args:
+        probability: (B, c) of the gate.
+        budget: b, between s and c.
+        supertokens: s.
+
+    Returns:
+        (B,) int64.
+    """
+    total = probability.shape[1]
+    count = listing_count(total, budget, supertokens)
+    if count in (0, total):
+        return probability.new_full(probability.shape[:1], count, dtype=torch.int64)
+    threshold = probability.sort(dim=1, descending=True).values[:, count, None]
+    return (probability > threshold).sum(dim=1)
+
+
 def selection(probability: Tensor, merged: Tensor) -> Tensor:
     """(B, c) ones at the `merged` (B,) most probable tokens of each cloud, zeros elsewhere.
 

@@ -20,8 +20,10 @@ from foundry3d.evaluation.rows import short_name
 from foundry3d.heads.classifier import Inner
 from foundry3d.inference.cost import Cost, count, encoder_cost
 from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.models.gate import listing_count
 from foundry3d.models.student import Student, student_config
 from foundry3d.paper.formula_table import REMARKS, part_rows, whole_rows
+from foundry3d.paper.implied import GateCosts, GateTokens
 from foundry3d.report.rows import append, table
 
 COST_COLUMNS = {"model": "model", "params_m": "params (M)", "macs_g": "GMACs", "flops_g": "GFLOPs"}
@@ -34,6 +36,9 @@ PART_COLUMNS = {
     "other": "other",
     "counted": "counted, linear layers",
     "difference": "difference",
+    "counted_products": "counted products",
+    "maps": "map entries: Appendix C",
+    "counted_maps": "counted",
 }
 WHOLE_COLUMNS = {
     "model": "model",
@@ -45,6 +50,16 @@ WHOLE_COLUMNS = {
     "by_counted": "counted",
     "by_whole": "with tokenizer",
 }
+
+
+REMARKS_GATE = """
+Rows of Foundry-Gate depend on weights and clouds that were not published. The implied tokens are
+the only whole numbers that give both printed costs: tokens of each cloud that DSO and CAU read,
+and rows of the encoder, padded to the largest of any cloud. They are solved for, not predicted; for
+budgets Listing 1 gives the merged tokens. Table 14's rows without _cpu or _gpu are the same on
+both. Without a gate the encoder would read 64 tokens; at r = 0.3 to 0.5 and as trained, it reads
+more.
+"""
 
 
 def _show_formula(config: CostConfig) -> list[dict[str, Any]]:
@@ -97,6 +112,43 @@ def _digits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 
+PAPER_COLUMNS = {
+    "table": "table",
+    "method": "method",
+    "supertokens": "s",
+    "params_m": "params (M)",
+    "macs_g": "GMACs, one pass",
+    "passes": "passes in paper",
+    "macs_g_as_counted": "GMACs, paper's passes",
+    "paper_macs_g": "paper",
+    "flops_g": "GFLOPs, one pass",
+    "flops_g_as_counted": "GFLOPs, paper's passes",
+    "paper_flops_g": "paper",
+    "percent": "deviation %",
+    "merged": "implied merged",
+    "encoded": "implied tokens",
+}
+
+
+def _show_paper(rows: list[dict[str, Any]]) -> None:
+    shown = _digits(rows)
+    for row, source in zip(shown, rows, strict=True):
+        deviation = source["deviation"]
+        row["percent"] = None if deviation is None else f"{100 * deviation:.5f}"
+    print(table(shown, PAPER_COLUMNS))
+    found = {(row["table"], row["method"], row["supertokens"]): row for row in rows}
+    baseline, student = found[6, "baseline", None], found[6, "foundry_vit_s", 16]
+    print(
+        "\nThe paper's baseline and ToMe rows count the encoder twice. With one pass, 16 "
+        f"supertokens save {baseline['macs_g'] / student['macs_g']:.2f}x in MACs, not "
+        f"{baseline['paper_macs_g'] / student['paper_macs_g']:.2f}x."
+    )
+    print(REMARKS_GATE)
+    for row in rows:
+        if row["note"] and row["passes"] == 1:
+            print(f"Table {row['table']}, {row['method']}: {row['note']}.")
+
+
 def show_cost(config: CostConfig) -> list[dict[str, Any]]:
     """Prints the cost of models, or every cost row or formula of the paper next to our count.
 
@@ -107,33 +159,7 @@ def show_cost(config: CostConfig) -> list[dict[str, Any]]:
         rows = _show_formula(config)
     elif config.paper:
         rows = paper_rows()
-        shown = _digits(rows)
-        for row, source in zip(shown, rows, strict=True):
-            row["percent"] = f"{100 * source['deviation']:.5f}"
-        columns = {
-            "table": "table",
-            "method": "method",
-            "supertokens": "s",
-            "params_m": "params (M)",
-            "macs_g": "GMACs, one pass",
-            "passes": "passes in paper",
-            "macs_g_as_counted": "GMACs, paper's passes",
-            "paper_macs_g": "paper",
-            "flops_g": "GFLOPs, one pass",
-            "flops_g_as_counted": "GFLOPs, paper's passes",
-            "paper_flops_g": "paper",
-            "percent": "deviation %",
-        }
-        print(table(shown, columns))
-        print(
-            "\nThe paper's baseline and ToMe rows count the encoder twice. With one pass, 16 "
-            "supertokens save "
-            f"{rows[0]['macs_g'] / rows[6]['macs_g']:.2f}x in MACs, not "
-            f"{rows[0]['paper_macs_g'] / rows[6]['paper_macs_g']:.2f}x."
-        )
-        for row in rows:
-            if row["note"] and row["passes"] == 1:
-                print(f"Table {row['table']}, {row['method']}: {row['note']}.")
+        _show_paper(rows)
     else:
         rows = _model_rows(config)
         print(table(_digits(rows), COST_COLUMNS | {"macs_g": f"GMACs, {config.batch_size} clouds"}))
@@ -151,31 +177,50 @@ TOME_SCHEDULES = {
 }
 """Tokens removed in each block: 64 are halved block by block until this many are left."""
 
-GATE_ROWS = {
-    "foundry_gate_cpu": (64, 16),
-    "foundry_gate_gpu": (64, 15),
-    "foundry_gate_r0.9": (0, 0),
-    "foundry_gate_b32": (49, 15),
-    "foundry_gate_b48_gpu": (33, 13),
-    "foundry_gate_b48_cpu": (33, 14),
-}
-"""Merged tokens and used supertokens of the rows with a gate."""
+SCENE_TOME = tuple(2**power for power in range(13, 3, -1))
+"""ToMe on the scene of Table 7: 16,384 tokens are halved in ten blocks until 16 are left. The paper
+ran out of memory there and does not print its schedule."""
 
 
-def _row_cost(method: str, supertokens: int | None, clouds: int, tokens: int) -> Cost:
-    teacher = BackboneConfig()
+def _row_cost(line: dict[str, str]) -> tuple[Cost, GateTokens | None]:
+    """Cost of a line of `paper_costs.csv`, and the tokens that it implies for a gate."""
+    teacher, method = BackboneConfig(), line["method"]
+    sizes = {"clouds": int(line["clouds"]), "tokens": int(line["tokens"])}
     if method == "baseline":
-        return count(_meta(teacher), clouds=clouds, tokens=tokens)
-    if method in TOME_SCHEDULES:
-        merging = ReductionConfig(removed=TOME_SCHEDULES[method])
-        return count(Merged.around(_meta(teacher), merging), clouds=clouds, tokens=tokens)
-    dim = 192 if method == "foundry_vit_t" else None
-    gated = method in GATE_ROWS
-    sizes = student_config(teacher, supertokens=supertokens or 16, dim=dim, gate=gated)
+        return count(_meta(teacher), **sizes), None
+    if not line["supertokens"]:
+        teacher = replace(teacher, groups=sizes["tokens"])
+        merging = ReductionConfig(removed=TOME_SCHEDULES.get(method, SCENE_TOME))
+        return count(Merged.around(_meta(teacher), merging), **sizes), None
+    supertokens = int(line["supertokens"])
+    if not method.startswith("foundry_gate"):
+        dim = 192 if method == "foundry_vit_t" else None
+        with torch.device("meta"):
+            student = Student(student_config(teacher, supertokens=supertokens, dim=dim))
+        return count(student, **sizes), None
+    budget = _whole(line["token_budget"])
+    costs = _gate_costs(supertokens, **sizes)
+    (taken,) = costs.implied(
+        macs_g=float(line["macs_g"]),
+        flops_g=float(line["flops_g"]),
+        merged=None if budget is None else listing_count(sizes["tokens"], budget, supertokens),
+    )
+    return costs.of(taken), taken
+
+
+@cache
+def _gate_costs(supertokens: int, *, clouds: int, tokens: int) -> GateCosts:
     with torch.device("meta"):
-        student = Student(sizes).eval()
-    merged, used = GATE_ROWS.get(method, (None, None))
-    return count(student, clouds=clouds, tokens=tokens, merged=merged, used=used)
+        student = Student(student_config(BackboneConfig(), supertokens=supertokens, gate=True))
+    return GateCosts(student, clouds=clouds, tokens=tokens)
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def _decimal(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def _meta(shape: BackboneConfig) -> Backbone:
@@ -184,47 +229,59 @@ def _meta(shape: BackboneConfig) -> Backbone:
 
 
 def paper_rows() -> list[dict[str, Any]]:
-    """Every cost row of Tables 6, 7 and 14 in the paper's order, its numbers next to ours.
+    """Every cost row of Tables 6, 14 and 7, its numbers next to ours.
+
+    Rows with a gate are not a prediction: the numbers of tokens depend on weights and clouds that
+    were not published, and are the only whole numbers that give the printed MACs and FLOPs. For a
+    token budget, Listing 1 gives the merged tokens, and only the encoded ones are solved for.
 
     Returns:
-        Rows with `table, method, supertokens, token_budget` (None where the table has none),
+        Rows with `table, method, supertokens, token_budget, ratio` (None where the table has none),
         `params_m, macs_g, flops_g` (ours, one encoder pass), `paper_params_m, paper_macs_g,
-        paper_flops_g`, `passes` (encoder passes in the paper's number), `macs_g_as_counted,
-        flops_g_as_counted` (ours with that many passes), `deviation` (the larger relative
-        difference of these two from the paper) and `note`.
+        paper_flops_g` (None where the paper ran out of memory), `passes` (encoder passes in the
+        paper's number), `macs_g_as_counted, flops_g_as_counted` (ours with that many passes),
+        `deviation` (the larger relative difference of these two from the paper; None without
+        numbers of the paper), `merged, encoded` (tokens of each cloud that the printed costs of a
+        gate imply; None for other rows) and `note`.
     """
-    rows = []
     text = files("foundry3d.paper").joinpath("paper_costs.csv").read_text()
-    for line in csv.DictReader(text.splitlines()):
-        supertokens = int(line["supertokens"]) if line["supertokens"] else None
-        clouds, passes = int(line["clouds"]), int(line["encoder_passes_counted"])
-        cost = _row_cost(line["method"], supertokens, clouds, int(line["tokens"]))
-        macs, flops = cost.macs, cost.flops
-        if passes == 2:
-            tokenizer = tokenizer_cost(clouds)
-            macs, flops = 2 * macs - tokenizer.macs, 2 * flops - tokenizer.flops
-        paper_macs, paper_flops = float(line["macs_g"]), float(line["flops_g"])
-        macs_g, flops_g = macs / 1e9, flops / 1e9
-        rows.append(
-            {
-                "table": int(line["table"]),
-                "method": line["method"],
-                "supertokens": supertokens,
-                "token_budget": int(line["token_budget"]) if line["token_budget"] else None,
-                "params_m": cost.params / 1e6,
-                "macs_g": cost.macs / 1e9,
-                "flops_g": cost.flops / 1e9,
-                "paper_params_m": float(line["params_m"]),
-                "paper_macs_g": paper_macs,
-                "paper_flops_g": paper_flops,
-                "passes": passes,
-                "macs_g_as_counted": macs_g,
-                "flops_g_as_counted": flops_g,
-                "deviation": max(abs(macs_g / paper_macs - 1), abs(flops_g / paper_flops - 1)),
-                "note": line["note"],
-            }
-        )
-    return rows
+    return [_paper_row(line) for line in csv.DictReader(text.splitlines())]
+
+
+def _paper_row(line: dict[str, str]) -> dict[str, Any]:
+    clouds, passes = int(line["clouds"]), int(line["encoder_passes_counted"])
+    cost, taken = _row_cost(line)
+    macs, flops = cost.macs, cost.flops
+    if passes == 2:
+        tokenizer = tokenizer_cost(clouds)
+        macs, flops = 2 * macs - tokenizer.macs, 2 * flops - tokenizer.flops
+    paper_macs, paper_flops = _decimal(line["macs_g"]), _decimal(line["flops_g"])
+    macs_g, flops_g = macs / 1e9, flops / 1e9
+    deviation = (
+        None
+        if paper_macs is None or paper_flops is None
+        else max(abs(macs_g / paper_macs - 1), abs(flops_g / paper_flops - 1))
+    )
+    return {
+        "table": int(line["table"]),
+        "method": line["method"],
+        "supertokens": _whole(line["supertokens"]),
+        "token_budget": _whole(line["token_budget"]),
+        "ratio": _decimal(line["ratio"]),
+        "params_m": cost.params / 1e6,
+        "macs_g": cost.macs / 1e9,
+        "flops_g": cost.flops / 1e9,
+        "paper_params_m": float(line["params_m"]),
+        "paper_macs_g": paper_macs,
+        "paper_flops_g": paper_flops,
+        "passes": passes,
+        "macs_g_as_counted": macs_g,
+        "flops_g_as_counted": flops_g,
+        "deviation": deviation,
+        "merged": None if taken is None else taken.merged,
+        "encoded": None if taken is None else taken.encoded,
+        "note": line["note"],
+    }
 
 
 @cache

@@ -58,9 +58,14 @@ def dso(*, S: int, N: int, D: int) -> Terms:
     return Terms(4 * D**2 * (S + N), 4 * S * N * D)
 
 
+def map_entries(*, S: int, N: int, nh: int) -> int:
+    """Nh S N: one-hot maps of N tokens onto S supertokens, one for each head (equation 13)."""
+    return nh * S * N
+
+
 def cau(*, S: int, N: int, D: int, nh: int) -> Terms:
     """Equation 14: 2 S N (2 nh + D) + 16 N D^2, with an MLP of ratio 4."""
-    return Terms(mlp(N=N, D=D).linear, 2 * S * N * D, 4 * nh * S * N)
+    return Terms(mlp(N=N, D=D).linear, 2 * S * N * D, 4 * map_entries(S=S, N=N, nh=nh))
 
 
 def gate(*, N: int, D: int, d: int) -> Terms:

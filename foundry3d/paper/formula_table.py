@@ -5,10 +5,12 @@ All numbers are for one cloud. Symbols: see `formula`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from foundry3d.config import BackboneConfig
 from foundry3d.inference.cost import Cost, count_parts
@@ -28,6 +30,11 @@ MAC; attention and assignment products are in its formulas but not in its tables
 - CAU: equation 14 counts an MLP of ratio 4 (16 N D^2); the paper's tables count ratio 1 (4 N D^2),
   like the modules: a quarter. They do not compute its softmax (4 nh S N) either, because every
   token takes one row.
+- Maps: Appendix C has a one-hot map for each of the nh attention heads, nh S N entries. Equation 3
+  and the tables fit one map, S N entries; assignment_heads = nh is Appendix C's student, which has
+  the same products, because each map moves a slice of D / nh.
+- Products of the DSO: equation 12 has two, logits and values. The third that is counted here gives
+  every supertoken the mean position of its tokens (section 3.2), which no formula has.
 - Gate: equation 15 turns 2 N D d + 2 N d d into 4 N D d, which holds only for d = D; the gate of
   the tables maps D to d to 1, 2 N D d + 2 N d.
 - Tokenizer and position: in no formula, but most of what the tables count.
@@ -38,6 +45,8 @@ MAC; attention and assignment products are in its formulas but not in its tables
 def part_rows(sizes: BackboneConfig, *, supertokens: int, merged: int) -> list[dict[str, Any]]:
     """Every part of teacher, student and gated student: its formula, and the count of the module.
 
+    The student is counted with one map for the whole width, and with one for each attention head.
+
     Args:
         sizes: of the teacher.
         supertokens: S.
@@ -45,49 +54,124 @@ def part_rows(sizes: BackboneConfig, *, supertokens: int, merged: int) -> list[d
 
     Returns:
         Rows with `model, part`, GFLOPs `linear, products, other` of the formula (None where the
-        paper has none), `counted` on the module, and `difference` = linear - counted.
+        paper has none), `counted` (linear layers) and `counted_products` of the module,
+        `difference` = linear - counted, and the entries of assignment maps, `maps` by the formula
+        and `counted_maps` in the module (None for other parts than DSO and CAU).
     """
     N, D, L, nh, S = sizes.groups, sizes.dim, sizes.depth, sizes.heads, supertokens
     U = N - merged
     with torch.device("meta"):
-        teacher = count_parts(Backbone(sizes))
-        student = count_parts(Student(student_config(sizes, supertokens=S)))
-        gated = count_parts(
-            Student(student_config(sizes, supertokens=S, gate=True)), merged=merged, used=S
+        teacher = Backbone(sizes)
+        student, per_head, gated = (
+            Student(student_config(sizes, supertokens=S, **changes))
+            for changes in ({}, {"assignment_heads": nh}, {"gate": True})
         )
-    share = f"{merged} of {N} merged"
-    listed: list[tuple[str, str, Terms | None, Cost]] = [
-        ("all", "tokenizer", None, teacher["tokenizer"]),
-        ("all", "position", None, teacher["position"]),
-        ("teacher", f"encoder, {N} tokens", formula.transformer(L=L, N=N, D=D), teacher["encoder"]),
-        ("student", f"encoder, {S} tokens", formula.transformer(L=L, N=S, D=D), student["encoder"]),
-        ("student", "DSO", formula.dso(S=S, N=N, D=D), student["dso"]),
-        ("student", "CAU", formula.cau(S=S, N=N, D=D, nh=nh), student["cau"]),
-        ("gated", "gate", formula.gate(N=N, D=D, d=GATE_HIDDEN), gated["gate"]),
-        (
-            "gated",
-            f"encoder, {S + U} tokens",
-            formula.transformer(L=L, N=S + U, D=D),
-            gated["encoder"],
+    dso, cau = formula.dso(S=S, N=N, D=D), formula.cau(S=S, N=N, D=D, nh=nh)
+    maps = formula.map_entries(S=S, N=N, nh=nh)
+    parts = count_parts(teacher)
+    rows = [
+        _part_row("all", "tokenizer", None, parts["tokenizer"]),
+        _part_row("all", "position", None, parts["position"]),
+        _part_row(
+            "teacher",
+            f"encoder, {N} tokens",
+            formula.transformer(L=L, N=N, D=D),
+            parts["encoder"],
+            _encoder_products(teacher, N),
         ),
-        ("gated", f"DSO, {share}", formula.dso(S=S, N=merged, D=D), gated["dso"]),
-        ("gated", f"CAU, {share}", formula.cau(S=S, N=merged, D=D, nh=nh), gated["cau"]),
     ]
-    rows = []
-    for model, part, terms, cost in listed:
-        counted = 2 * cost.macs
-        rows.append(
-            {
-                "model": model,
-                "part": part,
-                "linear": None if terms is None else terms.linear / 1e9,
-                "products": None if terms is None else terms.products / 1e9,
-                "other": None if terms is None else terms.other / 1e9,
-                "counted": counted / 1e9,
-                "difference": None if terms is None else (terms.linear - counted) / 1e9,
-            }
-        )
-    return rows
+    for name, model in (("student", student), (f"student, {nh} maps", per_head)):
+        parts, found = count_parts(model), _assigned(model, N)
+        terms = formula.transformer(L=L, N=S, D=D)
+        products = _encoder_products(model, S)
+        rows += [
+            _part_row(name, f"encoder, {S} tokens", terms, parts["encoder"], products),
+            _part_row(name, "DSO", dso, parts["dso"], found.dso, (maps, found.maps)),
+            _part_row(name, "CAU", cau, parts["cau"], found.cau, (maps, found.maps)),
+        ]
+    parts, found = count_parts(gated, merged=merged, used=S), _assigned(gated, merged)
+    share, encoded = f"{merged} of {N} merged", formula.transformer(L=L, N=S + U, D=D)
+    dso, cau = formula.dso(S=S, N=merged, D=D), formula.cau(S=S, N=merged, D=D, nh=nh)
+    merged_maps = formula.map_entries(S=S, N=merged, nh=nh), found.maps
+    products = _encoder_products(gated, S + U)
+    return [
+        *rows,
+        _part_row("gated", "gate", formula.gate(N=N, D=D, d=GATE_HIDDEN), parts["gate"]),
+        _part_row("gated", f"encoder, {S + U} tokens", encoded, parts["encoder"], products),
+        _part_row("gated", f"DSO, {share}", dso, parts["dso"], found.dso, merged_maps),
+        _part_row("gated", f"CAU, {share}", cau, parts["cau"], found.cau, merged_maps),
+    ]
+
+
+def _part_row(
+    model: str,
+    part: str,
+    terms: Terms | None,
+    cost: Cost,
+    products: int | None = None,
+    maps: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    counted = 2 * cost.macs
+    return {
+        "model": model,
+        "part": part,
+        "linear": None if terms is None else terms.linear / 1e9,
+        "products": None if terms is None else terms.products / 1e9,
+        "other": None if terms is None else terms.other / 1e9,
+        "counted": counted / 1e9,
+        "difference": None if terms is None else (terms.linear - counted) / 1e9,
+        "counted_products": None if products is None else products / 1e9,
+        "maps": maps and maps[0],
+        "counted_maps": maps and maps[1],
+    }
+
+
+class Assigned(NamedTuple):
+    """What DSO and CAU of a cloud do besides linear layers.
+
+    Attributes:
+        dso: FLOPs of products of activations in the DSO.
+        cau: the same in the CAU.
+        maps: entries of the assignment maps.
+    """
+
+    dso: int
+    cau: int
+    maps: int
+
+
+def _assigned(student: Student, tokens: int) -> Assigned:
+    """Counted on the modules, for a cloud of `tokens` tokens that are all assigned."""
+    x = torch.empty(1, tokens, student.config.backbone.dim, device="meta")
+    dso, cau = student.eval().dso, student.cau
+    compressed = dso(x, x)
+    return Assigned(
+        dso=_products(dso, lambda: dso(x, x)),
+        cau=_products(cau, lambda: cau(x, compressed.cam, compressed.supertokens)),
+        maps=compressed.cam.numel(),
+    )
+
+
+def _encoder_products(model: Backbone | Student, tokens: int) -> int:
+    x = torch.empty(1, tokens, model.shape.dim, device="meta")
+    encoder = model.eval().encoder
+    return _products(encoder, lambda: encoder(x, x))
+
+
+def _products(part: nn.Module, run: Callable[[], object]) -> int:
+    """FLOPs of the matrix products of a call that are not those of a linear layer of the part."""
+    linear: list[int] = []
+
+    def note(layer: nn.Module, _: object, output: Tensor) -> None:
+        if isinstance(layer, nn.Linear):
+            linear.append(output.numel() * layer.in_features)
+
+    hooks = [layer.register_forward_hook(note) for layer in part.modules()]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    for hook in hooks:
+        hook.remove()
+    return counter.get_total_flops() - 2 * sum(linear)
 
 
 def whole_rows(
