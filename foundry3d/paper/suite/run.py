@@ -27,8 +27,9 @@ from foundry3d.config.data import SOURCES
 from foundry3d.config.paper import TRAINING
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.paper.suite.cells import Cell, cell_folder, cells_of, columns_of
-from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model, recipe_of
+from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model
 from foundry3d.paper.suite.pictures import draw
+from foundry3d.paper.suite.records import recipe_of
 from foundry3d.paper.suite.render import write_tables
 from foundry3d.paper.suite.tables import TABLES
 from foundry3d.paper.suite.work import run_cell
