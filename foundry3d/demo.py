@@ -118,7 +118,7 @@ def demo(config: DemoConfig) -> list[dict[str, Any]]:
     log.info("3/4  probing: linear SVM and k-NN on frozen features")
     data = first.data
     splits = load_splits(data, seed=config.seed)
-    origins = [origin_of(run.out) for run in (first, *others)]
+    origins = [origin_of(out) for out in (first.out, *(settings.out for settings in others))]
     fresh = untrained_like(teacher, splits, points=data.points, seed=config.seed)
     subjects = [
         Subject("untrained", fresh),

@@ -29,6 +29,7 @@ from foundry3d.data.loading import load_splits, load_train
 from foundry3d.errors import InputError
 from foundry3d.evaluation.finetune_run import start_origin
 from foundry3d.models.backbone import Backbone
+from foundry3d.paper.suite.render import origins
 from foundry3d.paper.suite.run import suite
 from foundry3d.report.rows import read_rows
 
@@ -216,6 +217,20 @@ def test_clouds_to_learn_from_replace_nothing_else(config: SuiteConfig) -> None:
     assert replace(made, distill=named.distill, pretrain=named.pretrain) == named
     assert made.with_training_clouds() == made
     assert config.with_training_clouds() == config
+
+
+def test_a_caption_lists_all_data(config: SuiteConfig) -> None:
+    """Also that of a student whose row does not record it."""
+    cells = {"teacher@late": ("A", None), "s4@start": ("B", "D"), "s1@start": ("A", "C")}
+    rows: dict[str, dict[str, Any]] = {
+        f"{name}/mn40/classify/seed0": {"pretrained_on": before, "distilled_on": on}
+        for name, (before, on) in cells.items()
+    }
+    table5 = replace(config, name="table5")
+    assert origins(table5, rows) == "Data: teacher pre-trained on A, B; students distilled on C, D."
+    rows["s2@start/mn40/classify/seed0"] = {"oa": 80.0}
+    assert origins(table5, rows).endswith("students distilled on C, D, data that is not recorded.")
+    assert origins(table5, {}) == ""
 
 
 # ---------------------------------------------------------------- origins

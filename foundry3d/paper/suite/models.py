@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from foundry3d.baselines import KMeansStudent, LargerGroups, Merged, RandomSampling
 from foundry3d.baselines.wrapped import Wrapped
@@ -37,11 +37,6 @@ def is_made(config: SuiteConfig, name: str) -> bool:
         return True
     made = (model_path(config, name) / "config.json").is_file()
     return made or name in config.given or MODELS[name].how == "specialist"
-
-
-def recipe_of(name: str) -> Literal["pretrain", "distill"]:
-    """Whose clouds a model of `MODELS` is made on."""
-    return "pretrain" if MODELS[name].how in ("teacher", "pretrained") else "distill"
 
 
 def make_model(config: SuiteConfig, name: str) -> None:
@@ -131,7 +126,7 @@ def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
     student = KMeansStudent.from_teacher(
         teacher, batches, supertokens=config.student.supertokens, seed=config.train.seed
     )
-    facts = {"made_by": "k-means", "teacher": config.teacher, "data": train.name}
+    facts: dict[str, Any] = {"made_by": "k-means", "teacher": config.teacher, "data": train.name}
     facts |= {"distill_frozen": "all", "clouds": len(train), "seed": config.train.seed}
     facts["code"] = code_version()
     provenance = facts | origin_from(facts)._asdict()

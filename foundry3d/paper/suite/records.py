@@ -86,6 +86,12 @@ MODELS: dict[str, Model] = {
     "supertoken-teacher": Model(how="pretrained"),
 }
 
+
+def recipe_of(name: str) -> Literal["pretrain", "distill"]:
+    """Which of a suite's recipes makes a model of `MODELS`, on the clouds of that recipe."""
+    return "pretrain" if MODELS[name].how in ("teacher", "pretrained") else "distill"
+
+
 Unfreeze = Mapping[str, tuple[str, ...]]
 LATE: Unfreeze = {"classify": ("late",), "segment": ("start",)}
 """When a teacher or distilled reducer is unfrozen in fine-tuning (caption of Table 10)."""

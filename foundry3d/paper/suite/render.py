@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from foundry3d.config import SuiteConfig
 from foundry3d.evaluation.metrics import mean_std
 from foundry3d.paper.suite.captions import CAPTION, caption_of
-from foundry3d.paper.suite.cells import cells_of, column_tasks, columns_of, rows_of
+from foundry3d.paper.suite.cells import Cell, cells_of, column_tasks, columns_of, rows_of
 from foundry3d.paper.suite.printed import printed
-from foundry3d.paper.suite.records import COLUMNS, Row, Table
+from foundry3d.paper.suite.records import COLUMNS, Row, Table, recipe_of
 from foundry3d.paper.suite.tables import TABLES
 from foundry3d.writing import replacing
 
@@ -260,18 +260,16 @@ def origins(config: SuiteConfig, rows: Rows) -> str:
     table = TABLES[config.name]
     columns = list(columns_of(config, table))
     cells = (c for row in table.rows for col in columns for c in cells_of(config, table, row, col))
-    there = [rows[name] for name in dict.fromkeys(c.name for c in cells) if name in rows]
-    pretrained = {row.get("pretrained_on") or "data that is not recorded" for row in there}
-    distilled = {row["distilled_on"] for row in there if row.get("distilled_on")}
-    parts = [
-        f"{what} on {', '.join(sorted(names))}"
-        for what, names in (
-            ("teacher pre-trained", pretrained),
-            ("students distilled", distilled),
-        )
-        if names
-    ]
-    return "Data: " + "; ".join(parts) + "." if parts else ""
+    done = [cell for cell in cells if cell.name in rows]
+    taught = [cell for cell in done if recipe_of(cell.model) == "distill"]
+
+    def names(some: list[Cell], key: str) -> str:
+        found = {rows[cell.name].get(key) or "data that is not recorded" for cell in some}
+        return ", ".join(sorted(found))
+
+    parts = [f"teacher pre-trained on {names(done, 'pretrained_on')}"] * bool(done)
+    parts += [f"students distilled on {names(taught, 'distilled_on')}"] * bool(taught)
+    return f"Data: {'; '.join(parts)}." if parts else ""
 
 
 def write_tables(config: SuiteConfig, rows: Rows) -> str:

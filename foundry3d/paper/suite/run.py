@@ -34,9 +34,10 @@ from foundry3d.paper.suite.cells import (
     columns_of,
     rows_of,
 )
-from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model, recipe_of
+from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model
 from foundry3d.paper.suite.pictures import draw
 from foundry3d.paper.suite.processes import Worker, workers_of
+from foundry3d.paper.suite.records import recipe_of
 from foundry3d.paper.suite.render import write_tables
 from foundry3d.paper.suite.tables import TABLES
 from foundry3d.paper.suite.work import require_protocol, run_cell
