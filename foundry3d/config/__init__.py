@@ -26,6 +26,7 @@ from foundry3d.config.downstream import (
     ZeroshotConfig,
 )
 from foundry3d.config.embed import EmbedConfig
+from foundry3d.config.figures import FIGURES, FiguresConfig
 from foundry3d.config.heads import (
     ClassifierConfig,
     HeadConfig,
@@ -48,6 +49,7 @@ from foundry3d.config.settings import RECIPES, read_recipe
 from foundry3d.config.training import PRECISIONS, BudgetDraws, TrainConfig
 
 __all__ = [
+    "FIGURES",
     "LAMBDAS",
     "PRECISIONS",
     "PRESETS",
@@ -69,6 +71,7 @@ __all__ = [
     "EmbedConfig",
     "FPSStudentConfig",
     "FewshotConfig",
+    "FiguresConfig",
     "FinetuneConfig",
     "HeadConfig",
     "HeadedConfig",

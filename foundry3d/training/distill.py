@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed
@@ -17,7 +18,9 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Numbered, Stream, in_order, load_train
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, Teacher, Tokens, require_teacher
+from foundry3d.models.health import choices, usage
 from foundry3d.models.student import Student
+from foundry3d.models.supertokens import annealed
 from foundry3d.training.engine import fit, keep
 from foundry3d.training.goals import (
     Goal,
@@ -62,6 +65,8 @@ class DistillTask(Task):
         self.can_freeze = (
             isinstance(teacher, Backbone) and student.config.backbone.token_dim is None
         )
+        self.chosen: Tensor | None = None
+        """(s,) how many tokens have chosen each supertoken in the current epoch so far."""
         self._remembering: Clouds | None = None
         self.remembered: Goal | None = None
         """The goals of all training clouds, where the teacher read them once."""
@@ -87,6 +92,35 @@ class DistillTask(Task):
     def on_train_epoch_start(self) -> None:
         """A frozen encoder stays in evaluation mode."""
         self.student.encoder.train(not self.encoder_frozen())
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Sets the temperature of this step, where it is annealed."""
+        self.set_temperature(self.global_step / self.trainer.estimated_stepping_batches)
+
+    def set_temperature(self, progress: float) -> None:
+        """Sets the temperature at a share `progress` of the run."""
+        if isinstance(self.student, Student):
+            sizes = self.student.config
+            self.student.dso.temperature = annealed(
+                sizes.temperature, sizes.temperature_end, progress
+            )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After the last batch of an epoch, logs how all of its tokens used the supertokens."""
+        if self.chosen is None or not self.trainer.is_last_batch:
+            return
+        found = usage(self.trainer.strategy.reduce(self.chosen, reduce_op="sum"))
+        self.chosen = None
+        named = {
+            "epoch_supertokens_used": found.share,
+            "assignment_entropy": found.entropy,
+            "dead_supertokens": float(found.dead),
+        }
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_end(self) -> None:
+        """The student keeps the last temperature."""
+        self.set_temperature(1.0)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Drops the gradients of what is frozen in this epoch.
@@ -203,7 +237,8 @@ class DistillTask(Task):
         self.log("loss", loss)
         assert output.assignment is not None
         merged = output.assignment >= 0
-        chosen = output.assignment[merged].bincount(minlength=self.student.config.supertokens)
+        chosen = choices(output.assignment, self.student.config.supertokens)
+        self.chosen = chosen if self.chosen is None else self.chosen + chosen
         self.log("supertokens_used", (chosen > 0).float().mean())
         self.log("used_per_cloud", output.tokens_used.float().mean())
         if output.probability is None:
