@@ -26,9 +26,7 @@ from foundry3d.models.student import Student
 from foundry3d.models.supertokens import annealed
 from foundry3d.training.distill import DistillTask, distill
 
-DATA = DataConfig(
-    train="procedural", test=None, train_clouds=32, points=64, validation=0.0
-)
+DATA = DataConfig(train="procedural", test=None, train_clouds=32, points=64, validation=0.0)
 TRAIN = TrainConfig(epochs=3, batch_size=8, warmup_epochs=1, accelerator="cpu")
 
 

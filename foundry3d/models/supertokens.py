@@ -56,7 +56,7 @@ def gumbel(logits: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def annealed(start: float, end: float | None, progress: float) -> float:
-    """The temperature at a share `progress` of a run: geometric from start to end, if there is one."""
+    """The temperature at a share `progress` of a run: geometric from start to end, if not None."""
     return start if end is None else start * (end / start) ** progress
 
 

@@ -45,7 +45,7 @@ def colours(features: np.ndarray) -> np.ndarray:
 
 
 def agreement(features: np.ndarray, labels: np.ndarray, *, neighbours: int = 10) -> float:
-    """Share in [0, 1] of the nearest neighbours of features (n, d) that have the same label (n,)."""
+    """Share in [0, 1] of the nearest neighbours of features (n, d) with the same label (n,)."""
     count = min(neighbours, len(features) - 1)
     index = NearestNeighbors(n_neighbors=count).fit(features).kneighbors(return_distance=False)
     return float((labels[index] == labels[:, None]).mean())

@@ -6,6 +6,7 @@ Shapes: n clouds, N points, c tokens, s supertokens, d width.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,11 @@ class Subject(NamedTuple):
     model: Inner | None
 
     @property
+    def file_name(self) -> str:
+        """The name as it stands in names of files: letters, digits, points, - and _."""
+        return re.sub(r"[^\w.]+", "-", self.name).strip("-.") or "model"
+
+    @property
     def supertokens(self) -> int:
         """s, or the number of tokens that a reducer leaves, of a model that assigns tokens."""
         assert self.model is not None
@@ -77,10 +83,18 @@ class Objects(NamedTuple):
 
 
 def name_and_folder(word: str) -> tuple[str, str]:
-    """The parts of `NAME=FOLDER`, or a folder and what tables call it."""
-    name, equals, folder = word.partition("=")
-    if Path(word).exists() or not equals:
+    """The parts of `NAME=FOLDER`, or a folder and what tables call it.
+
+    Both may hold equals signs: the last one after which something exists counts, else the last.
+
+    Raises:
+        InputError: nothing before or after the equals sign.
+    """
+    ends = [i for i, letter in enumerate(word) if letter == "="]
+    if Path(word).exists() or not ends:
         return short_name(word), word
+    at = next((i for i in reversed(ends) if Path(word[i + 1 :] or "?").exists()), ends[-1])
+    name, folder = word[:at].strip(), word[at + 1 :].strip()
     if not name or not folder:
         raise InputError(f"models are given as NAME=FOLDER or FOLDER, got {word!r}")
     return name, folder
@@ -98,12 +112,13 @@ def read_subjects(words: Sequence[str], *, models: bool) -> list[Subject]:
     """
     found: dict[str, Subject] = {}
     for word in words:
-        name, folder = name_and_folder(word)
-        if name in found:
+        subject = Subject(*name_and_folder(word), None)
+        if (key := subject.file_name) in found:
             raise InputError(
-                f"{folder} and {found[name].folder} are both called {name}; name them NAME=FOLDER"
+                f"{found[key].folder} and {subject.folder} are called {found[key].name} and "
+                f"{subject.name}, which makes the same file names; name them NAME=FOLDER"
             )
-        found[name] = Subject(name, folder, load_backbone(folder) if models else None)
+        found[key] = subject._replace(model=load_backbone(subject.folder) if models else None)
     return list(found.values())
 
 
