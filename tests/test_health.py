@@ -21,7 +21,7 @@ from foundry3d.config import (
 )
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone
-from foundry3d.models.health import choices, usage, used_per_cloud
+from foundry3d.models.health import choices, noiseless, tokens_read, usage, used_per_cloud
 from foundry3d.models.student import Student
 from foundry3d.models.supertokens import annealed
 from foundry3d.training.distill import DistillTask, distill
@@ -78,6 +78,26 @@ def test_the_usage_of_an_epoch_counts_all_of_its_tokens(
     assert task.chosen is not None
     assert int(task.chosen.sum()) == 6 * 12
     assert len(task.chosen) == 3
+    assert not student.dso.norm._forward_hooks
+
+
+def test_choices_are_counted_without_noise(teacher: Backbone, points: torch.Tensor) -> None:
+    student = Student.from_teacher(teacher, supertokens=6, generator=torch.Generator())
+    with tokens_read(student.dso) as read:
+        expected = student(points).assignment
+    assert len(read) == 1
+    assert torch.equal(noiseless(student.dso, read[0]), expected)
+    student.train()
+    groups, noisy = student.group(points), []
+    with tokens_read(student.dso) as read:
+        for seed in range(5):
+            drawn = torch.Generator().manual_seed(seed)
+            noisy.append(student.encode(groups, generator=drawn).assignment)
+    assert not all(torch.equal(noisy[0], other) for other in noisy)
+    one, *others = (noiseless(student.dso, normed) for normed in read)
+    assert student.dso.norm.weight.grad is None
+    for other in others:  # BatchNorm reads the same batch, so the tokens are the same
+        assert torch.equal(one, other)
 
 
 def test_the_temperature_falls_geometrically() -> None:

@@ -62,8 +62,9 @@ SMALL += ["--examples", "2"]
 
 def test_colours_differ_for_every_reader() -> None:
     shades = distinct_colours(16)
-    apart = distances(shades, shades) + np.eye(16)
-    assert apart.min() > 0.09  # twice the width of a step that is hard to see
+    for sight, least in ((None, 0.12), ("protanopia", 0.06), ("deuteranopia", 0.06)):
+        apart = distances(shades, shades, sight) + np.eye(16)
+        assert apart.min() > least  # 0.02 can just be seen
     assert np.array_equal(distinct_colours(8), shades[:8])
     assert (oklab(shades)[:, 0] < 0.9).all()  # visible on white
 

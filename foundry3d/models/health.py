@@ -1,4 +1,7 @@
-"""How a student uses its supertokens: pure functions of counts and assignments.
+"""How a student uses its supertokens: measures of its assignment, and the assignment itself.
+
+In training, Gumbel noise spreads the choices over supertokens that are never chosen without it, so
+the measures are for choices without noise: those that the student makes once it is trained.
 
 Shapes: B clouds, c tokens, s supertokens, n tokens of any number of clouds.
 """
@@ -6,10 +9,14 @@ Shapes: B clouds, c tokens, s supertokens, n tokens of any number of clouds.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from foundry3d.models.supertokens import DSO, first_choice
 
 
 class Usage(NamedTuple):
@@ -55,3 +62,27 @@ def used_per_cloud(assignment: Tensor, supertokens: int) -> Tensor:
     chosen = torch.zeros(len(assignment), supertokens + 1, dtype=torch.bool)
     chosen = chosen.to(assignment.device).scatter_(1, assignment + 1, True)
     return chosen[:, 1:].sum(dim=1)
+
+
+@contextmanager
+def tokens_read(dso: DSO) -> Iterator[list[Tensor]]:
+    """Yields a list, to which each batch of layer-normed tokens (B, c, d) that a DSO reads is added.
+
+    They are detached, and no longer added when the block ends.
+    """
+    read: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        read.append(output.detach())
+
+    hook = dso.norm.register_forward_hook(keep)
+    try:
+        yield read
+    finally:
+        hook.remove()
+
+
+@torch.no_grad()
+def noiseless(dso: DSO, normed: Tensor) -> Tensor:
+    """What layer-normed tokens (B, c, d) choose without noise, (B, c) int64; of the first head."""
+    return first_choice(dso.logits(normed))

@@ -18,7 +18,7 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Numbered, Stream, in_order, load_train
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, Teacher, Tokens, require_teacher
-from foundry3d.models.health import choices, usage
+from foundry3d.models.health import choices, noiseless, tokens_read, usage
 from foundry3d.models.student import Student
 from foundry3d.models.supertokens import annealed
 from foundry3d.training.engine import fit, keep
@@ -66,7 +66,7 @@ class DistillTask(Task):
             isinstance(teacher, Backbone) and student.config.backbone.token_dim is None
         )
         self.chosen: Tensor | None = None
-        """(s,) how many tokens have chosen each supertoken in the current epoch so far."""
+        """(s,) how many tokens of the current epoch choose each supertoken, without noise."""
         self._remembering: Clouds | None = None
         self.remembered: Goal | None = None
         """The goals of all training clouds, where the teacher read them once."""
@@ -199,16 +199,27 @@ class DistillTask(Task):
         goal, generator = self.goal(ready, features=not self.tokenizer_alone()), ready.generator
         student, groups = self.student, goal.groups
         if not isinstance(student, Student):
-            return self.feature_loss(student.encode(groups, generator=generator), goal)
+            output = student.encode(groups, generator=generator)
+            self.count(output.assignment)
+            return self.feature_loss(output, goal)
         tokens = student.tokenizer(groups.neighborhoods)
         if self.tokenizer_alone():
             return self.token_loss(tokens, goal) + self.untouched()
         budget = draw_budget(self.config.budgets, student, len(tokens), generator)
-        output = student.encode(groups, tokens=tokens, budget=budget, generator=generator)
+        with tokens_read(student.dso) as read:
+            output = student.encode(groups, tokens=tokens, budget=budget, generator=generator)
+        assert output.assignment is not None
+        self.count(noiseless(student.dso, read[0]).where(output.assignment >= 0, -1))
         loss, weight = self.feature_loss(output, goal), self.config.token_loss.weight
         if self.config.token_loss.used:
             loss = loss + weight * self.token_loss(tokens if weight else tokens.detach(), goal)
         return loss
+
+    def count(self, assignment: Tensor | None) -> None:
+        """Adds the choices of a batch, (B, c), to those of the epoch."""
+        assert assignment is not None
+        chosen = choices(assignment, self.student.config.supertokens)
+        self.chosen = chosen if self.chosen is None else self.chosen + chosen
 
     def token_loss(self, tokens: Tensor, goal: Goal) -> Tensor:
         """Smooth L1 between the tokenizer's tokens (B, c, width) and the teacher's."""
@@ -238,7 +249,6 @@ class DistillTask(Task):
         assert output.assignment is not None
         merged = output.assignment >= 0
         chosen = choices(output.assignment, self.student.config.supertokens)
-        self.chosen = chosen if self.chosen is None else self.chosen + chosen
         self.log("supertokens_used", (chosen > 0).float().mean())
         self.log("used_per_cloud", output.tokens_used.float().mean())
         if output.probability is None:

@@ -65,8 +65,9 @@ def draw_training(study: Study) -> bool:
         + (f" Each curve shows its run's own loss, {said}." if said else "")
         + f" {study.protocol(subjects, '')}"
     )
-    with page(study.out, "curves", (3.1 * len(panels), 2.5), caption) as figure:
+    with page(study.out, "curves", (max(3.6, 3.1 * len(panels)), 2.6), caption) as figure:
         for i, axis in enumerate(order):
-            draw_curves(figure.add_subplot(1, len(order), i + 1), panels[axis], names, axis)
+            axes = figure.add_subplot(1, len(order), i + 1)
+            draw_curves(axes, panels[axis], names, axis, log="loss" in axis)
         legend_of(figure, names)
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.preprocessing import StandardScaler
 
 from foundry3d.errors import InputError
 from foundry3d.paper.figures.page import page
@@ -26,7 +27,8 @@ def pooled_panels(study: Study) -> list[tuple[str, np.ndarray]]:
     labelled = clouds.labels >= 0
     panels = []
     for subject in study.subjects:
-        pooled, title = study.encoded(subject).pooled, subject.name
+        pooled = StandardScaler().fit_transform(study.encoded(subject).pooled)
+        title = subject.name
         if labelled.sum() > 1:
             pure = 100 * agreement(pooled[labelled], clouds.labels[labelled])
             title += f" ({pure:.0f} %)"
@@ -39,8 +41,8 @@ def draw_embeddings(study: Study) -> bool:
     panels, clouds = pooled_panels(study), study.many
     rows, columns = grid_shape(len(panels))
     caption = (
-        "t-SNE of pooled outputs (maximum and mean over the token features) of frozen models; each "
-        "mark is a cloud, its colour and shape the class. In brackets: the share of the 10 nearest "
+        "t-SNE of pooled outputs (maximum and mean over the token features, each standardised) of "
+        "frozen models; each mark is a cloud, its colour and shape the class. In brackets: the share of the 10 nearest "
         "neighbours, in the space of the pooled outputs, that are of the same class. Perplexity "
         f"{study.config.perplexity:g}, started from PCA. "
         + study.protocol(study.subjects, f"{len(clouds)} clouds")

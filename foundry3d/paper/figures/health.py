@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
@@ -99,7 +100,7 @@ def stability_rows(study: Study, subjects: Sequence[Subject]) -> list[dict[str, 
         found = stability(a.flatten().numpy(), b.flatten().numpy(), one.supertokens)
         rows.append(
             {
-                "pair": f"{one.name}, {other.name}",
+                "pair": f"{one.name} and {other.name}",
                 "matched": 100 * found.matched,
                 "rand": found.rand,
             }
@@ -130,6 +131,7 @@ def draw_shares(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     axes.set_xlabel("supertoken, by use")
     axes.set_ylabel("share of tokens (%)")
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25, linewidth=0.5)
 
 
@@ -149,7 +151,8 @@ def draw_health(study: Study) -> bool:
     caption = (
         "Use of the supertokens. First panel: share of the tokens that go to each, the most used "
         "first; dotted: equal use."
-        + (" Others: training clouds in each epoch of distillation." if panels else "")
+        + (" Others: the training clouds of each epoch of distillation." if panels else "")
+        + " All choices are those without noise."
         + " Entropy is that of the distribution of tokens over supertokens, divided by the "
         "logarithm of their number (1 = equal use); a supertoken is dead if no token chooses it. "
         + study.protocol(subjects, f"{len(study.many)} clouds")
@@ -159,6 +162,9 @@ def draw_health(study: Study) -> bool:
     with page(study.out, "health", (2.6 * (1 + len(panels)) + 0.4, 2.4), caption) as figure:
         draw_shares(figure.add_subplot(1, 1 + len(panels), 1), rows)
         for i, (axis, found) in enumerate(panels.items()):
-            draw_curves(figure.add_subplot(1, 1 + len(panels), i + 2), found, names, axis)
+            axes = figure.add_subplot(1, 1 + len(panels), i + 2)
+            draw_curves(axes, found, names, axis)
+            axes.set_ylim(-0.04, 1.04 if "entropy" in axis else max(1.0, axes.get_ylim()[1]))
+            axes.yaxis.set_major_locator(MaxNLocator(5, integer="entropy" not in axis))
         legend_of(figure, names)
     return True

@@ -93,7 +93,7 @@ def colours_of(assignment: np.ndarray, supertokens: int) -> np.ndarray:
 
 
 def supertoken_legend(figure: Figure, used: Sequence[int], supertokens: int) -> None:
-    """One legend of supertokens below all panels, by number; -1 = not merged.
+    """One legend of supertokens below all panels, numbered from 1; -1 = not merged.
 
     Args:
         figure: with its panels.
@@ -104,7 +104,7 @@ def supertoken_legend(figure: Figure, used: Sequence[int], supertokens: int) -> 
     handles = [
         Line2D(
             [], [], linestyle="", marker="o", markersize=4.5, color=colour,
-            label="not merged" if number < 0 else str(number),
+            label="not merged" if number < 0 else str(number + 1),
         )
         for number, colour in zip(used, shades, strict=True)
     ]  # fmt: skip

@@ -42,6 +42,19 @@ DEFICIENCIES = {
 }
 """What readers without red or green cones see, in linear RGB (Machado et al. 2009, severity 1)."""
 
+OKABE_ITO = np.array(
+    [
+        [0, 114, 178],
+        [230, 159, 0],
+        [0, 158, 115],
+        [204, 121, 167],
+        [0, 0, 0],
+        [213, 94, 0],
+        [86, 180, 233],
+    ]
+)
+"""Colours that are named for readers with and without colour-blindness (2008), without yellow."""
+
 
 def oklab(colours: np.ndarray, deficiency: str | None = None) -> np.ndarray:
     """OKLab coordinates (n, 3) of sRGB colours (n, 3), as seen with a deficiency of colour vision.
@@ -54,29 +67,35 @@ def oklab(colours: np.ndarray, deficiency: str | None = None) -> np.ndarray:
     return np.cbrt(linear @ TO_LMS.T) @ TO_OKLAB.T
 
 
-def distances(colours: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How different colours (n, 3) are from others (m, 3), (n, m): the least over all readers."""
-    found = [
-        np.linalg.norm(oklab(colours, sight)[:, None] - oklab(others, sight)[None], axis=-1)
-        for sight in (None, *DEFICIENCIES)
-    ]
-    return np.min(found, axis=0)
+def distances(colours: np.ndarray, others: np.ndarray, deficiency: str | None = None) -> np.ndarray:
+    """How different colours (n, 3) look from others (m, 3), (n, m), with a deficiency."""
+    first, second = oklab(colours, deficiency), oklab(others, deficiency)
+    return np.linalg.norm(first[:, None] - second[None], axis=-1)
+
+
+def contrast(colours: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How different colours (n, 3) are from others (m, 3), (n, m), for all readers together.
+
+    The least of half the distance with full colour vision and those with a deficiency.
+    """
+    seen = [distances(colours, others, sight) for sight in DEFICIENCIES]
+    return np.min([distances(colours, others) / 2, *seen], axis=0)
 
 
 @functools.cache
 def distinct_colours(count: int) -> np.ndarray:
-    """RGB (count, 3) of colours as different as possible, the first of them the most; on white.
+    """RGB (count, 3) of colours that are as different as possible, for a white background.
 
-    Each is the candidate that is farthest from all before it; fewer colours are always the first
-    of more.
+    The first are those of Okabe and Ito; each further one is the candidate with the largest
+    contrast to all before it. Fewer colours are always the first of more.
     """
     steps = np.linspace(0, 1, 13)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     lightness = oklab(grid)[:, 0]
     grid = grid[(lightness > 0.35) & (lightness < 0.86)]
-    chosen = [np.array([0.0, 0.45, 0.70])]
-    nearest = distances(grid, chosen[0][None])[:, 0]
+    chosen = OKABE_ITO / 255
+    nearest = contrast(grid, chosen).min(axis=1)
     while len(chosen) < count:
-        chosen.append(grid[int(nearest.argmax())])
-        nearest = np.minimum(nearest, distances(grid, chosen[-1][None])[:, 0])
-    return np.stack(chosen[:count])
+        chosen = np.concatenate([chosen, grid[[int(nearest.argmax())]]])
+        nearest = np.minimum(nearest, contrast(grid, chosen[-1:])[:, 0])
+    return chosen[:count]

@@ -83,20 +83,36 @@ def draw_classes(
             members = places[labels == label]
             axes.scatter(*members.T, s=size, linewidths=0, alpha=0.85, **style)
         axes.set_title(title)
-        axes.set_aspect("equal", adjustable="datalim")
         bare(axes)
     handles = [
-        Line2D([], [], linestyle="", markersize=4, label=names[label], **class_style(label))
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            markersize=4,
+            label=names[label].replace("_", " "),
+            **class_style(label),
+        )
         for label in present
         if label >= 0
     ]
     if handles:
-        width = max(len(handle.get_label()) for handle in handles)
-        fitting = max(2, int(figure.get_figwidth() * 14 / (width + 6)))
-        figure.legend(handles=handles, loc="outside lower center", ncols=fitting, handletextpad=0.2)
+        legend_below(figure, handles, handletextpad=0.2)
 
 
-def draw_curves(axes: Axes, curves: Sequence[Curve], names: Sequence[str], y: str) -> None:
+def legend_below(figure: Figure, handles: Sequence[Line2D], **options: Any) -> None:
+    """One legend below all panels, with as many columns as fit."""
+    width = max(len(str(handle.get_label())) for handle in handles)
+    fitting = max(1, int(figure.get_figwidth() * 14 / (width + 6)))
+    figure.legend(
+        handles=list(handles), loc="outside lower center", ncols=min(fitting, len(handles)),
+        **options,
+    )  # fmt: skip
+
+
+def draw_curves(
+    axes: Axes, curves: Sequence[Curve], names: Sequence[str], y: str, *, log: bool = False
+) -> None:
     """Curves over epochs.
 
     Args:
@@ -104,12 +120,15 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], names: Sequence[str], y: st
         curves: to draw.
         names: of all curves of the figure, which fix the colours.
         y: name and unit of the y axis.
+        log: the y axis is logarithmic.
     """
     shades = distinct_colours(len(names))
     for curve in curves:
         alone = "o" if len(curve.x) < 30 else ""
         colour = shades[list(names).index(curve.name)]
         axes.plot(curve.x, curve.y, marker=alone, markersize=2.5, linewidth=1.2, color=colour)
+    if log:
+        axes.set_yscale("log")
     axes.set_xlabel("epoch")
     axes.set_ylabel(y)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -123,4 +142,4 @@ def legend_of(figure: Figure, names: Sequence[str]) -> None:
         Line2D([], [], color=colour, linewidth=1.5, label=name)
         for name, colour in zip(names, shades, strict=True)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 5))
+    legend_below(figure, handles)

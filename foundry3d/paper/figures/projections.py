@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from torch import Tensor, nn
+from torch import Tensor
 
+from foundry3d.models.health import noiseless, tokens_read
 from foundry3d.models.student import Student
-from foundry3d.models.supertokens import DSO, first_choice
+from foundry3d.models.supertokens import DSO
 from foundry3d.paper.figures.objects import colours_of, legend_lines, supertoken_legend
 from foundry3d.paper.figures.page import page
 from foundry3d.paper.figures.panels import bare
@@ -50,16 +51,15 @@ def spaces_of(dso: DSO, normed: Tensor) -> Spaces:
 
     With several assignment heads, the choice is that of the first.
     """
-    with torch.inference_mode():
-        logits = dso.logits(normed.unsqueeze(0))
+    with torch.no_grad():
         parts = (
             normed,
             dso.supertokens,
             dso.key(normed),
             dso.query(dso.supertokens),
-            first_choice(logits).squeeze(0),
+            noiseless(dso, normed.unsqueeze(0)).squeeze(0),
         )
-    return Spaces(*(part.numpy() for part in parts))
+    return Spaces(*(part.detach().numpy() for part in parts))
 
 
 def read_tokens(student: Student, objects: Objects) -> Tensor:
@@ -67,19 +67,10 @@ def read_tokens(student: Student, objects: Objects) -> Tensor:
 
     With a gate these are the tokens that are merged, which may be fewer than c of each.
     """
-    read: list[Tensor] = []
-
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        read.append(output.flatten(0, 1))
-
-    hook = student.dso.norm.register_forward_hook(keep)
-    try:
-        with torch.inference_mode():
-            for cloud in objects.points:
-                student(cloud.unsqueeze(0))
-    finally:
-        hook.remove()
-    return torch.cat(read)
+    with torch.no_grad(), tokens_read(student.dso) as read:
+        for cloud in objects.points:
+            student(cloud.unsqueeze(0))
+    return torch.cat([normed.flatten(0, 1) for normed in read])
 
 
 def draw_space(axes: Axes, places: np.ndarray, chosen: np.ndarray, supertokens: int) -> None:
@@ -104,7 +95,6 @@ def draw_space(axes: Axes, places: np.ndarray, chosen: np.ndarray, supertokens: 
             *own[members].T, s=70, marker="*", c=shades[members], alpha=alpha, edgecolors="black",
             linewidths=0.5, zorder=3,
         )  # fmt: skip
-    axes.set_aspect("equal", adjustable="datalim")
     axes.autoscale_view()
     bare(axes)
 
