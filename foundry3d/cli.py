@@ -75,6 +75,8 @@ COMMANDS = {
         "gated students over weights of the regulariser, with correlations"),
     "suite": Command(configs.SuiteConfig, "paper.suite.run:suite",
         "a table of the paper, or all: suite table5 --teacher M --data NAME=TRAIN,TEST"),
+    "figures": Command(configs.FiguresConfig, "paper.figures.run:draw_figures",
+        "the paper's figures of any models: figures NAME=FOLDER ... --data D"),
     "bench": Command(configs.BenchConfig, "bench.run:bench",
         "speed and memory: bench objects|scene|geometry|train|scaling|all"),
     "cost": Command(configs.CostConfig, "paper.cost:show_cost", "MACs, FLOPs and parameters"),

@@ -33,6 +33,7 @@ from foundry3d.config.downstream import (
     ZeroshotConfig,
 )
 from foundry3d.config.embed import EmbedConfig
+from foundry3d.config.figures import FIGURES, FiguresConfig
 from foundry3d.config.heads import (
     ClassifierConfig,
     HeadConfig,
@@ -55,6 +56,7 @@ from foundry3d.config.settings import RECIPES, read_recipe
 from foundry3d.config.training import PRECISIONS, BudgetDraws, TrainConfig
 
 __all__ = [
+    "FIGURES",
     "LAMBDAS",
     "PRECISIONS",
     "PRESETS",
@@ -76,6 +78,7 @@ __all__ = [
     "EmbedConfig",
     "FPSStudentConfig",
     "FewshotConfig",
+    "FiguresConfig",
     "FinetuneConfig",
     "HeadConfig",
     "HeadedConfig",

@@ -120,6 +120,10 @@ class SupertokenOptions:
         assignment_heads: h, a divisor of the encoder width; each head assigns its own slice of
             the width (ablation). Not with a gate.
         temperature: of the Gumbel-Softmax in training.
+        temperature_end: the temperature falls (or rises) geometrically from `temperature` to this
+            one while the student is distilled, and stays there; null = it is constant (ablation).
+        supertoken_std: standard deviation of the normal distribution, cut at -2 and 2, from which
+            the initial supertokens are drawn (ablation; 0.02 is usual for learned tokens).
         gate: add a gate, which decides which tokens are merged, so that a token budget can be set
             at inference.
         gate_ratio: r where a call sets no budget: tokens whose fusion probability is higher are
@@ -135,13 +139,16 @@ class SupertokenOptions:
     supertoken_positions: bool = False
     assignment_heads: int = 1
     temperature: float = 1.0
+    temperature_end: float | None = None
+    supertoken_std: float = 1.0
     gate: bool = False
     gate_ratio: float = 0.5
     gate_through: bool = True
 
     def __post_init__(self) -> None:
         positive(self, "supertokens", "assignment_heads", most=WIDEST)
-        positive(self, "temperature")
+        positive(self, "temperature", "supertoken_std")
+        positive_or_null(self, "temperature_end")
         require(
             self.assignment_heads == 1 or not self.gate,
             f"a gate merges whole tokens, so it needs assignment_heads 1, got "

@@ -213,3 +213,20 @@ def in_order(clouds: Clouds, batch_size: int, points: int) -> Iterator[Tensor]:
     for first in range(0, len(clouds), batch_size):
         batch = clouds.points[first : first + batch_size, :points]
         yield torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))
+
+
+def load_part(source: str, *, points: int, clouds: int, seed: int = 0, train: bool) -> Clouds:
+    """All clouds of one source, with nothing held out.
+
+    Args:
+        source: as `data.train` takes it, without shards.
+        points: of each cloud that are read.
+        clouds: number of built-in shapes.
+        seed: of built-in shapes.
+        train: whether the training or the test part of published and built-in data is meant.
+
+    Raises:
+        InputError: a source that cannot be read, or clouds with too few points.
+    """
+    config = DataConfig(train=source, test=None, points=points)
+    return _read(config, source, clouds, 2 * seed + (not train), train=train)

@@ -44,7 +44,7 @@ class Student(PointModel):
             soft=config.soft_assignment,
             bias=config.dso_bias,
             learned_positions=config.supertoken_positions,
-            temperature=config.temperature,
+            temperature=config.temperature_end or config.temperature,
             heads=config.assignment_heads,
         )
         self.cau = CAU(dim, norm=config.cau_norm, heads=config.assignment_heads)
@@ -52,7 +52,8 @@ class Student(PointModel):
         same = self.output_dim == dim
         self.output = nn.Identity() if same else nn.Linear(dim, self.output_dim)
         initialise(self, generator=generator)
-        nn.init.trunc_normal_(self.dso.supertokens, generator=generator)
+        std = config.supertoken_std
+        nn.init.trunc_normal_(self.dso.supertokens, std=std, generator=generator)
 
     def forward(
         self,

@@ -55,6 +55,11 @@ def gumbel(logits: Tensor, generator: torch.Generator | None) -> Tensor:
     return -noise.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
+def annealed(start: float, end: float | None, progress: float) -> float:
+    """The temperature at a share `progress` of a run: geometric from start to end, if not None."""
+    return start if end is None else start * (end / start) ** progress
+
+
 def sliced(x: Tensor, heads: int) -> Tensor:
     """The slices of x (..., n, d) for every head (..., h, n, d/h); x itself for one head."""
     return x if heads == 1 else x.unflatten(-1, (heads, -1)).transpose(-3, -2)
@@ -78,7 +83,8 @@ class DSO(nn.Module):
         soft: softmax over supertokens instead of a single choice (ablation).
         bias: bias on W_Q, W_K, W_V (ablation).
         learned_positions: learned positions are added to the mean positions (ablation).
-        temperature: of the Gumbel-Softmax in training.
+        temperature: of the Gumbel-Softmax in training, and of the softmax of a soft assignment;
+            distillation with an annealed temperature sets it at every step.
         heads: h, assignment heads; the paper's equation 3 has one map for the whole width.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed
@@ -17,7 +18,9 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Numbered, Stream, in_order, load_train
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, Teacher, Tokens, require_teacher
+from foundry3d.models.health import choices, noiseless, tokens_read, usage
 from foundry3d.models.student import Student
+from foundry3d.models.supertokens import annealed
 from foundry3d.training.engine import fit, keep
 from foundry3d.training.freezing import (
     drop_gradients,
@@ -69,6 +72,8 @@ class DistillTask(Task):
         self._teacher = [teacher]  # in a list: neither a submodule, nor optimised, nor saved
         self.still = still_part(config, teacher, student)
         """What of the student came from the teacher and is frozen."""
+        self.chosen: Tensor | None = None
+        """(s,) how many tokens of the current epoch choose each supertoken, without noise."""
         self._remembering: Clouds | None = None
         self.remembered: Goal | None = None
         """The goals of all training clouds, where the teacher read them once."""
@@ -96,6 +101,35 @@ class DistillTask(Task):
     def on_train_epoch_start(self) -> None:
         """What is frozen stays in evaluation mode, its BatchNorm statistics with it."""
         set_modes(self.still, self.frozen())
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Sets the temperature of this step, where it is annealed."""
+        self.set_temperature(self.global_step / self.trainer.estimated_stepping_batches)
+
+    def set_temperature(self, progress: float) -> None:
+        """Sets the temperature at a share `progress` of the run."""
+        if isinstance(self.student, Student):
+            sizes = self.student.config
+            self.student.dso.temperature = annealed(
+                sizes.temperature, sizes.temperature_end, progress
+            )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After the last batch of an epoch, logs how all of its tokens used the supertokens."""
+        if self.chosen is None or not self.trainer.is_last_batch:
+            return
+        found = usage(self.trainer.strategy.reduce(self.chosen, reduce_op="sum"))
+        self.chosen = None
+        named = {
+            "epoch_supertokens_used": found.share,
+            "assignment_entropy": found.entropy,
+            "dead_supertokens": float(found.dead),
+        }
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_end(self) -> None:
+        """The student keeps the last temperature."""
+        self.set_temperature(1.0)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Drops the gradients of what is frozen in this epoch."""
@@ -167,16 +201,27 @@ class DistillTask(Task):
         goal, generator = self.goal(ready, features=not self.tokenizer_alone()), ready.generator
         student, groups = self.student, goal.groups
         if not isinstance(student, Student):
-            return self.feature_loss(student.encode(groups, generator=generator), goal)
+            output = student.encode(groups, generator=generator)
+            self.count(output.assignment)
+            return self.feature_loss(output, goal)
         tokens = student.tokenizer(groups.neighborhoods)
         if self.tokenizer_alone():
             return self.token_loss(tokens, goal) + self.untouched()
         budget = draw_budget(self.config.budgets, student, len(tokens), generator)
-        output = student.encode(groups, tokens=tokens, budget=budget, generator=generator)
+        with tokens_read(student.dso) as read:
+            output = student.encode(groups, tokens=tokens, budget=budget, generator=generator)
+        assert output.assignment is not None
+        self.count(noiseless(student.dso, read[0]).where(output.assignment >= 0, -1))
         loss, weight = self.feature_loss(output, goal), self.config.token_loss.weight
         if self.config.token_loss.used:
             loss = loss + weight * self.token_loss(tokens if weight else tokens.detach(), goal)
         return loss
+
+    def count(self, assignment: Tensor | None) -> None:
+        """Adds the choices of a batch, (B, c), to those of the epoch."""
+        assert assignment is not None
+        chosen = choices(assignment, self.student.config.supertokens)
+        self.chosen = chosen if self.chosen is None else self.chosen + chosen
 
     def token_loss(self, tokens: Tensor, goal: Goal) -> Tensor:
         """Smooth L1 between the tokenizer's tokens (B, c, width) and the teacher's."""
@@ -205,7 +250,7 @@ class DistillTask(Task):
         self.log("loss", loss)
         assert output.assignment is not None
         merged = output.assignment >= 0
-        chosen = output.assignment[merged].bincount(minlength=self.student.config.supertokens)
+        chosen = choices(output.assignment, self.student.config.supertokens)
         self.log("supertokens_used", (chosen > 0).float().mean())
         self.log("used_per_cloud", output.tokens_used.float().mean())
         if output.probability is None:

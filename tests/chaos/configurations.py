@@ -32,6 +32,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "probe": {"models": ["m"]},
     "zeroshot": {"models": ["m"]},
     "budgets": {"models": ["m"]},
+    "figures": {"models": ["m"], "data": "d"},
     "suite": {"teacher": "m", "data": ["a=b"]},
     "data pack": {"source": "a"},
     "data check": {"dataset": ["modelnet40", "folder"]},
