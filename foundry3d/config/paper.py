@@ -83,8 +83,8 @@ class SuiteConfig:
         unfreeze: when the encoders of students start to train in fine-tuning: start, late (after
             two thirds of the epochs) or never; none named = as in the paper, which averages over
             all three (segmentation: start and never).
-        gate_lambdas: weights of the gate's regulariser in tables 11 and 12 and figures 5 and 6, some
-            of the paper's.
+        gate_lambdas: weights of the gate's regulariser in tables 11 and 12 and figures 5 and 6, all
+            or some of the paper's.
         only: run only these rows and columns; none named = all.
         workers: processes that each run one cell at a time on one thread; 1 = run all cells in
             this process, 0 = one process per processor.

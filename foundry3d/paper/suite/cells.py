@@ -58,23 +58,31 @@ def cell_folder(config: SuiteConfig, cell: Cell) -> Path:
 
 def column_tasks(config: SuiteConfig, table: Table) -> dict[str, str]:
     """How each column is measured: the paper's columns in its order, then the others."""
+    if table.fusion:
+        return {"fusion": "loss"} if "fusion" in config.sources else {}
     known = [name for name in COLUMNS if name in config.sources]
-    others = [name for name in config.sources if name not in COLUMNS]
+    others = [name for name in config.sources if name not in (*COLUMNS, "fusion")]
     return {name: config.chosen_tasks.get(name, table.task(name)) for name in known + others}
 
 
 def cells_of(config: SuiteConfig, table: Table, row: Row, column: str) -> list[Cell]:
-    """The cells behind a row in a column (its name; `loss`; `NAME.5way-10shot`), all seeds."""
-    if column == "loss":
+    """The cells behind a row in a column (its name; `loss`; `NAME.5way-10shot`), all seeds.
+
+    Of a row with rivals those of all rivals; probed columns have none, they select nothing.
+    """
+    if column in ("loss", "fusion"):
         known = MODELS[row.model].how in ("student", "reducer", "fps")
-        return [Cell(row.model, "loss", "loss", 0)] if known else []
+        return [Cell(row.model, column, "loss", 0)] if known else []
     name, _, episodes = column.partition(".")
     task = episodes or column_tasks(config, table)[name]
+    if row.rivals and task == "probe":
+        return []
     wanted = row.unfreeze.get(task, ()) if task in ("classify", "segment") else ("",)
     if len(wanted) > 1 and config.unfreeze:
         wanted = tuple(unfreeze for unfreeze in wanted if unfreeze in config.unfreeze)
     return [
-        Cell(row.model, name, task, seed, unfreeze, row.at_test)
+        Cell(model, name, task, seed, unfreeze, row.at_test)
+        for model in (row.model, *row.rivals)
         for seed in config.seeds
         for unfreeze in wanted
     ]

@@ -10,7 +10,7 @@ from foundry3d.config import SuiteConfig
 from foundry3d.paper.suite.cells import cell_folder, cells_of, column_tasks
 from foundry3d.paper.suite.records import MODELS, Row
 from foundry3d.paper.suite.render import Grid, Result, Rows, grid_of
-from foundry3d.paper.suite.tables import TABLES
+from foundry3d.paper.suite.tables import table_of
 from foundry3d.report.figures import Curves, curves_of, draw_lines
 
 Panel = tuple[str, str, Curves]
@@ -85,7 +85,7 @@ def tokens_left(row: Row, total: int | None) -> int | None:
 
 def validation_curves(config: SuiteConfig, rows: Rows) -> list[Panel]:
     """Figure 4: held-out accuracy over the steps of fine-tuning, the first seed of each row."""
-    table, panels = TABLES[config.name], []
+    table, panels = table_of(config), []
     for column, task in column_tasks(config, table).items():
         curves: Curves = {}
         for row in table.rows:
@@ -119,6 +119,6 @@ def draw(config: SuiteConfig, rows: Rows) -> None:
     elif config.name in ("table5", "table10"):
         panels = scores_over_tokens(config, rows)
     if panels:
-        path, title = Path(config.out) / f"{config.name}.png", TABLES[config.name].title
+        path, title = Path(config.out) / f"{config.name}.png", table_of(config).title
         ticks = config.name.startswith("table")
         draw_lines(path, panels, title=title, y="score (%)", ticks=ticks, marks=marks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +12,9 @@ from typing import Any, NamedTuple
 from foundry3d.config import SuiteConfig
 from foundry3d.evaluation.metrics import mean_std
 from foundry3d.paper.suite.cells import cells_of, column_tasks, columns_of
-from foundry3d.paper.suite.records import COLUMNS, Row, Table
-from foundry3d.paper.suite.tables import TABLES
+from foundry3d.paper.suite.gate_results import STUDENTS, best_of, correlations, selection
+from foundry3d.paper.suite.records import COLUMNS, MODELS, Row, Table
+from foundry3d.paper.suite.tables import table_of
 from foundry3d.writing import replacing
 
 Rows = dict[str, dict[str, Any]]
@@ -58,6 +60,7 @@ class Result(NamedTuple):
         last: mean over the last epochs; None where the task has none.
         best: mean over the epochs that are best on test; None where the task has none.
         paper: printed mean and deviation, as text.
+        p: of a correlation.
     """
 
     mean: float | None
@@ -67,6 +70,7 @@ class Result(NamedTuple):
     last: float | None
     best: float | None
     paper: tuple[str, str] | None
+    p: float | None = None
 
 
 def shown_columns(config: SuiteConfig, table: Table) -> list[Shown]:
@@ -76,6 +80,9 @@ def shown_columns(config: SuiteConfig, table: Table) -> list[Shown]:
         name, _, episodes = column.partition(".")
         task = "loss" if column == "loss" else tasks[name]
         title = COLUMNS.get(name, name)
+        if table.fusion:
+            found += fusion_columns(config, column)
+            continue
         for score in SCORES.get(task, ("oa",)):
             key = f"{column}.{score}" if task == "segment" else column
             words = {"loss": HEADINGS["loss"], "segment": f"{title} {HEADINGS.get(score)}"}
@@ -83,10 +90,23 @@ def shown_columns(config: SuiteConfig, table: Table) -> list[Shown]:
     return found
 
 
+def fusion_columns(config: SuiteConfig, column: str) -> list[Shown]:
+    """Loss and fusion ratio of the distillation's held-out clouds, or of the source `fusion`."""
+    where = "held-out clouds"
+    if column == "fusion":
+        where = Path(config.sources[column].test).stem
+    return [
+        Shown(column, f"{HEADINGS['loss']}, {where}", column, "loss"),
+        Shown(f"{column}.fusion_ratio", f"Fusion ratio, {where}", column, "fusion_ratio"),
+    ]
+
+
 def result_of(config: SuiteConfig, table: Table, row: Row, shown: Shown, rows: Rows) -> Result:
     """Our number for a row and column, from the rows of its cells, with the paper's."""
-    cells = cells_of(config, table, row, shown.column)
-    there = [rows[cell.name] for cell in cells if cell.name in rows]
+    candidates = cells_of(config, table, row, shown.column)
+    cells = best_of(candidates, rows) if row.rivals else candidates
+    expected = len(candidates if cells is None else cells)
+    there = [rows[cell.name] for cell in cells or () if cell.name in rows]
     values = [v for r in there for v in r.get("oa_folds", [r.get(shown.score)]) if v is not None]
 
     def mean(suffix: str) -> float | None:
@@ -100,7 +120,7 @@ def result_of(config: SuiteConfig, table: Table, row: Row, shown: Shown, rows: R
         center,
         std if len(values) > 1 else None,
         len(there),
-        len(cells),
+        expected,
         mean("_last"),
         mean("_best_on_test"),
         table.paper(row.name, shown.key) if same else None,
@@ -128,7 +148,9 @@ def text_of(result: Result, digits: int) -> str:
     if result.mean is not None:
         std = "" if result.std is None else f"{result.std:.{digits}f}"
         ours = with_std(f"{result.mean:.{digits}f}", std)
-        if result.runs < result.expected:
+        if result.p is not None:
+            ours += f" [n = {result.runs}, p = {result.p:.2g}]"
+        elif result.runs < result.expected:
             ours += f" [{result.runs}/{result.expected}]"
     elif not result.expected:
         ours = "-"
@@ -140,14 +162,34 @@ class Grid(NamedTuple):
 
     columns: list[Shown]
     lines: list[tuple[Row, list[Result]]]
+    caption: str = CAPTION
+
+
+def correlated(table: Table, grid: Grid) -> Grid:
+    """Table 12: the correlation of lambda with each column of a grid of gated students."""
+    models = [MODELS[row.model] for row, _ in grid.lines]
+    found = []
+    for i in range(len(grid.columns)):
+        done = [r[i].mean if r[i].runs == r[i].expected else None for _, r in grid.lines]
+        found.append(correlations(zip(models, done, strict=True)))
+    lines = []
+    for name in STUDENTS:
+        own = zip(grid.columns, (column[name] for column in found), strict=True)
+        results = [
+            Result(c.rho, None, c.n, c.of, None, None, table.paper(name, shown.key), c.p)
+            for shown, c in own
+        ]
+        lines.append((Row(name, name.replace("un", "not "), ""), results))
+    return grid._replace(lines=lines)
 
 
 def grid_of(config: SuiteConfig, rows: Rows) -> Grid:
     """All numbers of a table, with an average if it has all of the paper's columns."""
-    table = TABLES[config.name]
+    table = table_of(config)
     columns = shown_columns(config, table)
     scored = [shown for shown in columns if shown.column in COLUMNS]
     averaged = len(table.columns) == len(COLUMNS) == len({shown.column for shown in scored})
+    averaged = averaged and not table.correlated
     lines = []
     for row in table.rows:
         results = {shown: result_of(config, table, row, shown, rows) for shown in columns}
@@ -155,7 +197,10 @@ def grid_of(config: SuiteConfig, rows: Rows) -> Grid:
         if averaged:
             found.append(average_of([results[shown] for shown in scored], table, row))
         lines.append((row, found))
-    return Grid([*columns, Shown("avg", "Avg", "avg", "avg")] if averaged else columns, lines)
+    caption = (table.caption or CAPTION) + selection(config, table, rows)
+    averages = [Shown("avg", "Avg", "avg", "avg")] * averaged
+    grid = Grid([*columns, *averages], lines, caption)
+    return correlated(table, grid) if table.correlated else grid
 
 
 def texts(grid: Grid) -> Iterator[tuple[str, list[str]]]:
@@ -165,8 +210,14 @@ def texts(grid: Grid) -> Iterator[tuple[str, list[str]]]:
         heading = row.section if row.section != section else ""
         section = row.section
         shown = zip(grid.columns, results, strict=True)
-        words = [text_of(result, 4 if column.key == "loss" else 2) for column, result in shown]
+        words = [text_of(result, digits_of(column, result)) for column, result in shown]
         yield heading, [row.title, row.frozen, *words]
+
+
+def digits_of(shown: Shown, result: Result) -> int:
+    """Decimals of a number: losses, shares and correlations have four."""
+    small = shown.score in ("loss", "fusion_ratio") or result.p is not None
+    return 4 if small else 2
 
 
 def headings(grid: Grid) -> list[str]:
@@ -183,16 +234,18 @@ def markdown(title: str, grid: Grid) -> str:
             lines.append([f"*{section}*", *[""] * (len(head) - 1)])
         lines.append(words)
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{title}\n\n{body}\n\n{CAPTION}\n"
+    return f"{title}\n\n{body}\n\n{grid.caption}\n"
 
 
 def latex(title: str, grid: Grid) -> str:
     """The table as a LaTeX tabular; needs amssymb for the check mark."""
     marks = {"_": r"\_", "%": r"\%", "±": r"$\pm$", "✓": r"$\checkmark$", "✗": r"$\times$"}
+    marks |= {"λ": r"$\lambda$"}
     head = headings(grid)
 
     def line(words: list[str]) -> str:
-        return "".join(marks.get(c, c) for c in " & ".join(words)) + r" \\"
+        text = "".join(marks.get(c, c) for c in " & ".join(words)) + r" \\"
+        return re.sub(r"10\^(-[\d.]+)", r"$10^{\1}$", text)
 
     lines = [f"% {title}", r"\begin{tabular}{ll" + "c" * (len(head) - 2) + "}", r"\hline"]
     lines += [line(head), r"\hline"]
@@ -209,11 +262,13 @@ def csv_text(grid: Grid) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     fields = ["mean", "std", "runs", "expected", "mean_last", "mean_best_on_test"]
-    writer.writerow(["row", "section", "title", "column", *fields, "paper_mean", "paper_std"])
+    fields += ["paper_mean", "paper_std", "p"]
+    writer.writerow(["row", "section", "title", "column", *fields])
     for row, results in grid.lines:
         for shown, result in zip(grid.columns, results, strict=True):
             start = [row.name, row.section, row.title, shown.key]
-            writer.writerow([*start, *map(_number, result[:6]), *(result.paper or ("", ""))])
+            paper = result.paper or ("", "")
+            writer.writerow([*start, *map(_number, result[:6]), *paper, _number(result.p)])
     return file.getvalue()
 
 
@@ -225,7 +280,7 @@ def _number(value: float | None) -> str:
 
 def write_tables(config: SuiteConfig, rows: Rows) -> str:
     """Writes `<out>/<name>.md`, `.csv` and `.tex`; returns the Markdown."""
-    grid, title = grid_of(config, rows), TABLES[config.name].title
+    grid, title = grid_of(config, rows), table_of(config).title
     shown = markdown(title, grid)
     written = {"md": shown, "csv": csv_text(grid), "tex": latex(title, grid)}
     for suffix, content in written.items():

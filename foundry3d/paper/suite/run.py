@@ -24,11 +24,13 @@ from foundry3d.checkpoints.folder import model_folder, read_config
 from foundry3d.config import SuiteConfig, to_dict
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.paper.suite.cells import Cell, cell_folder, cells_of, columns_of
+from foundry3d.paper.suite.gate_figures import draw_gate
+from foundry3d.paper.suite.gate_results import best_of
 from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model
 from foundry3d.paper.suite.pictures import draw
-from foundry3d.paper.suite.render import write_tables
-from foundry3d.paper.suite.tables import TABLES
-from foundry3d.paper.suite.work import run_cell
+from foundry3d.paper.suite.render import Rows, write_tables
+from foundry3d.paper.suite.tables import table_of
+from foundry3d.paper.suite.work import run_cell, settings_of
 from foundry3d.report.rows import append, read_rows
 from foundry3d.training.engine import retain_memory
 from foundry3d.training.run_folder import read_settings
@@ -122,13 +124,17 @@ def run_stage(config: SuiteConfig, units: Iterable[Unit]) -> Iterator[Done]:
                 future.cancel()
 
 
-def wanted_cells(config: SuiteConfig) -> list[Cell]:
+def wanted_cells(config: SuiteConfig, rows: Rows | None = None) -> list[Cell]:
     """The cells of a table, or those of the rows and columns that `only` names.
+
+    Args:
+        config: of the suite.
+        rows: of the cells that are done, which select among rivals; None = the cells of all rivals.
 
     Raises:
         InputError: `only` names neither a row nor a column.
     """
-    table = TABLES[config.name]
+    table = table_of(config)
     columns = list(columns_of(config, table))
     names = {row.name for row in table.rows} | set(columns) | set(config.sources)
     unknown = sorted(set(config.only) - names)
@@ -137,20 +143,23 @@ def wanted_cells(config: SuiteConfig) -> list[Cell]:
             f"no row or column {', '.join(unknown)} in {config.name}; known are "
             f"{', '.join(sorted(names))}"
         )
-    rows = [row for row in table.rows if row.name in config.only] or table.rows
+    lines = [row for row in table.rows if row.name in config.only] or table.rows
     asked = [c for c in columns if {c, c.partition(".")[0]} & set(config.only)] or columns
-    found = [
-        cell for column in asked for row in rows for cell in cells_of(config, table, row, column)
-    ]
+    found: list[Cell] = []
+    for column in asked:
+        for line in lines:
+            cells = cells_of(config, table, line, column)
+            selects = rows is not None and line.rivals
+            found += (best_of(cells, rows or {}) or []) if selects else cells
     return list(dict.fromkeys(found))
 
 
-def stages(config: SuiteConfig, known: set[str]) -> list[list[Unit]]:
+def stages(config: SuiteConfig, known: Rows) -> Iterator[list[Unit]]:
     """What is missing: the teacher, other models, cells, and cells that start from these.
 
     Args:
         config: of the suite.
-        known: names of the cells that have rows.
+        known: rows of the cells that are done, by name; new ones are added between the stages.
     """
     missing = [cell for cell in wanted_cells(config) if cell.name not in known]
     later = [cell for cell in missing if cell.needs() is not None]
@@ -159,7 +168,14 @@ def stages(config: SuiteConfig, known: set[str]) -> list[list[Unit]]:
     names = dict.fromkeys(cell.model for cell in first)
     models = [name for name in names if name != "teacher" and not is_made(config, name)]
     teacher = [] if is_made(config, "teacher") or not first else ["teacher"]
-    return [[*teacher], [*models], [*first], [*later]]
+    yield [*teacher]
+    yield [*models]
+    yield [*first]
+    yield [
+        cell
+        for cell in wanted_cells(config, known)
+        if cell.needs() is not None and cell.name not in known
+    ]
 
 
 def keep_settings(config: SuiteConfig) -> None:
@@ -191,6 +207,13 @@ def require_inputs(config: SuiteConfig) -> None:
     for path in {path for source in config.sources.values() for path in source}:
         if path.endswith(".npz") and not Path(path).is_file():
             raise InputError(f"{path}: no such archive; check --data")
+    rivals = {row.model for row in table_of(config).rows if row.rivals}
+    for cell in wanted_cells(config):
+        if cell.model in rivals and not settings_of(config, cell).data.validation:
+            raise InputError(
+                f"{config.name} selects its students on held-out clouds, and none of {cell.column} "
+                f"are held out; set --{cell.task}.data.validation above 0"
+            )
 
 
 def suite(config: SuiteConfig) -> list[dict[str, Any]]:
@@ -209,7 +232,7 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
         require_inputs(config)
         retain_memory()
         keep_settings(config)
-        known = {row["cell"] for row in read_rows(path, keys=["cell"])}
+        known = {row["cell"]: row for row in read_rows(path, keys=["cell"])}
         for units in stages(config, known):
             for done in run_stage(config, units):
                 if done.fault:
@@ -217,6 +240,7 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
                     faults.append(done)
                 elif done.row is not None:
                     append(path, [done.row])
+                    known[done.row["cell"]] = done.row
     if config.name == "table9" and is_reconstructing(config):
         log.warning(
             "the teacher was pre-trained by reconstruction, but its counterpart with supertokens "
@@ -225,10 +249,11 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
     rows = {row["cell"]: row for row in read_rows(path, keys=["cell"])}
     print(write_tables(config, rows))
     draw(config, rows)
+    draw_gate(config, rows)
     if faults:
         raise PartialFailure(
             f"{len(faults)} parts of {config.name} failed, {unit_name(faults[0].unit)} first: "
             f"{faults[0].fault}; run the command again to continue"
         )
-    names = {cell.name for cell in wanted_cells(config)}
+    names = {cell.name for cell in wanted_cells(config, rows)}
     return [row for name, row in rows.items() if name in names]
