@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
@@ -53,7 +54,7 @@ def config(tmp_path: Path) -> SuiteConfig:
     write_archive(tmp_path / "a.npz", ellipsoids(60, 0))
     write_archive(tmp_path / "b.npz", ellipsoids(30, 1))
     plain = ellipsoids(20, 2)
-    write_archive(tmp_path / "c.npz", Clouds(points=plain.points))
+    write_archive(tmp_path / "c.npz", Clouds(points=plain.points, labels=-np.ones(20, np.int64)))
     data = DataConfig(points=48, validation=0.2)
     own = replace(data, train=str(tmp_path / "a.npz"), test=None)
     return SuiteConfig(

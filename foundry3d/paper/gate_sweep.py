@@ -1,7 +1,8 @@
-"""The sweep over the gate's regulariser: Table 12 and figures 5 and 6 of the paper.
+"""The sweep over the gate's regulariser: Table 12 and figures 5 and 6 with a probe.
 
 One gated student per lambda, frozen or not, with or without weight decay on the gate; each is
-probed. Runs that already have a row are skipped, so an interrupted sweep can be continued.
+probed, where the suites `table12`, `figure5` and `figure6` fine-tune it. Runs
+that already have a row are skipped, so an interrupted sweep can be continued.
 """
 
 from __future__ import annotations

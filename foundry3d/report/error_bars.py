@@ -132,7 +132,7 @@ def _label(left: Axes, right: Axes, panel: Panel) -> None:
 
 def _decades(axes: Axes) -> None:
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=9))
+    axes.xaxis.set_major_locator(LogLocator(numticks=6))
 
 
 def _draw(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
