@@ -28,7 +28,7 @@ from foundry3d.inference.cost import count
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget, Timing, candidates, choose
 from foundry3d.models.student import Budgeted, Student
-from foundry3d.paper.gate_sweep import correlations, sweep_gate
+from foundry3d.paper.gate_sweep import correlation_rows, sweep_gate
 from foundry3d.report.rows import read_rows
 from foundry3d.training.distill import DistillTask, distill, gate_loss
 from foundry3d.transforms import normalise
@@ -194,15 +194,21 @@ def test_lambdas_are_the_published_ones() -> None:
 
 def test_correlations_by_hand() -> None:
     rows = [
-        {"gate_lambda": x, "frozen": x > 2, "score": s, "loss": x, "fusion_ratio": 1.0}
-        for x, s in ((0.0, 3.0), (1.0, 2.0), (2.0, 1.0), (3.0, 5.0))
+        {"gate_lambda": x, "frozen": frozen, "score": s, "loss": x, "fusion_ratio": 1.0}
+        for frozen, scores in ((True, (5.0, 5.0, 5.0)), (False, (3.0, 2.0, 1.0)))
+        for x, s in enumerate(scores)
     ]
-    found = {line["students"]: line for line in correlations(rows)}
+    decayed = [row | {"decay": True, "score": 0.0} for row in rows[3:]]
+    found = {
+        line["students"]: line
+        for line in correlation_rows([*(row | {"decay": False} for row in rows), *decayed])
+    }
     assert found["unfrozen"]["score"] == pytest.approx(-1)
-    assert found["all"]["score"] == pytest.approx(0.2)
+    assert found["frozen"]["score"] is None
+    assert found["all"]["score"] == pytest.approx(-1)
     assert found["all"]["loss"] == pytest.approx(1)
     assert found["all"]["fusion_ratio"] is None
-    assert found["frozen"]["score"] is None
+    assert found["all"]["n"] == 3
 
 
 def test_sweep_runs_only_missing_cells(teacher: Backbone, data: DataConfig, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.paper.suite import run as module
 from foundry3d.paper.suite.cells import Cell, cells_of, columns_of
+from foundry3d.paper.suite.gate_results import STUDENTS
+from foundry3d.paper.suite.grid import grid_of
 from foundry3d.paper.suite.models import is_reconstructing, reduced_at_test, supertoken_settings
 from foundry3d.paper.suite.pictures import (
     logged,
@@ -41,9 +43,10 @@ from foundry3d.paper.suite.pictures import (
 from foundry3d.paper.suite.printed import TEACHER, is_table_15
 from foundry3d.paper.suite.processes import workers_of
 from foundry3d.paper.suite.records import COLUMNS, MODELS, paper_figures
-from foundry3d.paper.suite.render import grid_of, latex, markdown, text_of, write_tables
-from foundry3d.paper.suite.run import run_apart, run_here, stages, suite, wanted_cells
+from foundry3d.paper.suite.render import latex, markdown, text_of, write_tables
+from foundry3d.paper.suite.run import run_apart, run_here, suite
 from foundry3d.paper.suite.tables import TABLES
+from foundry3d.paper.suite.units import require_published, stages, unit_name, wanted_cells
 from foundry3d.paper.suite.work import episode_settings, published_settings, settings_of
 from foundry3d.report.figures import Level
 from foundry3d.report.rows import append, read_rows
@@ -76,7 +79,7 @@ def faked(monkeypatch: pytest.MonkeyPatch, *, failing: str = "") -> list[str]:
     asked: list[str] = []
 
     def run_unit(config: SuiteConfig, unit: Any) -> dict[str, Any] | None:
-        asked.append(module.unit_name(unit))
+        asked.append(unit_name(unit))
         if failing and failing in asked[-1]:
             raise RuntimeError("no luck")
         return {"cell": unit.name, "oa": 90.0} if isinstance(unit, Cell) else None
@@ -117,6 +120,7 @@ def test_unreadable_figures_are_left_out() -> None:
 
 def test_every_figure_has_a_row_and_a_column() -> None:
     names = {t.source: {row.name for row in t.rows} for n, t in TABLES.items() if "table" in n}
+    names["12"] = set(STUDENTS)
     assert {source for source, _, _ in paper_figures()} == set(names)
     for source, row, _ in paper_figures():
         assert row in names[source]
@@ -175,18 +179,19 @@ def test_students_run_at_all_three_epochs_as_in_the_paper(config: SuiteConfig) -
 
 
 def test_what_a_cell_needs_is_run_first(config: SuiteConfig) -> None:
-    found = stages(replace(config, only=("tome-8", "s4")), set())
-    names = [[module.unit_name(unit) for unit in units] for units in found]
+    found = list(stages(replace(config, only=("tome-8", "s4")), {}))
+    names = [[unit_name(unit) for unit in units] for units in found]
     assert names == [
         [],
         ["model s4"],
         ["s4@start/mn40/classify/seed0", "teacher@late/mn40/classify/seed0"],
         ["teacher+tome-8@late/mn40/classify/seed0"],
     ]
-    assert stages(replace(config, only=("tome-8",)), {names[2][1]})[2:] == [[], found[3]]
+    known: dict[str, dict[str, Any]] = {names[2][1]: {}}
+    assert list(stages(replace(config, only=("tome-8",)), known))[2:] == [[], found[3]]
     given = replace(config, only=("s4",), models=("s4=somewhere",))
-    assert stages(given, set())[1] == []
-    assert stages(replace(given, teacher="pretrain"), set())[0] == ["teacher"]
+    assert list(stages(given, {}))[1] == []
+    assert next(stages(replace(given, teacher="pretrain"), {})) == ["teacher"]
     with pytest.raises(InputError, match="no row or column s5"):
         wanted_cells(replace(config, only=("s5",)))
 
@@ -588,4 +593,4 @@ def test_the_recipe_of_the_paper_has_all_its_columns_and_protocols() -> None:
     assert set(paper.sources) == set(COLUMNS)
     assert all(is_published(path) for source in paper.sources.values() for path in source)
     for name in SUITES:
-        module.require_published(replace(paper, name=name))
+        require_published(replace(paper, name=name))

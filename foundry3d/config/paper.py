@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -21,13 +22,23 @@ from foundry3d.config.records import (
 )
 
 SUITES = (
-    "table2", "table3", "table4", "table5", "table8", "table9", "table10", "figure2", "figure4",
+    "table2", "table3", "table4", "table5", "table8", "table9", "table10", "table11", "table12",
+    "table13", "figure2", "figure3", "figure4", "figure5", "figure6", "figure7",
 )  # fmt: skip
 SUITE_TASKS = ("classify", "probe", "segment")
 UNFREEZE = ("start", "late", "never")
 TRAINING = ("pretrain", "distill")
 """Names of `--data` that are no columns: the clouds that a suite's own models learn from."""
 _NAME = re.compile(r"[\w-]+")
+_MODEL = re.compile(r"[\w.-]+")
+EXPONENTS = (*range(-15, 2), -11.75, -11.5, -11.25, -10.75, -10.5, -10.25)
+LAMBDAS = (0.0, *sorted([*(10.0**i for i in EXPONENTS), 2.0]))
+"""The values of Tables 11 and 15."""
+
+
+def is_published_lambda(value: float) -> bool:
+    """Whether a weight of the gate's regulariser is one of the paper's, to 3 digits."""
+    return any(math.isclose(value, known, rel_tol=1e-3) for known in LAMBDAS)
 
 
 class Source(NamedTuple):
@@ -43,9 +54,10 @@ def _pairs(words: tuple[str, ...], option: str) -> dict[str, str]:
     for word in words:
         name, equals, value = word.partition("=")
         require(bool(equals and value), f"--{option} takes NAME=VALUE, got {word!r}")
+        pattern, also = (_MODEL, ", .") if option == "models" else (_NAME, "")
         require(
-            _NAME.fullmatch(name) is not None,
-            f"names of --{option} are letters, digits, - and _, got {name!r}",
+            pattern.fullmatch(name) is not None,
+            f"names of --{option} are letters, digits{also}, - and _, got {name!r}",
         )
         require(name not in found, f"--{option} names {name} twice")
         found[name] = value
@@ -57,16 +69,17 @@ class SuiteConfig:
     """`foundry3d suite`: all rows and columns of a table of the paper; finished cells are kept.
 
     Attributes:
-        name: the table or figure: table2, table3, table4, table5, table8, table9, table10, figure2
-            or figure4; `all` runs them one after another.
+        name: the table or figure: table2, table3, table4, table5, table8 to table13, or figure2 to
+            figure7; `all` runs them one after another.
         teacher: a saved teacher (folder), or `pretrain`, which first trains one by the options of
             `pretrain`.
         out: folder for models, runs, `results.jsonl` and the tables; several tables may share it.
         data: one column per `NAME=TRAIN,TEST`. The paper's columns are mn40, oo3d, sonn-obj-bg,
             sonn-obj-only, sonn-pb, sn55 and snp; other names are columns without published
-            figures. Published data sets and `procedural` need no `,TEST`. Two names are no
+            figures. Published data sets and `procedural` need no `,TEST`. Three names are no
             columns: `distill=TRAIN` and `pretrain=TRAIN` are the clouds on which missing models are
-            made, like `distill.data.train` and `pretrain.data.train`.
+            made, like `distill.data.train` and `pretrain.data.train`; of `fusion`, figure6 also
+            shows which share of its tokens is merged, for which it needs no labels.
         tasks: `NAME=TASK` for columns that are measured in another way than in the paper:
             classify, probe or segment.
         models: `MODEL=FOLDER` for models that exist already, e.g. `s16=runs/s16/model`.
@@ -74,6 +87,8 @@ class SuiteConfig:
         unfreeze: when the encoders of students start to train in fine-tuning: start, late (after
             two thirds of the epochs) or never; none named = as in the paper, which averages over
             all three (segmentation: start and never).
+        gate_lambdas: weights of the gate's regulariser in tables 11 and 12 and figures 5 and 6, all
+            or some of the paper's.
         only: run only these rows and columns; none named = all.
         workers: processes that each run one cell at a time on one thread; 1 = run all cells in
             this process, 0 = one process per processor.
@@ -97,6 +112,7 @@ class SuiteConfig:
     models: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     unfreeze: tuple[str, ...] = ()
+    gate_lambdas: tuple[float, ...] = LAMBDAS
     only: tuple[str, ...] = ()
     workers: int = 1
     render: bool = False
@@ -116,7 +132,8 @@ class SuiteConfig:
         )
         require(bool(self.teacher), "name a saved teacher with --teacher, or --teacher pretrain")
         require(
-            bool(self.sources) or self.name == "table8", "name data with --data NAME=TRAIN,TEST"
+            bool(set(self.sources) - {"fusion"}) or self.name in ("table8", "figure6"),
+            "name data with --data NAME=TRAIN,TEST",
         )
         for name, source in self._training.items():
             require("," not in source, f"--data {name} takes training clouds alone, got {source!r}")
@@ -138,6 +155,11 @@ class SuiteConfig:
             and 0 <= min(self.seeds) <= max(self.seeds) <= MOST
             and len(set(self.seeds)) == len(self.seeds),
             f"seeds are one or more different numbers in 0..{MOST}, got {self.seeds}",
+        )
+        require(
+            len(self.gate_lambdas) > 0 and all(map(is_published_lambda, self.gate_lambdas)),
+            "gate_lambdas are one or more of the paper's (0, 1e-15 to 10, 10**-11.75 and so on; "
+            f"`sweep gate` takes any), got {self.gate_lambdas}",
         )
         not_negative(self, "workers", most=DEEPEST)
 
@@ -173,11 +195,6 @@ class SuiteConfig:
     def given(self) -> dict[str, str]:
         """Folders of the models that exist already, by name."""
         return _pairs(self.models, "models")
-
-
-EXPONENTS = (*range(-15, 2), -11.75, -11.5, -11.25, -10.75, -10.5, -10.25)
-LAMBDAS = (0.0, *sorted([*(10.0**i for i in EXPONENTS), 2.0]))
-"""The values of Table 15."""
 
 
 @dataclass(frozen=True, kw_only=True)

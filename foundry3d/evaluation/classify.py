@@ -25,6 +25,7 @@ from foundry3d.evaluation.finetune_run import deliver, fit_and_select, run_colum
 from foundry3d.evaluation.metrics import mean_class_accuracy, overall_accuracy
 from foundry3d.geometry import gather
 from foundry3d.heads.classifier import Classifier
+from foundry3d.models.budget import Budget
 from foundry3d.report.rows import table
 from foundry3d.training.task import draw_budget
 from foundry3d.transforms import augment, subsample
@@ -74,10 +75,11 @@ class ClassifyTask(FinetuneTask):
             logits.float(), batch.labels, label_smoothing=self.config.label_smoothing
         )
 
-    def scores(self, split: str) -> dict[str, float]:
+    def scores(self, split: str, *, budget: Budget | None = None) -> dict[str, float]:
         """Overall and mean class accuracy in percent, and the plain cross entropy."""
         points, labels = self.still[split]
-        logits = torch.cat([self.model(b.to(self.device)).float() for b in points.split(BATCH)])
+        batches = (batch.to(self.device) for batch in points.split(BATCH))
+        logits = torch.cat([self.model(batch, budget=budget).float() for batch in batches])
         loss = F.cross_entropy(logits.cpu(), torch.from_numpy(labels))
         return accuracies(logits, labels) | {"loss": float(loss)}
 

@@ -26,6 +26,7 @@ from foundry3d.errors import InputError
 from foundry3d.geometry import farthest_point_sample, gather
 from foundry3d.heads.classifier import Headed, Inner
 from foundry3d.models.backbone import Backbone
+from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.training.freezing import (
     Part,
@@ -90,7 +91,7 @@ class FinetuneTask(Task):
         """The loss of a batch, not yet augmented."""
         raise NotImplementedError("each task defines its loss")
 
-    def scores(self, split: str) -> dict[str, float]:
+    def scores(self, split: str, *, budget: Budget | None = None) -> dict[str, float]:
         """Scores of `validation` or `test` clouds; the model is in evaluation mode."""
         raise NotImplementedError("each task defines its scores")
 

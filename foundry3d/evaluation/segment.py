@@ -30,6 +30,7 @@ from foundry3d.evaluation.metrics import (
     shape_iou,
 )
 from foundry3d.heads.segmenter import Segmenter
+from foundry3d.models.budget import Budget
 from foundry3d.report.rows import table
 from foundry3d.training.task import draw_budget
 from foundry3d.transforms import subsample
@@ -94,21 +95,23 @@ class SegmentTask(FinetuneTask):
         logits = self.model(points, categories, budget=budget, generator=generator)
         return F.cross_entropy(logits.float().flatten(0, 1), parts.flatten())
 
-    def predictions(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+    def predictions(
+        self, split: str, *, budget: Budget | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """True and predicted parts (n, N) of the points that evaluation reads."""
         clouds, points = self.clouds[split], self.still[split]
         categories = torch.from_numpy(categories_of(clouds))
         device = self.model.allowed.device
         found = [
-            self.model.predict(batch.to(device), category.to(device)).cpu()
+            self.model.predict(batch.to(device), category.to(device), budget=budget).cpu()
             for batch, category in zip(points.split(BATCH), categories.split(BATCH), strict=True)
         ]
         assert clouds.parts is not None
         return clouds.parts[:, : points.shape[1]].astype(np.int64), torch.cat(found).numpy()
 
-    def scores(self, split: str) -> dict[str, float]:
+    def scores(self, split: str, *, budget: Budget | None = None) -> dict[str, float]:
         """Both mIoU, data-set IoU with and without the parts left out, and accuracy, in percent."""
-        labels, found = self.predictions(split)
+        labels, found = self.predictions(split, budget=budget)
         categories = categories_of(self.clouds[split])
         shapes = shape_iou(labels, found, categories, self.owned)
         matrix = confusion(labels, found, len(self.model.config.parts))

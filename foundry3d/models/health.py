@@ -66,7 +66,7 @@ def used_per_cloud(assignment: Tensor, supertokens: int) -> Tensor:
 
 @contextmanager
 def tokens_read(dso: DSO) -> Iterator[list[Tensor]]:
-    """Yields a list, to which each batch of layer-normed tokens (B, c, d) that a DSO reads is added.
+    """Yields a list to which each batch of layer-normed tokens (B, c, d) a DSO reads is added.
 
     They are detached, and no longer added when the block ends.
     """

@@ -1,18 +1,17 @@
-"""The sweep over the gate's regulariser: Table 12 and figures 5 and 6 of the paper.
+"""The sweep over the gate's regulariser: Table 12 and figures 5 and 6 with a probe.
 
 One gated student per lambda, frozen or not, with or without weight decay on the gate; each is
-probed. Runs that already have a row are skipped, so an interrupted sweep can be continued.
+probed, where the suites `table12`, `figure5` and `figure6` fine-tune it. Runs
+that already have a row are skipped, so an interrupted sweep can be continued.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from scipy.stats import spearmanr
 
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.origin import origin_of
@@ -21,7 +20,10 @@ from foundry3d.data.loading import Splits, load_splits
 from foundry3d.evaluation.probe import probe_row
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.student import Student
-from foundry3d.report.figures import Curves, curves_of, draw_lines
+from foundry3d.paper.suite.gate_figures import LAMBDA, kind_name
+from foundry3d.paper.suite.gate_results import STUDENTS, correlations
+from foundry3d.paper.suite.records import Model
+from foundry3d.report.error_bars import Panel, Point, draw_panels
 from foundry3d.report.rows import append, read_rows, table
 from foundry3d.training.distill import distill
 from foundry3d.training.engine import retain_memory
@@ -36,6 +38,16 @@ COLUMNS = {
     "loss": "distillation loss",
     "fusion_ratio": "token fusion ratio",
     "score": "probe",
+}
+CORRELATIONS = {
+    "students": "students",
+    "n": "n",
+    "score": "probe",
+    "p_score": "p",
+    "loss": "loss",
+    "p_loss": "p",
+    "fusion_ratio": "fusion ratio",
+    "p_fusion_ratio": "p",
 }
 
 
@@ -86,54 +98,38 @@ def run_row(
     return found | row | {"score": found["svm"]}
 
 
-def correlations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Spearman correlation of lambda with score, loss and fusion ratio: frozen, unfrozen, all.
+def correlation_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Spearman's correlation of lambda with score, loss and fusion ratio, as Table 12 takes it.
 
-    A correlation is None where lambda or the column has a single value.
+    Students with decay on the gate are left out, unless all have it.
     """
-    subsets = {
-        "frozen": [row for row in rows if row["frozen"]],
-        "unfrozen": [row for row in rows if not row["frozen"]],
-        "all": rows,
-    }
-    found = []
-    for name, chosen in subsets.items():
-        line: dict[str, Any] = {"students": name, "runs": len(chosen)}
-        for column in ("score", "loss", "fusion_ratio"):
-            xs = [row["gate_lambda"] for row in chosen]
-            ys = [row[column] for row in chosen]
-            varied = len(set(xs)) > 1 and len(set(ys)) > 1
-            line[column] = float(spearmanr(xs, ys).statistic) if varied else None
-        found.append(line)
-    return found
+    shown = [row for row in rows if not row["decay"]] or rows
+    models = [Model(how="student", frozen=r["frozen"], gate_lambda=r["gate_lambda"]) for r in shown]
+    lines: dict[str, dict[str, Any]] = {name: {"students": name} for name in STUDENTS}
+    for column in ("score", "loss", "fusion_ratio"):
+        found = correlations(zip(models, (row[column] for row in shown), strict=True))
+        for name, value in found.items():
+            lines[name] |= {"n": value.n, column: value.rho, f"p_{column}": value.p}
+    return list(lines.values())
 
 
-def draw(out: Path, rows: list[dict[str, Any]]) -> None:
+def draw(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Figure 5 (score over lambda) and figure 6 (loss and fusion ratio over lambda)."""
 
-    def by_kind(column: str) -> Curves:
-        names = [
-            ("frozen" if row["frozen"] else "unfrozen") + ", gate decay" * row["decay"]
-            for row in rows
-        ]
-        return curves_of(
-            (name, row["gate_lambda"], row[column]) for name, row in zip(names, rows, strict=True)
-        )
+    def panel(heading: str, y: str, column: str) -> Panel:
+        curves: dict[str, list[Point]] = {}
+        for row in rows:
+            model = Model(how="student", frozen=row["frozen"], gate_decay=row["decay"])
+            curves.setdefault(kind_name(model), []).append(Point(row["gate_lambda"], row[column]))
+        return Panel(heading, LAMBDA, y, curves, decades=True)
 
-    axis = "lambda of the gate"
-    draw_lines(
-        out / "score.png",
-        [("probe", axis, by_kind("score"))],
-        title="Downstream score over the gate's regulariser",
-        y="accuracy (%)",
-    )
-    panels = {"distillation loss": "loss", "token fusion ratio": "fusion_ratio"}
-    draw_lines(
-        out / "loss.png",
-        [(heading, axis, by_kind(column)) for heading, column in panels.items()],
-        title="Effect of the gate's regulariser",
-        y="held-out clouds",
-    )
+    score = panel("probe", "test accuracy (%)", "score")
+    draw_panels(out / "score.png", [score], title="Probe over the gate's regulariser")
+    panels = [
+        panel("distillation loss, held-out clouds", "Smooth L1 loss", "loss"),
+        panel("fusion ratio, held-out clouds", "share of tokens merged", "fusion_ratio"),
+    ]
+    draw_panels(out / "loss.png", panels, title="Effect of the gate's regulariser")
 
 
 def sweep_gate(config: SweepConfig) -> list[dict[str, Any]]:
@@ -161,7 +157,6 @@ def sweep_gate(config: SweepConfig) -> list[dict[str, Any]]:
     rows = [known[run] for run in wanted]
     print(table(rows, COLUMNS))
     print("\nSpearman correlation with lambda\n")
-    names = {"students": "students", "runs": "runs", "score": "probe"}
-    print(table(correlations(rows), names | {"loss": "loss", "fusion_ratio": "fusion ratio"}))
+    print(table(correlation_rows(rows), CORRELATIONS))
     draw(out, rows)
     return rows

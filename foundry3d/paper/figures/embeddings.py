@@ -42,8 +42,9 @@ def draw_embeddings(study: Study) -> bool:
     rows, columns = grid_shape(len(panels))
     caption = (
         "t-SNE of pooled outputs (maximum and mean over the token features, each standardised) of "
-        "frozen models; each mark is a cloud, its colour and shape the class. In brackets: the share of the 10 nearest "
-        "neighbours, in the space of the pooled outputs, that are of the same class. Perplexity "
+        "frozen models; each mark is a cloud, its colour and shape the class. In brackets: the "
+        "share of the 10 nearest neighbours, in the space of the pooled outputs, that are of the "
+        "same class. Perplexity "
         f"{study.config.perplexity:g}, started from PCA. "
         + study.protocol(study.subjects, f"{len(clouds)} clouds")
     )

@@ -35,6 +35,6 @@ def teacher_text(config: SuiteConfig) -> str:
     )
 
 
-def caption_of(config: SuiteConfig, *, compared: bool) -> str:
+def caption_of(config: SuiteConfig, *, compared: bool, measured: str = CAPTION) -> str:
     """The caption of a table; compared = it shows numbers of the paper."""
-    return " ".join(filter(None, [CAPTION, PAPERS * compared, teacher_text(config)]))
+    return " ".join(filter(None, [measured, PAPERS * compared, teacher_text(config)]))

@@ -61,9 +61,11 @@ def column_tasks(config: SuiteConfig, table: Table) -> dict[str, str]:
 
     As published, a table has none of the paper's columns that it does not have in the paper.
     """
+    if table.fusion:
+        return {"fusion": "loss"} if "fusion" in config.sources else {}
     wanted = table.columns if config.as_published else COLUMNS
     known = [name for name in COLUMNS if name in config.sources and name in wanted]
-    others = [name for name in config.sources if name not in COLUMNS]
+    others = [name for name in config.sources if name not in (*COLUMNS, "fusion")]
     return {name: config.chosen_tasks.get(name, table.task(name)) for name in known + others}
 
 
@@ -85,15 +87,21 @@ def times_of(config: SuiteConfig, row: Row, task: str) -> tuple[str, ...]:
 
 
 def cells_of(config: SuiteConfig, table: Table, row: Row, column: str) -> list[Cell]:
-    """The cells behind a row in a column (its name; `loss`; `NAME.5way-10shot`), all seeds."""
-    if column == "loss":
+    """The cells behind a row in a column (its name; `loss`; `NAME.5way-10shot`), all seeds.
+
+    Of a row with rivals those of all rivals; probed columns have none, they select nothing.
+    """
+    if column in ("loss", "fusion"):
         known = MODELS[row.model].how in ("student", "reducer", "fps")
-        return [Cell(row.model, "loss", "loss", 0)] if known else []
+        return [Cell(row.model, column, "loss", 0)] if known else []
     name, _, episodes = column.partition(".")
     task = episodes or column_tasks(config, table)[name]
+    if row.rivals and task == "probe":
+        return []
     wanted = times_of(config, row, task) if task in ("classify", "segment") else ("",)
     return [
-        Cell(row.model, name, task, seed, unfreeze, row.at_test)
+        Cell(model, name, task, seed, unfreeze, row.at_test)
+        for model in (row.model, *row.rivals)
         for seed in config.seeds
         for unfreeze in wanted
     ]

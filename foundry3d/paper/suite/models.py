@@ -15,6 +15,7 @@ from foundry3d.config.freezing import Epoch
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.models.budget import Budget
 from foundry3d.paper.suite.records import MODELS, Model
 from foundry3d.report.rows import code_version
 from foundry3d.training.distill import distill, student_of
@@ -102,6 +103,8 @@ def distill_settings(
         frozen=model.frozen or base.frozen,
         unfreeze_epoch=_unfreeze_epoch(model, base),
         loss=model.loss or base.loss,
+        gate_lambda=base.gate_lambda if model.gate_lambda is None else model.gate_lambda,
+        gate_decay=model.gate_decay or base.gate_decay,
         resume=True,
     )
 
@@ -131,6 +134,17 @@ def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
     facts["code"] = code_version()
     provenance = facts | origin_from(facts)._asdict()
     save(student, Path(config.out) / "model", provenance=provenance)
+
+
+def budget_at_test(what: str) -> Budget | None:
+    """The budget that `budget-32` and `ratio-0.3` name; None for other changes at test time."""
+    method, _, value = what.rpartition("-")
+    match method:
+        case "budget":
+            return Budget(token_budget=int(value))
+        case "ratio":
+            return Budget(ratio=float(value))
+    return None
 
 
 def reduced_at_test(backbone: object, what: str, *, points: int, seed: int) -> Wrapped:

@@ -11,9 +11,9 @@ from scipy.stats import spearmanr
 
 from foundry3d.config import SuiteConfig
 from foundry3d.paper.suite.cells import cell_folder, cells_of, column_tasks, rows_of
+from foundry3d.paper.suite.grid import Rows, grid_of
 from foundry3d.paper.suite.records import COLUMNS, MODELS, Row
-from foundry3d.paper.suite.render import Rows, grid_of
-from foundry3d.paper.suite.tables import TABLES
+from foundry3d.paper.suite.tables import table_of
 from foundry3d.report.figures import Level, Panel, draw_lines
 from foundry3d.report.scatter import Mark, draw_scatter
 
@@ -76,7 +76,7 @@ def loss_axis(rows: Rows) -> str:
 
 def score_axis(config: SuiteConfig) -> str:
     """Name of the axis of scores."""
-    tasks = set(column_tasks(config, TABLES[config.name]).values())
+    tasks = set(column_tasks(config, table_of(config)).values())
     names = ["accuracy"] * bool(tasks - {"segment"}) + ["mIoU"] * ("segment" in tasks)
     return f"test {' or '.join(names)} (%)"
 
@@ -125,7 +125,7 @@ def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:
 
 def validation_curves(config: SuiteConfig, rows: Rows) -> list[Panel]:
     """Figure 4: held-out accuracy over the epochs of fine-tuning, mean and deviation over seeds."""
-    table, panels = TABLES[config.name], []
+    table, panels = table_of(config), []
     for column, task in column_tasks(config, table).items():
         panel = Panel(COLUMNS.get(column, column), "epoch", {}, {}, {})
         curves, errors = {}, {}
@@ -159,7 +159,7 @@ def draw(config: SuiteConfig, rows: Rows) -> None:
 
     Nothing is written where there are no results.
     """
-    title = TABLES[config.name].title
+    title = table_of(config).title
     for suffix in ("png", "svg"):
         path = Path(config.out) / f"{config.name}.{suffix}"
         if config.name == "figure2":

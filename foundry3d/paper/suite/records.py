@@ -1,20 +1,23 @@
 """What tables are made of: models and how they are made, rows, columns, and the printed numbers.
 
 `paper_tables.csv` holds the printed numbers by table, row and column, with mean and standard
-deviation as text; numbers that cannot be read from the paper's text (some cells of Table 10) are
-left out. The deviations of students in Tables 5 and 10 are over the epochs at which the encoder is
-unfrozen in fine-tuning: rows "-" of Table 10 are mean and sample deviation of the rows above them.
+deviation as text; numbers that cannot be read from the paper's text are left out (some cells of
+Table 10, three of Table 11 that contradict the printed means). The deviations of students in Tables
+5, 10 and 11 are over the epochs at which the encoder is unfrozen in fine-tuning: rows "-" of Tables
+10 and 11 are mean and sample deviation of the rows above them.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
+from foundry3d.config import LAMBDAS
 from foundry3d.config.freezing import Frozen
 
 COLUMNS = {
@@ -47,6 +50,8 @@ class Model:
         narrow: half of the teacher's width and heads (ViT-T of ViT-S).
         student: further fields of `StudentOptions`.
         loss: of the distillation; None = the suite's.
+        gate_lambda: weight of the gate's regulariser; None = no gate.
+        gate_decay: weight decay on the gate too.
     """
 
     how: Literal["teacher", "student", "reducer", "fps", "kmeans", "specialist", "pretrained"]
@@ -56,12 +61,40 @@ class Model:
     narrow: bool = False
     student: dict[str, Any] = field(default_factory=dict)
     loss: Literal["smooth_l1", "mse"] | None = None
+    gate_lambda: float | None = None
+    gate_decay: bool = False
 
     @property
     def stays_frozen(self) -> bool:
         """Whether something of the teacher never trains during distillation."""
         return self.frozen in ("encoder", "all")
 
+
+def lambda_name(value: float) -> str:
+    """A weight of the gate's regulariser in names: 0, 1e-15, 1e-11.75, 2."""
+    exponent = round(math.log10(value), 4) if value else 0.0
+    is_power = 0 < value < 1 and 100 * exponent == round(100 * exponent)
+    return f"1e{exponent:g}" if is_power else f"{value:.4g}"
+
+
+def gate_name(value: float, *, frozen: bool, decay: bool = False) -> str:
+    """The model in `MODELS` with this weight of the gate's regulariser."""
+    return f"gate-{lambda_name(value)}" + "-frozen" * frozen + "-decay" * decay
+
+
+GATED = {
+    gate_name(value, frozen=frozen, decay=decay): Model(
+        how="student",
+        frozen="encoder" if frozen else None,
+        student={"gate": True, "gate_through": False},
+        gate_lambda=value,
+        gate_decay=decay,
+    )
+    for value in LAMBDAS
+    for frozen in (True, False)
+    for decay in (False, True)
+}
+"""Foundry-Gate, with the gate as in the paper's Listing 1."""
 
 MODELS: dict[str, Model] = {
     "teacher": Model(how="teacher"),
@@ -84,6 +117,7 @@ MODELS: dict[str, Model] = {
     "specialist-cls": Model(how="specialist", frozen="all"),
     "specialist-seg": Model(how="specialist", frozen="all"),
     "supertoken-teacher": Model(how="pretrained"),
+    **GATED,
 }
 
 
@@ -107,11 +141,13 @@ class Row(NamedTuple):
     Attributes:
         name: in `paper_tables.csv` and for `--only`.
         title: what the table prints.
-        model: in `MODELS`.
+        model: in `MODELS`; empty = several.
         unfreeze: when the encoder (of models with `frozen` all: every part) is unfrozen, by task;
             the row is the mean over these.
         section: heading above the row; empty = none.
         at_test: what is done to the fine-tuned model at test time, e.g. `tome-16`.
+        rivals: other models; where there are any, the row shows in each column the model and time
+            of unfreezing with the best score on held-out clouds.
     """
 
     name: str
@@ -120,6 +156,7 @@ class Row(NamedTuple):
     unfreeze: Unfreeze = LATE
     section: str = ""
     at_test: str = ""
+    rivals: tuple[str, ...] = ()
 
     @property
     def times(self) -> list[str]:
@@ -129,6 +166,8 @@ class Row(NamedTuple):
     @property
     def frozen(self) -> str:
         """The paper's column "Frozen student", and what is frozen."""
+        if not self.model or self.rivals:
+            return "-"
         model = MODELS[self.model]
         if model.how in ("teacher", "pretrained"):
             return "-"
@@ -146,6 +185,10 @@ class Table(NamedTuple):
         probed: measured by a linear probe.
         episodes: measured by few-shot episodes.
         loss: has a column with the distillation loss.
+        fusion: shows the share of merged tokens instead of scores, of the distillation's held-out
+            clouds and of the source `fusion`.
+        correlated: shows the correlation of lambda with the scores of the rows.
+        caption: below the table; empty = that of most tables.
     """
 
     source: str
@@ -155,6 +198,9 @@ class Table(NamedTuple):
     probed: bool = False
     episodes: bool = False
     loss: bool = False
+    fusion: bool = False
+    correlated: bool = False
+    caption: str = ""
 
     def paper(self, row: str, column: str) -> tuple[str, str] | None:
         """The printed mean and deviation (empty where none was printed) of a row and column."""

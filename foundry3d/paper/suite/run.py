@@ -19,38 +19,31 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from foundry3d.checkpoints.folder import model_folder, read_config
 from foundry3d.config import SuiteConfig, to_dict
-from foundry3d.config.data import SOURCES
-from foundry3d.config.paper import SUITES, TRAINING
-from foundry3d.errors import InputError, PartialFailure
+from foundry3d.config.paper import SUITES
+from foundry3d.errors import PartialFailure
 from foundry3d.paper.suite.cells import (
     Cell,
-    cell_folder,
-    cells_of,
-    column_tasks,
-    columns_of,
-    rows_of,
 )
-from foundry3d.paper.suite.models import is_made, is_reconstructing, make_model
+from foundry3d.paper.suite.gate_figures import draw_gate
+from foundry3d.paper.suite.models import is_reconstructing, make_model
 from foundry3d.paper.suite.pictures import draw
 from foundry3d.paper.suite.processes import Worker, workers_of
-from foundry3d.paper.suite.records import recipe_of
 from foundry3d.paper.suite.render import write_tables
-from foundry3d.paper.suite.tables import TABLES
-from foundry3d.paper.suite.work import require_protocol, run_cell
+from foundry3d.paper.suite.units import (
+    Unit,
+    keep_settings,
+    require_inputs,
+    stages,
+    unit_folder,
+    unit_name,
+    wanted_cells,
+)
+from foundry3d.paper.suite.work import run_cell
 from foundry3d.report.rows import append, read_rows
 from foundry3d.training.engine import retain_memory
-from foundry3d.training.run_folder import read_settings
-from foundry3d.writing import replacing
 
 log = logging.getLogger("foundry3d")
-
-FIXED = ("teacher", "as_published", "pretrain", "distill", "classify", "segment", "fewshot")
-Unit = Cell | str
-"""A cell, or the name of a model to make."""
 
 
 class Done(NamedTuple):
@@ -59,18 +52,6 @@ class Done(NamedTuple):
     unit: Unit
     row: dict[str, Any] | None
     fault: str = ""
-
-
-def unit_name(unit: Unit) -> str:
-    """Name of a unit in messages."""
-    return unit.name if isinstance(unit, Cell) else f"model {unit}"
-
-
-def unit_folder(config: SuiteConfig, unit: Unit) -> Path:
-    """The run folder of a unit."""
-    if isinstance(unit, Cell):
-        return cell_folder(config, unit)
-    return Path(config.out) / "models" / unit
 
 
 def run_unit(config: SuiteConfig, unit: Unit) -> dict[str, Any] | None:
@@ -135,130 +116,6 @@ def run_stage(config: SuiteConfig, units: Iterable[Unit], workers: list[Worker])
             raise
 
 
-def wanted_cells(config: SuiteConfig) -> list[Cell]:
-    """The cells of a table, or those of the rows and columns that `only` names.
-
-    Raises:
-        InputError: `only` names neither a row nor a column.
-    """
-    table = TABLES[config.name]
-    columns = list(columns_of(config, table))
-    shown = rows_of(config, table)
-    names = {row.name for row in shown} | set(columns) | set(config.sources)
-    unknown = sorted(set(config.only) - names)
-    if unknown:
-        raise InputError(
-            f"no row or column {', '.join(unknown)} in {config.name}; known are "
-            f"{', '.join(sorted(names))}"
-        )
-    rows = [row for row in shown if row.name in config.only] or shown
-    asked = [c for c in columns if {c, c.partition(".")[0]} & set(config.only)] or columns
-    found = [
-        cell for column in asked for row in rows for cell in cells_of(config, table, row, column)
-    ]
-    return list(dict.fromkeys(found))
-
-
-def stages(config: SuiteConfig, known: set[str]) -> list[list[Unit]]:
-    """What is missing: the teacher, other models, cells, and cells that start from these.
-
-    Args:
-        config: of the suite.
-        known: names of the cells that have rows.
-    """
-    missing = [cell for cell in wanted_cells(config) if cell.name not in known]
-    later = [cell for cell in missing if cell.needs() is not None]
-    needed = [need for cell in later if (need := cell.needs()) and need.name not in known]
-    first = list(dict.fromkeys([*(c for c in missing if c.needs() is None), *needed]))
-    names = dict.fromkeys(cell.model for cell in first)
-    models = [name for name in names if name != "teacher" and not is_made(config, name)]
-    teacher = [] if is_made(config, "teacher") or not first else ["teacher"]
-    return [[*teacher], [*models], [*first], [*later]]
-
-
-def keep_settings(config: SuiteConfig) -> None:
-    """Writes the settings that all rows of a folder share to `<out>/suite.yaml`, or compares them.
-
-    Those of recipes without clouds are left out: nothing is made by them.
-
-    Raises:
-        InputError: the rows of the folder were made with other settings.
-    """
-    path, values = Path(config.out) / "suite.yaml", to_dict(config)
-    idle = {name for name in TRAINING if not values[name]["data"]["train"]}
-    own = {key: values[key] for key in FIXED if key not in idle}
-    own |= {f"data {name}": list(source) for name, source in config.sources.items()}
-    own |= {f"model {name}": folder for name, folder in config.given.items()}
-    before = read_settings(path) or {}
-    changed = sorted(key for key in before.keys() & own.keys() if before[key] != own[key])
-    if changed:
-        raise InputError(f"{path} has other settings of {', '.join(changed)}; choose another --out")
-    with replacing(path) as partial:
-        partial.write_text(yaml.safe_dump(before | own, sort_keys=False))
-
-
-def require_published(config: SuiteConfig) -> None:
-    """Looks for the protocols of all cells.
-
-    Raises:
-        InputError: a cell has none, or the table has none of its columns.
-    """
-    table = TABLES[config.name]
-    if table.columns and not column_tasks(config, table):
-        raise InputError(
-            f"{config.name} as published has the columns {', '.join(table.columns)}; name one of "
-            "them with --data"
-        )
-    for cell in wanted_cells(config):
-        if cell.task != "loss":
-            require_protocol(config, cell)
-
-
-def training_clouds(config: SuiteConfig, units: Iterable[Unit]) -> set[str]:
-    """The clouds that missing models are made on, and distillation losses read on.
-
-    Args:
-        config: of the suite.
-        units: what is missing.
-
-    Raises:
-        InputError: a model has to be made, or a loss read, on clouds that were not named.
-    """
-    found = set()
-    for unit in units:
-        if isinstance(unit, Cell) and unit.task != "loss":
-            continue
-        name = "distill" if isinstance(unit, Cell) else recipe_of(unit)
-        train = (config.pretrain if name == "pretrain" else config.distill).data.train
-        if not train:
-            raise InputError(
-                f"{unit_name(unit)} needs training clouds; name them with "
-                f"--data {name}=TRAIN or --{name}.data.train ({SOURCES})"
-            )
-        found.add(train)
-    return found
-
-
-def require_inputs(config: SuiteConfig, units: Iterable[Unit]) -> None:
-    """Looks for the teacher and the archives before anything is trained.
-
-    Args:
-        config: of the suite.
-        units: what is missing.
-
-    Raises:
-        InputError: one of them is missing, or clouds to train on were not named.
-    """
-    if config.teacher != "pretrain" and not Path(config.teacher).is_file():
-        read_config(model_folder(config.teacher))
-    read = {path for source in config.sources.values() for path in source}
-    for path in sorted(read | training_clouds(config, units)):
-        if path.endswith(".npz") and not Path(path).is_file():
-            raise InputError(f"{path}: no such archive; check --data")
-    if config.as_published:
-        require_published(config)
-
-
 def suite(config: SuiteConfig) -> list[dict[str, Any]]:
     """Runs what is missing of a table, or of all; writes tables and draws figures.
 
@@ -308,18 +165,18 @@ def one_table(config: SuiteConfig, workers: list[Worker]) -> list[dict[str, Any]
     path = Path(config.out) / "results.jsonl"
     faults: list[Done] = []
     if not config.render:
-        known = {row["cell"] for row in read_rows(path, keys=["cell"])}
-        missing = stages(config, known)
-        require_inputs(config, chain(*missing))
+        known = {row["cell"]: row for row in read_rows(path, keys=["cell"])}
+        require_inputs(config, chain(*stages(config, known)))
         retain_memory()
         keep_settings(config)
-        for units in missing:
+        for units in stages(config, known):
             for done in run_stage(config, units, workers):
                 if done.fault:
                     log.error("%s failed: %s", unit_name(done.unit), done.fault)
                     faults.append(done)
                 elif done.row is not None:
                     append(path, [done.row])
+                    known[done.row["cell"]] = done.row
     if config.name == "table9" and is_reconstructing(config):
         log.warning(
             "the teacher was pre-trained by reconstruction, but its counterpart with supertokens "
@@ -328,10 +185,11 @@ def one_table(config: SuiteConfig, workers: list[Worker]) -> list[dict[str, Any]
     rows = {row["cell"]: row for row in read_rows(path, keys=["cell"])}
     print(write_tables(config, rows))
     draw(config, rows)
+    draw_gate(config, rows)
     if faults:
         raise PartialFailure(
             f"{len(faults)} parts of {config.name} failed, {unit_name(faults[0].unit)} first: "
             f"{faults[0].fault}; run the command again to continue"
         )
-    names = {cell.name for cell in wanted_cells(config)}
+    names = {cell.name for cell in wanted_cells(config, rows)}
     return [row for name, row in rows.items() if name in names]

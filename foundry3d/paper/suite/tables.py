@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from foundry3d.paper.suite.records import ALL, COLUMNS, LATE, NEVER, ONLY_LATE, START, Row, Table
+from foundry3d.config import SuiteConfig
+from foundry3d.paper.suite.gate_tables import GATE_TABLES, detailed_rows, is_chosen
+from foundry3d.paper.suite.records import ALL, COLUMNS, LATE, NEVER, Row, Table
 
 FOUNDRY = "Foundry"
 TEACHER = Row("teacher", "baseline", "teacher")
@@ -15,12 +17,8 @@ def _students(detailed: bool) -> Iterator[Row]:
     for n in (16, 8, 4, 2, 1):
         for suffix in ("-frozen", "", *(("-vit_t",) if n == 16 else ())):
             name, title = f"s{n}{suffix}", f"s = {n}" + (" (ViT-T)" if "vit_t" in suffix else "")
-            if detailed:
-                for unfreeze, tasks in (("never", NEVER), ("late", ONLY_LATE), ("start", START)):
-                    yield Row(
-                        f"{name}@{unfreeze}", f"{title}, unfrozen: {unfreeze}", name, tasks, FOUNDRY
-                    )
-            yield Row(name, title, name, ALL, FOUNDRY)
+            row = Row(name, title, name, ALL, FOUNDRY)
+            yield from detailed_rows(row) if detailed else (row,)
 
 
 def _at_test(sampled: tuple[int, ...], merged: tuple[int, ...]) -> Iterator[Row]:
@@ -140,4 +138,12 @@ TABLES: dict[str, Table] = {
         ),
         ("sn55",),
     ),
+    **GATE_TABLES,
 }
+
+
+def table_of(config: SuiteConfig) -> Table:
+    """The table of a suite, with the chosen weights of the gate's regulariser."""
+    table = TABLES[config.name]
+    rows = tuple(row for row in table.rows if is_chosen(row, config.gate_lambdas))
+    return table._replace(rows=rows)

@@ -23,11 +23,13 @@ from foundry3d.config import (
     protocols,
     to_dict,
 )
+from foundry3d.data.clouds import Clouds
 from foundry3d.data.labelled import labelled_splits
-from foundry3d.data.loading import load_splits
+from foundry3d.data.loading import Splits, load_splits
 from foundry3d.data.parts import part_splits
 from foundry3d.data.published.sources import is_published
 from foundry3d.errors import InputError
+from foundry3d.evaluation.budgets import encoded_tokens
 from foundry3d.evaluation.classify import ClassifyTask, classify
 from foundry3d.evaluation.fewshot import fewshot
 from foundry3d.evaluation.probe import probe_row
@@ -35,8 +37,9 @@ from foundry3d.evaluation.rows import model_columns
 from foundry3d.evaluation.segment import SegmentTask, segment
 from foundry3d.evaluation.specialize import specialize
 from foundry3d.models.backbone import require_teacher
+from foundry3d.models.student import Budgeted
 from foundry3d.paper.suite.cells import Cell, cell_folder, episode_name
-from foundry3d.paper.suite.models import model_path, reduced_at_test
+from foundry3d.paper.suite.models import budget_at_test, model_path, reduced_at_test
 from foundry3d.paper.suite.records import EPISODES, MODELS
 from foundry3d.report.rows import code_version
 from foundry3d.training.goals import held_out_losses
@@ -174,14 +177,16 @@ def finetuned(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
 
 
 def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
-    """Scores a fine-tuned teacher that reads fewer tokens at test time, without training."""
+    """Scores a fine-tuned model that encodes fewer tokens at test time, without training."""
     before = cell.needs()
     assert before is not None
     settings, folder = settings_of(config, before), cell_folder(config, before) / "model"
     model: Any = load(folder)
-    data = settings.data
-    wrapped = reduced_at_test(model.backbone, cell.at_test, points=data.points, seed=cell.seed)
-    model.backbone = wrapped
+    data, budget = settings.data, budget_at_test(cell.at_test)
+    if budget is None:
+        model.backbone = reduced_at_test(
+            model.backbone, cell.at_test, points=data.points, seed=cell.seed
+        )
     task: ClassifyTask | SegmentTask
     if isinstance(settings, SegmentConfig):
         task = SegmentTask(settings, model, part_splits(data, seed=cell.seed))
@@ -189,10 +194,13 @@ def tested(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
         task = ClassifyTask(settings, model, labelled_splits(data, seed=cell.seed))
     task.eval()
     with torch.inference_mode():
-        scores = task.scores("test")
+        scores = task.scores("test", budget=budget)
     fields = ("task", "selection", "data", "sizes", "protocol", "deviations", "frozen")
     known = read_config(folder)["provenance"]
-    row = model_columns(str(folder), wrapped, origin_of(folder)) | {"at_test": cell.at_test}
+    row = model_columns(str(folder), model.backbone, origin_of(folder)) | {"at_test": cell.at_test}
+    if budget is not None:
+        at = Budgeted(model.backbone, budget)
+        row["encoded"] = encoded_tokens(at, task.splits, data.points)
     row |= {key: round(value, 2) for key, value in scores.items()}
     row |= {key: known[key] for key in fields if key in known}
     return row | {"points": data.points, "seed": cell.seed, "code": code_version()}
@@ -218,24 +226,41 @@ def episodes(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     return fewshot(episode_settings(config, cell))
 
 
-def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
-    """The distillation loss on the clouds held out of distillation.
+def loss_clouds(config: SuiteConfig, column: str) -> tuple[str, Clouds]:
+    """The name of a split and its clouds: test of a column, or for `loss` held out of distillation.
 
-    Where none are held out, on its test clouds, or else on its training clouds.
+    Where none are held out, those of its test, or else of its training. A column may name one
+    source alone, which is read whole.
     """
+    data, seed = config.distill.data, config.distill.train.seed
+    if column == "loss":
+        return measured(load_splits(data, seed=seed))
+    train, test = config.sources[column]
+    single = train == test and train != "procedural" and not is_published(train)
+    data = replace(data, train=train, test=None if single else test, validation=0.0)
+    return measured(load_splits(data, seed=seed))
+
+
+def measured(splits: Splits) -> tuple[str, Clouds]:
+    """The split that a loss is measured on, named: held-out clouds, or else test, or training."""
+    if splits.validation is not None:
+        return "held-out clouds", splits.validation
+    if splits.test is not None:
+        return "test clouds", splits.test
+    return "training clouds", splits.train
+
+
+def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
+    """The distillation loss, and the fusion ratio of a gate, on the clouds of `loss_clouds`."""
     teacher = require_teacher(load(model_path(config, "teacher")))
     path = model_path(config, cell.model)
     student: Any = load_backbone(path)
-    settings = config.distill
-    splits = load_splits(settings.data, seed=settings.train.seed)
-    part, clouds = "training clouds", splits.train
-    if splits.test is not None:
-        part, clouds = "test clouds", splits.test
-    if splits.validation is not None:
-        part, clouds = "held-out clouds", splits.validation
+    settings, (part, clouds) = config.distill, loss_clouds(config, cell.column)
     found = held_out_losses(teacher, student, clouds, settings.data.points)
     row = model_columns(str(path), student, origin_of(path))
     row |= {"loss": round(found["loss"], 5), "task": "distillation loss, Smooth L1", "split": part}
     row["teacher_sizes"] = to_dict(teacher.config)
+    if "probability" in found:
+        row["fusion_ratio"] = round(found["fusion_ratio"], 5)
     row |= {"data": clouds.name, "sizes": [len(clouds)], "seed": settings.train.seed}
     return row | {"points": settings.data.points, "code": code_version()}
