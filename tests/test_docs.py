@@ -16,8 +16,8 @@ REFERENCE = re.compile(r"(?<![\w/}*.-])((?:[\w-]+/)*[\w-]+\.md)\b")
 SECTION = re.compile(r"docs/([\w/-]+\.md)`?,\s+\"([^\"]+)\"")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE = re.compile(r"`((?:[\w-]+/)+[\w-]+\.(?:py|yaml|csv))`")
-WRITTEN = {"table5.md", "DATASET.md"}
-"""Pages that a command writes, and one of another project."""
+WRITTEN = {"table5.md", "captions.md", "DATASET.md"}
+"""Pages that commands write, and one of another project."""
 
 
 def references(path: Path) -> Iterator[str]:

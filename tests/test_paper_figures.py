@@ -22,6 +22,7 @@ from foundry3d.paper.figures.health import stability
 from foundry3d.paper.figures.maps import map_image, ordered_assignment, supertoken_of_points
 from foundry3d.paper.figures.page import page, write_caption
 from foundry3d.paper.figures.palette import distances, distinct_colours, oklab
+from foundry3d.paper.figures.panels import legend_shape
 from foundry3d.paper.figures.projection import agreement, colours, shown_from, tsne, upright
 from foundry3d.paper.figures.projections import read_tokens, spaces_of
 from foundry3d.paper.figures.run_metrics import by_epoch
@@ -109,7 +110,7 @@ def test_colours_follow_the_features_in_each_basis() -> None:
     one, other = draw.normal(size=(2, 12, 6)), draw.normal(size=(2, 9, 6))
     shared = coloured([one, other, one], "shared")
     assert [found.shape for found in shared] == [(2, 12, 3), (2, 9, 3), (2, 12, 3)]
-    assert np.array_equal(shared[0], shared[2])
+    assert shared[0] == pytest.approx(shared[2])
     own = coloured([one, other], "own")
     assert own[0][1] == pytest.approx(colours(one[1]))
     per_object = coloured([one, other], "object")
@@ -233,7 +234,7 @@ def test_all_figures_and_the_same_pictures_again(
         assert {f"{name}.png", f"{name}.svg"} <= first.keys()
     said = capsys.readouterr()
     assert "teacher has no supertokens and is left out" in said.err
-    assert "a, b" in said.out  # the stability of the two
+    assert "a and b" in said.out  # the stability of the two
     captions = (tmp_path / "one" / "captions.md").read_text()
     assert all(f"## {name}\n" in captions for name in names)
     assert "60 clouds, 64 points each, seed 0" in captions
@@ -330,6 +331,15 @@ def test_a_picture_that_is_interrupted_leaves_the_earlier_one(tmp_path: Path) ->
         raise KeyboardInterrupt
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     assert b"first" in before["x.png"] and b"first" in before["x.svg"]
+
+
+def test_legends_fit_below_their_panels() -> None:
+    assert legend_shape(["chair", "bathtub"], 3.4) == (2, 1)
+    columns, lines = legend_shape(["class name"] * 40, 3.4)
+    assert columns * 16 <= 3.4 * 14 < (columns + 1) * 16
+    assert lines == -(-40 // columns)
+    assert legend_shape(["a name that is wider than the picture"], 1.0) == (1, 1)
+    assert legend_shape([], 3.4) == (1, 0)
 
 
 def test_captions_are_kept_and_replaced(tmp_path: Path) -> None:

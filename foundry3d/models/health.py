@@ -66,9 +66,9 @@ def used_per_cloud(assignment: Tensor, supertokens: int) -> Tensor:
 
 @contextmanager
 def tokens_read(dso: DSO) -> Iterator[list[Tensor]]:
-    """Yields a list to which each batch of layer-normed tokens (B, c, d) a DSO reads is added.
+    """Yields a list that collects the layer-normed tokens (B, c, d) of each call of a DSO.
 
-    They are detached, and no longer added when the block ends.
+    They are detached; nothing more is added when the block ends.
     """
     read: list[Tensor] = []
 

@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 from foundry3d.errors import InputError
 from foundry3d.paper.figures.page import page
-from foundry3d.paper.figures.panels import draw_classes, grid_shape
+from foundry3d.paper.figures.panels import draw_classes, grid_shape, legend_shape
 from foundry3d.paper.figures.projection import agreement, tsne
 from foundry3d.paper.figures.study import Study
 
@@ -43,13 +43,15 @@ def draw_embeddings(study: Study) -> bool:
     caption = (
         "t-SNE of pooled outputs (maximum and mean over the token features, each standardised) of "
         "frozen models; each mark is a cloud, its colour and shape the class. In brackets: the "
-        "share of the 10 nearest neighbours, in the space of the pooled outputs, that are of the "
-        "same class. Perplexity "
+        "share of the 10 nearest neighbours, in the space of these outputs, that are of the same "
+        "class. Perplexity "
         f"{study.config.perplexity:g}, started from PCA. "
         + study.protocol(study.subjects, f"{len(clouds)} clouds")
     )
-    shown = len(np.unique(clouds.labels[clouds.labels >= 0]))
-    size = (1.9 * columns + 0.1, 2.05 * rows + 0.17 * -(-shown // 5))
+    shown = [clouds.class_names[label] for label in np.unique(clouds.labels) if label >= 0]
+    side = max(1.9, 3.4 / columns)
+    _, lines = legend_shape(shown, side * columns)
+    size = (side * columns, (side + 0.15) * rows + 0.16 * lines)
     with page(study.out, "tsne", size, caption) as figure:
         draw_classes(figure, panels, clouds.labels, clouds.class_names)
     return True

@@ -47,7 +47,8 @@ def draw_map(axes: Axes, image: np.ndarray, note: str) -> None:
     s = image.shape[1]
     for edge in range(1, s):
         axes.axvline(edge - 0.5, color="0.88", linewidth=0.3)
-    axes.set_xticks(sorted({0, s - 1}), sorted({1, s}))
+    ends = sorted({0, s - 1})
+    axes.set_xticks(ends, [str(end + 1) for end in ends])
     axes.set_yticks([])
     axes.tick_params(length=2, pad=1)
     axes.spines[["top", "right"]].set_visible(True)

@@ -40,9 +40,8 @@ def draw_cloud(axes: Axes, cell: Cell) -> None:
     order = np.argsort(near, kind="stable")
     depth = (near - near.min()) / max(np.ptp(near), 1e-12)
     size = 3.2 * (1024 / len(places)) ** 0.5 * (0.7 + 0.6 * depth)
-    axes.scatter(
-        *places[order].T, s=size[order], c=cell.colours[order], linewidths=0, rasterized=True
-    )
+    x, y = places[order].T
+    axes.scatter(x, y, s=size[order], c=cell.colours[order], linewidths=0, rasterized=True)
     middle = (places.min(axis=0) + places.max(axis=0)) / 2
     reach = 0.54 * max(np.ptp(places, axis=0).max(), 1e-6)
     axes.set_xlim(middle[0] - reach, middle[0] + reach)

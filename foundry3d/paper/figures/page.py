@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from foundry3d.writing import replacing, write_text
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,

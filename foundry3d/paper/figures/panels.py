@@ -81,7 +81,7 @@ def draw_classes(
         for label in present:
             style = class_style(label) if label >= 0 else {"color": "0.6", "marker": "."}
             members = places[labels == label]
-            axes.scatter(*members.T, s=size, linewidths=0, alpha=0.85, **style)
+            axes.scatter(members[:, 0], members[:, 1], s=size, linewidths=0, alpha=0.85, **style)
         axes.set_title(title)
         bare(axes)
     handles = [
@@ -100,14 +100,18 @@ def draw_classes(
         legend_below(figure, handles, handletextpad=0.2)
 
 
+def legend_shape(names: Sequence[str], width: float) -> tuple[int, int]:
+    """Columns and lines of a legend of these names in `width` inches."""
+    fitting = int(width * 14 / (max(map(len, names), default=0) + 6))
+    columns = max(1, min(fitting, len(names)))
+    return columns, -(-len(names) // columns)
+
+
 def legend_below(figure: Figure, handles: Sequence[Line2D], **options: Any) -> None:
     """One legend below all panels, with as many columns as fit."""
-    width = max(len(str(handle.get_label())) for handle in handles)
-    fitting = max(1, int(figure.get_figwidth() * 14 / (width + 6)))
-    figure.legend(
-        handles=list(handles), loc="outside lower center", ncols=min(fitting, len(handles)),
-        **options,
-    )  # fmt: skip
+    names = [str(handle.get_label()) for handle in handles]
+    columns, _ = legend_shape(names, figure.get_figwidth())
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, **options)
 
 
 def draw_curves(

@@ -38,7 +38,8 @@ def colours(features: np.ndarray) -> np.ndarray:
     flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
     count = min(3, *flat.shape)
     found = np.zeros((len(flat), 3))
-    found[:, :count] = PCA(count, svd_solver="full").fit_transform(flat)
+    with np.errstate(invalid="ignore"):  # features that are all equal have no variance to divide
+        found[:, :count] = PCA(count, svd_solver="full").fit_transform(flat)
     low, high = np.percentile(found, [1, 99], axis=0)
     scaled = (found - low) / np.maximum(high - low, 1e-12)
     return np.clip(scaled, 0, 1).reshape(*features.shape[:-1], 3)

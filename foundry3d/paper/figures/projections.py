@@ -88,11 +88,12 @@ def draw_space(axes: Axes, places: np.ndarray, chosen: np.ndarray, supertokens: 
     axes.add_collection(
         LineCollection(list(lines), colors=shades[chosen], linewidths=0.3, alpha=0.3, zorder=1)
     )
-    axes.scatter(*tokens.T, s=5, c=shades[chosen], linewidths=0, zorder=2)
+    axes.scatter(tokens[:, 0], tokens[:, 1], s=5, c=shades[chosen], linewidths=0, zorder=2)
     used = np.isin(np.arange(supertokens), chosen)
     for members, alpha in ((~used, 0.35), (used, 1.0)):
+        x, y = own[members].T
         axes.scatter(
-            *own[members].T, s=70, marker="*", c=shades[members], alpha=alpha, edgecolors="black",
+            x, y, s=70, marker="*", c=shades[members], alpha=alpha, edgecolors="black",
             linewidths=0.5, zorder=3,
         )  # fmt: skip
     axes.autoscale_view()
