@@ -66,7 +66,7 @@ def config(tmp_path: Path) -> SuiteConfig:
         data=(f"mn40={tmp_path}/a.npz,{tmp_path}/b.npz",),
         unfreeze=("start",),
         gate_lambdas=(0.0, 1e-11, 1.0),
-        distill=DistillConfig(data=own, train=TRAIN, unfreeze_encoder=0),
+        distill=DistillConfig(data=own, train=TRAIN, frozen="none"),
         classify=ClassifyConfig(data=data, train=TRAIN, head=HeadConfig(hidden=(8,))),
     )
 
@@ -154,7 +154,7 @@ def test_names_and_settings_of_gated_students() -> None:
     assert len({name for name in MODELS if name.startswith("gate-")}) == 4 * len(LAMBDAS)
     assert gate_name(10**-11.75, frozen=False, decay=True) == "gate-1e-11.75-decay"
     model = MODELS[FROZEN]
-    assert (model.tokens, model.frozen, model.gate_lambda) == (16, True, 1e-11)
+    assert (model.tokens, model.frozen, model.gate_lambda) == (16, "encoder", 1e-11)
     assert model.student == {"gate": True, "gate_through": False}
     rows = {row.name: row for row in TABLES["table11"].rows}
     assert rows["gate-1e-11.75"].title == "λ = 10^-11.75"
@@ -348,7 +348,7 @@ def test_tiny_gate_tables(config: SuiteConfig) -> None:
     }
     provenance = read_config(out / "models" / FROZEN / "model")["provenance"]
     assert provenance["settings"]["gate_lambda"] == 1e-11
-    assert provenance["settings"]["unfreeze_encoder"] is None
+    assert provenance["distill_frozen"] == "encoder"
     student = load(out / "models" / FROZEN / "model")
     assert not student.config.gate_through
 

@@ -117,7 +117,7 @@ def config(tmp_path: Path) -> SuiteConfig:
             data=data,
             train=TRAIN,
         ),
-        distill=DistillConfig(data=data, train=TRAIN, unfreeze_encoder=0),
+        distill=DistillConfig(data=data, train=TRAIN, frozen="none"),
         classify=ClassifyConfig(data=data, train=TRAIN, head=HeadConfig(hidden=(8,))),
     )
 

@@ -98,13 +98,23 @@ def run_row(
     return found | row | {"score": found["svm"]}
 
 
+def gated(row: dict[str, Any]) -> Model:
+    """The model of a row, as the suites describe it."""
+    return Model(
+        how="student",
+        frozen="encoder" if row["frozen"] else None,
+        gate_lambda=row["gate_lambda"],
+        gate_decay=row["decay"],
+    )
+
+
 def correlation_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Spearman's correlation of lambda with score, loss and fusion ratio, as Table 12 takes it.
 
     Students with decay on the gate are left out, unless all have it.
     """
     shown = [row for row in rows if not row["decay"]] or rows
-    models = [Model(how="student", frozen=r["frozen"], gate_lambda=r["gate_lambda"]) for r in shown]
+    models = [gated(r) for r in shown]
     lines: dict[str, dict[str, Any]] = {name: {"students": name} for name in STUDENTS}
     for column in ("score", "loss", "fusion_ratio"):
         found = correlations(zip(models, (row[column] for row in shown), strict=True))
@@ -119,8 +129,7 @@ def draw(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     def panel(heading: str, y: str, column: str) -> Panel:
         curves: dict[str, list[Point]] = {}
         for row in rows:
-            model = Model(how="student", frozen=row["frozen"], gate_decay=row["decay"])
-            curves.setdefault(kind_name(model), []).append(Point(row["gate_lambda"], row[column]))
+            curves.setdefault(kind_name(gated(row)), []).append(Point(row["gate_lambda"], row[column]))
         return Panel(heading, LAMBDA, y, curves, decades=True)
 
     score = panel("probe", "test accuracy (%)", "score")

@@ -131,7 +131,7 @@ def require_published(config: SuiteConfig) -> None:
         InputError: a cell has none, or the table has none of its columns.
     """
     table = table_of(config)
-    if table.columns and not column_tasks(config, table):
+    if table.columns and not table.fusion and not column_tasks(config, table):
         raise InputError(
             f"{config.name} as published has the columns {', '.join(table.columns)}; name one of "
             "them with --data"
