@@ -68,8 +68,8 @@ def part_rows(sizes: BackboneConfig, *, supertokens: int, merged: int) -> list[d
         )
     dso, cau = formula.dso(S=S, N=N, D=D), formula.cau(S=S, N=N, D=D, nh=nh)
     maps = formula.map_entries(S=S, N=N, nh=nh)
-    for model in (teacher, student, per_head, gated):
-        model.eval().requires_grad_(False)
+    for made in (teacher, student, per_head, gated):
+        made.eval().requires_grad_(False)
     parts = count_parts(teacher)
     rows = [
         _part_row("all", "tokenizer", None, parts["tokenizer"]),
