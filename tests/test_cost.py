@@ -61,10 +61,10 @@ def test_ratios_imply_the_tokens_of_padded_batches(rows: list[dict]) -> None:
     for row in found.values():  # (most supertokens of a cloud) + c - (fewest merges of a cloud)
         tokens, merged = 16384 if row["table"] == 7 else 64, row["merged"]
         assert tokens - merged <= row["encoded"] <= tokens + min(16, merged)
-        twice = row["method"] == "foundry_gate_r0.1_cpu"  # 168.0115 is printed as 168.012
-        for kind in ("macs_g", "flops_g"):
-            exact = f"{row[kind]:.6g}" == f"{row[f'paper_{kind}']:.6g}"
-            assert exact or (twice and kind == "macs_g")
+    twice = {("foundry_gate_r0.1_cpu", "macs_g"), ("foundry_gate_b1024", "flops_g")}
+    for row, kind in itertools.product(found.values(), ("macs_g", "flops_g")):
+        exact = f"{row[kind]:.6g}" == f"{row[f'paper_{kind}']:.6g}"
+        assert exact != ((row["method"], kind) in twice), row
 
 
 def test_implied_tokens_are_found_again() -> None:
@@ -143,7 +143,7 @@ def test_exact_budgets_cost_what_the_paper_leaves_unused(rows: list[dict]) -> No
     """
     with torch.device("meta"):
         student = Student(student_config(BackboneConfig(), supertokens=16, gate=True))
-    found = {row["method"]: round(row["macs_g"] * 1e9) for row in rows}
+    found = {row["method"]: round(row["macs_g"] * 1e9) for row in rows if row["table"] == 14}
     for name, budget, encoded, merged in (("b32", 32, 30, 49), ("b48_gpu", 48, 44, 33)):
         exact = count(student, clouds=64, merged=64 + 16 - budget, used=16).macs
         full, left = (encoder_cost(student, clouds=64, tokens=n).macs for n in (budget, encoded))

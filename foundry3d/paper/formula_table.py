@@ -68,6 +68,8 @@ def part_rows(sizes: BackboneConfig, *, supertokens: int, merged: int) -> list[d
         )
     dso, cau = formula.dso(S=S, N=N, D=D), formula.cau(S=S, N=N, D=D, nh=nh)
     maps = formula.map_entries(S=S, N=N, nh=nh)
+    for made in (teacher, student, per_head, gated):
+        made.eval().requires_grad_(False)
     parts = count_parts(teacher)
     rows = [
         _part_row("all", "tokenizer", None, parts["tokenizer"]),
@@ -143,7 +145,7 @@ class Assigned(NamedTuple):
 def _assigned(student: Student, tokens: int) -> Assigned:
     """Counted on the modules, for a cloud of `tokens` tokens that are all assigned."""
     x = torch.empty(1, tokens, student.config.backbone.dim, device="meta")
-    dso, cau = student.eval().dso, student.cau
+    dso, cau = student.dso, student.cau
     compressed = dso(x, x)
     return Assigned(
         dso=_products(dso, lambda: dso(x, x)),
@@ -154,8 +156,7 @@ def _assigned(student: Student, tokens: int) -> Assigned:
 
 def _encoder_products(model: Backbone | Student, tokens: int) -> int:
     x = torch.empty(1, tokens, model.shape.dim, device="meta")
-    encoder = model.eval().encoder
-    return _products(encoder, lambda: encoder(x, x))
+    return _products(model.encoder, lambda: model.encoder(x, x))
 
 
 def _products(part: nn.Module, run: Callable[[], object]) -> int:

@@ -20,7 +20,7 @@ DIGITS = 6
 """Significant digits of the printed costs."""
 TOLERANCE = 0.55
 """How far a count may lie from a printed number, in units of its last digit. Rounding once needs
-0.5; the row for r = 0.1 on the CPU, 168.0115 printed as 168.012, was rounded twice."""
+0.5, but some rows were rounded twice: 168.0115 is printed as 168.012, and 156.4635 as 156.464."""
 
 
 class GateTokens(NamedTuple):
