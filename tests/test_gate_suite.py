@@ -12,7 +12,7 @@ from conftest import TINY
 from scipy.stats import spearmanr
 from test_classify import ellipsoids
 
-from foundry3d.checkpoints.folder import load, read_config, save
+from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import (
     LAMBDAS,
     ClassifyConfig,
@@ -25,7 +25,7 @@ from foundry3d.config import (
 from foundry3d.data.archive import write_archive
 from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
-from foundry3d.models.backbone import Backbone
+from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.budget import Budget
 from foundry3d.paper.suite.cells import Cell, cells_of
 from foundry3d.paper.suite.gate_figures import (
@@ -35,7 +35,7 @@ from foundry3d.paper.suite.gate_figures import (
 )
 from foundry3d.paper.suite.gate_results import STUDENTS, best_of, correlations
 from foundry3d.paper.suite.grid import grid_of
-from foundry3d.paper.suite.models import budget_at_test
+from foundry3d.paper.suite.models import budget_at_test, distill_settings
 from foundry3d.paper.suite.records import COLUMNS, MODELS, gate_name, paper_figures
 from foundry3d.paper.suite.render import latex, text_of
 from foundry3d.paper.suite.run import suite
@@ -141,7 +141,9 @@ def test_printed_correlations_follow_from_the_printed_scores(everywhere: SuiteCo
     for row, results in grid.lines:
         for shown, result in zip(grid.columns, results, strict=True):
             expected = paper_figures()["12", row.name, source.get(shown.key, shown.key)]
-            assert result.mean == pytest.approx(float(expected[0]), abs=0.025)
+            # 22 points where a number cannot be read; the paper correlated rounded means.
+            near = 0.0135 if result.runs == 23 else 0.03
+            assert result.mean == pytest.approx(float(expected[0]), abs=near)
             unread = (shown.key in ("sonn-obj-only", "sonn-pb")) and row.name != "unfrozen"
             unread |= shown.key == "sonn-obj-only"
             assert (result.runs, result.expected) == (22 if unread else 23, len(LAMBDAS))
@@ -296,13 +298,13 @@ def test_correlations_against_scipy(generator: torch.Generator) -> None:
 def test_correlations_are_shown_with_n_and_p(everywhere: SuiteConfig) -> None:
     grid = grid_of(replace(everywhere, name="table12"), printed(everywhere))
     texts = {row.name: text_of(results[0], 4) for row, results in grid.lines}
-    expected = spearmanr(
-        LAMBDAS[1:-1],
-        [
-            float(paper_figures()["11", gate_name(x, frozen=False), "mn40"][0])
-            for x in LAMBDAS[1:-1]
-        ],
-    )
+    names = [gate_name(x, frozen=False) for x in LAMBDAS[1:-1]]
+    times = ("never", "late", "start")
+    scores = [
+        round(sum(float(paper_figures()["11", f"{name}@{t}", "mn40"][0]) for t in times) / 3, 9)
+        for name in names
+    ]
+    expected = spearmanr(LAMBDAS[1:-1], scores)
     shown = f"{expected.statistic:.4f} [n = 23, p = {expected.pvalue:.2g}] (paper -0.1339)"
     assert texts["unfrozen"] == shown
     text = latex("t", "t", grid_of(replace(everywhere, name="table11"), {}))
@@ -346,9 +348,13 @@ def test_tiny_gate_tables(config: SuiteConfig) -> None:
         for name in ("gate-0", OTHER, FROZEN)
         for where in ("/loss/loss/seed0", "@start/mn40/classify/seed0")
     }
-    provenance = read_config(out / "models" / FROZEN / "model")["provenance"]
-    assert provenance["settings"]["gate_lambda"] == 1e-11
-    assert provenance["distill_frozen"] == "encoder"
+    settings = [
+        distill_settings(config, MODELS[name], require_teacher(load(config.teacher)), out)
+        for name in (FROZEN, f"{OTHER}-decay")
+    ]
+    assert [own.gate_lambda for own in settings] == [1e-11, 1e-11]
+    assert [own.gate_decay for own in settings] == [False, True]
+    assert [own.frozen_words for own in settings] == ["encoder", "none"]
     student = load(out / "models" / FROZEN / "model")
     assert not student.config.gate_through
 

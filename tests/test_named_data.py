@@ -127,7 +127,7 @@ def data_of_models(folder: Path) -> dict[str, set[str]]:
     found = {}
     for path in folder.rglob("model/config.json"):
         facts = json.loads(path.read_text())["provenance"]
-        named = {facts["data"], facts["pretrained_on"], facts["distilled_on"]} - {None}
+        named = {facts.get("data"), facts["pretrained_on"], facts["distilled_on"]} - {None}
         found[str(path.parent.parent.relative_to(folder))] = named
     return found
 

@@ -129,7 +129,9 @@ def draw(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     def panel(heading: str, y: str, column: str) -> Panel:
         curves: dict[str, list[Point]] = {}
         for row in rows:
-            curves.setdefault(kind_name(gated(row)), []).append(Point(row["gate_lambda"], row[column]))
+            curves.setdefault(kind_name(gated(row)), []).append(
+                Point(row["gate_lambda"], row[column])
+            )
         return Panel(heading, LAMBDA, y, curves, decades=True)
 
     score = panel("probe", "test accuracy (%)", "score")

@@ -107,7 +107,8 @@ def correlations(scores: Iterable[tuple[Model, float | None]]) -> dict[str, Corr
     found = {}
     for name, kinds in STUDENTS.items():
         points = {x: [known.get(kind) for kind in kinds] for x, known in by_lambda.items()}
-        means = {x: mean_std(ys).mean for x, ys in points.items() if None not in ys}
+        # Rounded, so that equal means tie however they were added up.
+        means = {x: round(mean_std(ys).mean, 9) for x, ys in points.items() if None not in ys}
         found[name] = correlation(means, of=len(points))
     return found
 

@@ -117,9 +117,10 @@ def _unfreeze_epoch(model: Model, base: DistillConfig) -> Epoch:
 
 def keep_fps(config: DistillConfig, teacher: Backbone) -> None:
     """Saves the FPS-Student with its teacher's weights: where all are frozen, nothing can train."""
-    origin = {"made_by": "fps-student", "teacher": config.teacher, "code": code_version()}
-    origin["distill_frozen"] = config.frozen_words
-    save(student_of(teacher, config), Path(config.out) / "model", provenance=origin)
+    facts = {"made_by": "fps-student", "teacher": config.teacher, "code": code_version()}
+    facts["distill_frozen"] = config.frozen_words
+    provenance = facts | origin_from(facts)._asdict()
+    save(student_of(teacher, config), Path(config.out) / "model", provenance=provenance)
 
 
 def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
