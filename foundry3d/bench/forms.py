@@ -43,11 +43,8 @@ def _teacher(subject: Subject) -> Backbone:
 
 def _resized(teacher: Backbone, subject: Subject) -> Backbone:
     """The teacher with other groups; a tokenizer of other widths is untrained, the rest is kept."""
-    changes: dict[str, Any] = {
-        "groups": subject.groups,
-        "group_size": subject.group_size,
-        "point_widths": subject.point_widths,
-    }
+    names = ("groups", "group_size", "point_widths")
+    changes: dict[str, Any] = {name: getattr(subject, name) for name in names}
     sizes = replace(teacher.config, **{k: v for k, v in changes.items() if v})
     if sizes == teacher.config:
         return teacher
@@ -93,13 +90,11 @@ def model_of(subject: Subject) -> Any:
 @lru_cache(maxsize=64)
 def _formed(subject: Subject) -> nn.Module:
     model = model_of(subject)
-    match subject.form:
-        case "published":
-            return PlainTeacher(require_teacher(model))
-        case "compiled" | "streamed" | "windows" | "dense":
-            return compiled(model, precision=subject.precision)
-        case _:
-            return model
+    if subject.form == "published":
+        return PlainTeacher(require_teacher(model))
+    if subject.form in ("compiled", "streamed", "windows", "dense"):
+        return compiled(model, precision=subject.precision)
+    return model
 
 
 def formed(subject: Subject) -> nn.Module:
@@ -157,22 +152,16 @@ def described(subject: Subject) -> dict[str, Any]:
     model = model_of(subject)
     cost = count(model, clouds=subject.clouds, **counted(subject))
     own = getattr(model.config, "supertokens", None) if subject.removed == () else None
-    return {
-        "name": subject.name,
-        "form": subject.form,
-        "precision": subject.precision,
+    as_named = ("name", "form", "precision", "token_budget", "clouds", "points", "batch")
+    return {name: getattr(subject, name) for name in as_named} | {
         "computed_in": arithmetic(subject),
         "model": subject.student or subject.model,
         "supertokens": own,
         "dim": model.shape.dim,
         "width": model.output_dim,
         "removed": list(subject.removed),
-        "token_budget": subject.token_budget,
         "light": bool(subject.point_widths or subject.group_size),
-        "clouds": subject.clouds,
-        "points": subject.points,
         "tokens": model.shape.groups,
-        "batch": subject.batch,
         "params_m": cost.params / 1e6,
         "gmacs": cost.macs / 1e9,
     }
