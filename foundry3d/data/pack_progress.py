@@ -24,7 +24,7 @@ PROGRESS = "packing.json"
 
 @dataclass(kw_only=True)
 class Packed:
-    """What was packed so far; changed while packing goes on.
+    """What has been packed so far; it changes while packing goes on.
 
     Attributes:
         settings: what the shards depend on; a run with other settings cannot continue.
@@ -32,7 +32,7 @@ class Packed:
         points: number of points of the smallest and the largest cloud.
         dtypes: types of the coordinates.
         piece: of the source, the one that was read last.
-        done: samples and unreadable clouds of that piece that were dealt with.
+        done: samples and unreadable clouds of that piece that have been handled.
         left_out: clouds that could not be read.
         first_left_out: why the first of them could not be.
     """

@@ -167,14 +167,11 @@ def samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
 
 
 def decode(files: dict[str, bytes | None], classes: int) -> np.ndarray:
-    """The points of a sample: (N, 3) float16 or float32, finite. Nothing in it is executed.
-
-    Args:
-        files: content of the sample's files, by ending.
-        classes: number of classes; a class number must lie below.
+    """The points (N, 3), float16 or float32, of a sample, given its files by their endings.
 
     Raises:
-        InputError: no plain array of that shape, or an unknown class.
+        InputError: no plain, finite array of that shape, or a class number that is not below
+            `classes`.
     """
     blob = files.get("npy")
     if blob is None:

@@ -59,12 +59,7 @@ def open_glb(blob: bytes) -> Scene:
 
 
 def accessor(scene: Scene, number: int, kind: str) -> np.ndarray:
-    """The (count, 1, 3, 4 or 16) float64 numbers that an accessor describes.
-
-    Args:
-        scene: the file.
-        number: of the accessor.
-        kind: SCALAR, VEC3, VEC4 or MAT4.
+    """The (count, 1, 3, 4 or 16) float64 numbers of an accessor of kind SCALAR, VEC3, VEC4 or MAT4.
 
     Raises:
         InputError: an accessor of another kind, or of numbers that are not in the file.
