@@ -13,7 +13,7 @@ from conftest import TINY
 from torch import Tensor
 
 from foundry3d import cli
-from foundry3d.bench import floor, measure, memory, paper, scaling, targets
+from foundry3d.bench import floor, measure, memory, objects, paper, scaling, targets
 from foundry3d.bench.forms import model_of, sample_output
 from foundry3d.bench.reference import PlainTeacher
 from foundry3d.bench.run import bench
@@ -212,6 +212,7 @@ def test_subjects_are_what_they_are_named(saved: str) -> None:
 
 def test_objects(config: BenchConfig) -> None:
     rows = bench(replace(config, what="objects"))
+    assert len(rows) == len(objects.listed(config))
     published = [row for row in rows if row["form"] == "published"]
     assert [row["batch"] for row in published] == [3, 1]
     best = min(row["median_s"] for row in published)

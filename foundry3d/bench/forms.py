@@ -152,16 +152,22 @@ def described(subject: Subject) -> dict[str, Any]:
     model = model_of(subject)
     cost = count(model, clouds=subject.clouds, **counted(subject))
     own = getattr(model.config, "supertokens", None) if subject.removed == () else None
-    as_named = ("name", "form", "precision", "token_budget", "clouds", "points", "batch")
-    return {name: getattr(subject, name) for name in as_named} | {
+    return {
+        "name": subject.name,
+        "form": subject.form,
+        "precision": subject.precision,
         "computed_in": arithmetic(subject),
         "model": subject.student or subject.model,
         "supertokens": own,
         "dim": model.shape.dim,
         "width": model.output_dim,
         "removed": list(subject.removed),
+        "token_budget": subject.token_budget,
         "light": bool(subject.point_widths or subject.group_size),
+        "clouds": subject.clouds,
+        "points": subject.points,
         "tokens": model.shape.groups,
+        "batch": subject.batch,
         "params_m": cost.params / 1e6,
         "gmacs": cost.macs / 1e9,
     }

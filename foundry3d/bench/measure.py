@@ -171,10 +171,9 @@ def waiting(device: str) -> Callable[[], None]:
 def _processor() -> str:
     """The name of the processor, as the operating system reports it."""
     known = Path("/proc/cpuinfo")
-    if known.is_file():
-        for line in known.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    for line in known.read_text().splitlines() if known.is_file() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 

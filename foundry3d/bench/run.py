@@ -22,13 +22,24 @@ COLUMNS = columns(
     *("peak_mb", "working_mb", "error", "agreement"),
 )
 PAPER_COLUMNS = {
-    "method": "method", "supertokens": "s", "token_budget": "budget",
-    "gpu_clouds_s": "paper, GPU: clouds/s", "gpu_s": "s", "gpu_mib": "MiB",
-    "cpu_clouds_s": "paper, CPU: clouds/s", "cpu_s": "s",
-    "plain_clouds_s": "here, plain: clouds/s", "plain_s": "s", "plain_mb": "MB",
-    "fp32_clouds_s": "here, fp32: clouds/s", "fp32_s": "s", "fp32_mb": "MB",
-    "bf16_clouds_s": "here, bf16: clouds/s", "bf16_s": "s", "bf16_mb": "MB",
-}  # fmt: skip
+    "method": "method",
+    "supertokens": "s",
+    "token_budget": "budget",
+    "gpu_clouds_s": "paper, GPU: clouds/s",
+    "gpu_s": "s",
+    "gpu_mib": "MiB",
+    "cpu_clouds_s": "paper, CPU: clouds/s",
+    "cpu_s": "s",
+    "plain_clouds_s": "here, plain: clouds/s",
+    "plain_s": "s",
+    "plain_mb": "MB",
+    "fp32_clouds_s": "here, fp32: clouds/s",
+    "fp32_s": "s",
+    "fp32_mb": "MB",
+    "bf16_clouds_s": "here, bf16: clouds/s",
+    "bf16_s": "s",
+    "bf16_mb": "MB",
+}
 TARGET_COLUMNS = {"what": "what", "reach": "reach", "reached": "reached", "met": "met"}
 MEASURES = ("objects", "scene", "geometry", "train", "scaling")
 """Modules of this package with `measure`, and `COLUMNS` where they differ from the ones above."""

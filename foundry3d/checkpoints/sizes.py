@@ -26,6 +26,8 @@ LARGEST = 2**22
 """Most bytes of a config.json; real ones have a few thousand."""
 REPEATED = ("depth", "hidden", "upsampling", "point_widths")
 """Fields that make one layer for each unit or entry, and so at least one tensor each."""
+FAULTS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What modules raise when they are made with sizes that no model can have."""
 MOST = 2**63
 """Numbers from here on, and infinity, are not sizes."""
 
@@ -145,14 +147,7 @@ def checked_config(
             shaped = model(record)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (
-        ArithmeticError,
-        LookupError,
-        MemoryError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except FAULTS as error:
         reason = str(error).split("\n")[0][:200]
         raise InputError(f"{path} has sizes that no model can have ({reason})") from None
     own = {name: tuple(tensor.shape) for name, tensor in shaped.state_dict().items()}

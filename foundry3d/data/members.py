@@ -134,11 +134,7 @@ def texts(values: np.ndarray, what: str) -> tuple[str, ...]:
 
 
 def made_up_names(numbers: np.ndarray, kind: str) -> tuple[str, ...]:
-    """The names `kind 0`, `kind 1`, ... for numbers that come without any.
-
-    Raises:
-        InputError: numbers so large that they cannot be labels.
-    """
+    """The names `kind 0`, `kind 1`, ... for numbers without names, which must be small enough."""
     largest = int(numbers.max()) if numbers.size else -1
     if largest >= _MOST_NAMES:
         raise InputError(

@@ -17,7 +17,7 @@ from foundry3d.data.pack_source import Sample, Source
 from foundry3d.data.progress import with_progress
 from foundry3d.data.shards import INDEX
 from foundry3d.errors import InputError
-from foundry3d.writing import replacing
+from foundry3d.writing import write_text
 
 PROGRESS = "packing.json"
 
@@ -76,8 +76,7 @@ class Packed:
 
     def write(self, folder: Path) -> None:
         """Saves the state; the file appears complete or not at all."""
-        with replacing(folder / PROGRESS) as partial:
-            partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_text(folder / PROGRESS, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def settings_of(config: PackConfig, source: Source) -> dict[str, Any]:

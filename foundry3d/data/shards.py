@@ -25,7 +25,7 @@ import numpy as np
 
 from foundry3d.data.formats.arrays import read_npy
 from foundry3d.errors import InputError
-from foundry3d.writing import replacing
+from foundry3d.writing import write_text
 
 INDEX = "index.json"
 FORMAT = "foundry3d-shards"
@@ -82,8 +82,7 @@ def is_sharded(folder: str | Path) -> bool:
 def write_index(folder: Path, index: Index) -> None:
     """Writes `index.json`; the file appears complete or not at all."""
     values = {"format": FORMAT, "version": VERSION, **asdict(index)}
-    with replacing(folder / INDEX) as partial:
-        partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / INDEX, json.dumps(values, indent=1) + "\n")
 
 
 def read_index(folder: str | Path) -> Index:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -193,7 +194,11 @@ def _encode_student(
 def _planned(
     model: Student, scene: Scene, budget: Budget | None, walk: Walk
 ) -> tuple[Tensor, Plan]:
-    """All tokens (1, c, d), and which of them are merged into which supertokens."""
+    """All tokens (1, c, d), and which of them are merged into which supertokens.
+
+    Raises:
+        InputError: the student cannot keep the budget.
+    """
     compression, count, dso = model.compression, scene.centers.shape[1], model.dso
     budget = compression.checked(budget, count)
     supertokens = budget.supertokens or len(dso.supertokens)
@@ -212,15 +217,25 @@ def _planned(
     return tokens, compression.select(probability, budget, lambda rows: (None, gather(cam, rows)))
 
 
-def _merged_rows(
-    model: Student, plan: Plan, walk: Walk, doing: str
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The merged tokens of a plan in chunks: indices (n,), maps (1, n, s) or (1, h, n, s)."""
+class _Chunk(NamedTuple):
+    """Some merged tokens.
+
+    Attributes:
+        rows: (n,) int64, their indices.
+        cam: (1, n, s) or (1, h, n, s), their assignment map.
+    """
+
+    rows: Tensor
+    cam: Tensor
+
+
+def _merged_rows(model: Student, plan: Plan, walk: Walk, doing: str) -> Iterator[_Chunk]:
+    """The merged tokens of a plan in chunks."""
     cam, rows = plan.cam, plan.rows
     if plan.weight is not None:  # the merged tokens come first
         cam = cam[:, : int((plan.weight > 0.5).sum())]
     for here in walk(in_chunks(model, cam.shape[-2], cam.device), doing):
-        yield here[0] if rows is None else rows[0, here[0]], cam[..., here[0], :]
+        yield _Chunk(here[0] if rows is None else rows[0, here[0]], cam[..., here[0], :])
 
 
 def _compressed(model: Student, scene: Scene, tokens: Tensor, plan: Plan, walk: Walk) -> Compressed:

@@ -26,11 +26,7 @@ class Scene:
 
 
 def open_glb(blob: bytes) -> Scene:
-    """The two chunks of the file.
-
-    Raises:
-        InputError: no GLB file, or one that is cut short.
-    """
+    """The two chunks of the file, which must be a whole GLB file."""
     header = struct.unpack_from("<4sIIII", blob) if len(blob) >= 20 else (b"", 0, 0, 0, 0)
     magic, version, length, size, kind = header
     if magic != b"glTF" or version != 2 or kind != _JSON:

@@ -39,18 +39,13 @@ def files_of(root: Path, split: str) -> list[Path]:
     return files
 
 
-def load(path: Path) -> np.ndarray:
-    """The points of one object (N, 3) float32, in the unit sphere."""
-    return unit_sphere(read_points(path).points)
-
-
 def _labels(root: Path, split: str) -> np.ndarray:
     return np.full(len(files_of(root, split)), -1)
 
 
 def _read(root: Path, split: str) -> Clouds:
     files = files_of(root, split)
-    points = stack(files, load, dtype=np.float16)
+    points = stack(files, lambda file: unit_sphere(read_points(file).points), dtype=np.float16)
     return Clouds(points=points, labels=np.full(len(files), -1), name=f"objaverse {split}")
 
 

@@ -50,10 +50,6 @@ PART_NAMES: Final = tuple(
 )
 
 
-def _folder(root: Path) -> Path:
-    return below(root, "shapenetcore_partanno_segmentation_benchmark_v0_normal")
-
-
 def _categories(folder: Path) -> dict[str, int]:
     """Labels by WordNet offset, as `synsetoffset2category.txt` pairs names and offsets."""
     path = folder / "synsetoffset2category.txt"
@@ -78,7 +74,7 @@ def _names(path: Path) -> list[str]:
 
 def _listed(root: Path, split: str) -> tuple[list[Path], np.ndarray]:
     """Files and categories (n,) of a split; a shape that is listed twice counts once."""
-    folder = _folder(root)
+    folder = below(root, "shapenetcore_partanno_segmentation_benchmark_v0_normal")
     labels = _categories(folder)
     parts = ("train", "val") if split == "trainval" else (split,)
     found: dict[tuple[str, str], None] = {}
