@@ -19,11 +19,11 @@ except ImportError:  # not on this system: there a lock file stands for its own 
     fcntl = None  # type: ignore[assignment]
 
 UNLOCKABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-"""What a network disk says that knows no locks; nothing is held there."""
+"""Errors of network disks that do not support locks; nothing is held there."""
 
 
 def synced(path: str | Path) -> None:
-    """Waits until a file or folder is on the disk, where the system can say so."""
+    """Waits until a file or folder is on the disk, where the system can tell."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -33,7 +33,7 @@ def synced(path: str | Path) -> None:
 
 
 def _create(path: Path) -> Path:
-    """A new, empty file in the folder of `path`, of a name nobody can know beforehand."""
+    """A new, empty file in the folder of `path`, with a name that cannot be guessed."""
     while True:
         partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
         with suppress(FileExistsError):
@@ -127,28 +127,23 @@ def held(path: str | Path, *, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def npy_rows(path: str | Path, width: int, kind: str = "<f2") -> Iterator[Callable[..., None]]:
-    """Yields a function that appends rows (n, width) to a .npy file, complete when the block ends.
+def npy_rows(path: str | Path, width: int) -> Iterator[Callable[..., None]]:
+    """Yields a function that appends float16 rows (n, width) to a .npy, whole at the block's end.
 
     Only the rows of one call are in memory, so the array may be larger than memory.
-
-    Args:
-        path: of the file.
-        width: of a row.
-        kind: numpy's name of the type to write, e.g. `<f2`.
     """
 
     def header(rows: int) -> bytes:
-        text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
+        text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
         return b"\x93NUMPY\x01\x00\x76\x00" + text.ljust(117).encode() + b"\n"  # 128 bytes
 
     with replacing(path) as partial, open(partial, "wb") as stream:
         stream.write(header(0))
 
         def append(rows: np.ndarray) -> None:
-            stream.write(np.ascontiguousarray(rows, kind).data)
+            stream.write(np.ascontiguousarray(rows, "<f2").data)
 
         yield append
         written = stream.tell() - len(header(0))
         stream.seek(0)
-        stream.write(header(written // (width * np.dtype(kind).itemsize)))
+        stream.write(header(written // (2 * width)))

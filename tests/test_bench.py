@@ -17,6 +17,7 @@ from foundry3d.bench import floor, forms, measure, memory, objects, paper, scali
 from foundry3d.bench import scene as scenes
 from foundry3d.bench.forms import model_of, sample_output
 from foundry3d.bench.reference import PlainTeacher
+from foundry3d.bench.run import bench
 from foundry3d.bench.subjects import Subject, cloud_points, scene_points
 from foundry3d.checkpoints.folder import save
 from foundry3d.config import BackboneConfig, BenchConfig
@@ -211,7 +212,8 @@ def test_subjects_are_what_they_are_named(saved: str) -> None:
 
 
 def test_objects(config: BenchConfig) -> None:
-    rows = objects.measure(config)
+    rows = bench(replace(config, what="objects"))
+    assert len(rows) == len(objects.listed(config))
     published = [row for row in rows if row["form"] == "published"]
     assert [row["batch"] for row in published] == [3, 1]
     best = min(row["median_s"] for row in published)

@@ -52,7 +52,7 @@ def test_the_attacks_see_what_does_not_hold(tmp_path: Path, monkeypatch) -> None
     def fails(*_: object, **__: object) -> list[object]:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("foundry3d.embed.reading.read_clouds", fails)
+    monkeypatch.setattr("foundry3d.data.files.read_clouds", fails)
     assert "ZeroDivisionError: oops" in str(mutations.fault_of(reading, tmp_path / "a.ply"))
     assert one_sentence("foundry3d: error: no") is None
     for said in ("", "Traceback\nfoundry3d: error: no", "foundry3d: error: \x1b[31m", "no"):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from foundry3d.bench.forms import arithmetic, counted, model_of
-from foundry3d.bench.measure import Timed
+from foundry3d.bench.measure import Timed, waiting
 from foundry3d.bench.subjects import Subject
 from foundry3d.inference.cost import Layer, linear_layers
 from foundry3d.inference.kernels import KERNELS
@@ -33,14 +33,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def folded(layers: Iterable[Layer], group_size: int) -> Iterator[Layer]:
-    """Layers with those of the tokenizer replaced by what its folded form computes.
+    """Layers, in running order, with those of the tokenizer as its folded form computes them.
 
     Half of the layer that reads the group's maximum runs once per group; the other half is folded
     into the preceding layer where that is cheaper.
-
-    Args:
-        layers: in the order in which they run.
-        group_size: k.
     """
     second: Layer | None = None
     for layer in layers:
@@ -54,16 +50,15 @@ def folded(layers: Iterable[Layer], group_size: int) -> Iterator[Layer]:
         yield layer._replace(inputs=min(second.inputs, half))
 
 
-def _timed(run: Callable[[], object], device: str, repeats: int = 3) -> float:
-    taken = []
-    for repeat in range(repeats + 1):
+def _timed(run: Callable[[], object], device: str) -> float:
+    """The shortest time of three calls, after one to warm up."""
+    wait, taken = waiting(device), []
+    for _ in range(4):
         began = time.perf_counter()
         run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        if repeat:
-            taken.append(time.perf_counter() - began)
-    return min(taken)
+        wait()
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:])
 
 
 def _pieces(apply: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> None:
@@ -106,10 +101,8 @@ def best(
 def floor_seconds(layers: Iterable[Layer], precision: str, device: str = "cpu") -> float:
     """Seconds of the layers' products, each computed the fastest way."""
     threads = torch.get_num_threads()
-    return sum(
-        best(layer.rows, layer.inputs, layer.outputs, precision, device, threads)[0]
-        for layer in layers
-    )
+    sizes = ((layer.rows, layer.inputs, layer.outputs) for layer in layers)
+    return sum(best(*size, precision, device, threads)[0] for size in sizes)
 
 
 def floor_columns(subject: Subject, timed: Timed) -> dict[str, float]:

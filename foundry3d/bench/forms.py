@@ -43,11 +43,8 @@ def _teacher(subject: Subject) -> Backbone:
 
 def _resized(teacher: Backbone, subject: Subject) -> Backbone:
     """The teacher with other groups; a tokenizer of other widths is untrained, the rest is kept."""
-    changes: dict[str, Any] = {
-        "groups": subject.groups,
-        "group_size": subject.group_size,
-        "point_widths": subject.point_widths,
-    }
+    names = ("groups", "group_size", "point_widths")
+    changes: dict[str, Any] = {name: getattr(subject, name) for name in names}
     sizes = replace(teacher.config, **{k: v for k, v in changes.items() if v})
     if sizes == teacher.config:
         return teacher
@@ -93,13 +90,11 @@ def model_of(subject: Subject) -> Any:
 @lru_cache(maxsize=64)
 def _formed(subject: Subject) -> nn.Module:
     model = model_of(subject)
-    match subject.form:
-        case "published":
-            return PlainTeacher(require_teacher(model))
-        case "compiled" | "streamed" | "windows" | "dense":
-            return compiled(model, precision=subject.precision)
-        case _:
-            return model
+    if subject.form == "published":
+        return PlainTeacher(require_teacher(model))
+    if subject.form in ("compiled", "streamed", "windows", "dense"):
+        return compiled(model, precision=subject.precision)
+    return model
 
 
 def formed(subject: Subject) -> nn.Module:

@@ -17,29 +17,16 @@ import torch
 from torch import Tensor
 
 from foundry3d.bench.forms import model_of
-from foundry3d.bench.measure import interleaved, machine, timings, waiting
+from foundry3d.bench.measure import columns, timed, timings
 from foundry3d.bench.subjects import cloud_points, scene_points, teacher_of
 from foundry3d.config import BenchConfig
-from foundry3d.geometry import (
-    farthest_point_sample,
-    gather,
-    group_points,
-    nearest_neighbors,
-)
+from foundry3d.geometry import farthest_point_sample, gather, group_points, nearest_neighbors
 from foundry3d.geometry.backends import Backend
-from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
 
-COLUMNS = {
-    "name": "name",
-    "form": "form",
-    "median_s": "median s",
-    "iqr_s": "IQR s",
-    "repeats": "calls",
-    "ratio": "ratio",
-    "error": "differing",
-}
+COLUMNS = columns("name", "form", "median_s", "iqr_s", "repeats", "ratio", "error")
+COLUMNS["error"] = "differing"
 FORMS: dict[str, Backend] = {"plain torch": "torch", "as used": "auto"}
 
 
@@ -76,28 +63,19 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
     Raises:
         InputError: the model cannot be loaded, or has more groups than there are points.
     """
-    retain_memory()
     sizes, shape = config.sizes, model_of(teacher_of(config)).shape
     clouds = cloud_points(sizes.batch_size, sizes.points, config.seed, config.device)
     scene = scene_points(sizes.scene_points, config.seed, config.device)
     warm = scene_points(2**15, config.seed, config.device)
     group_points(warm, 2**11, shape.group_size)  # compiles the kernels
-    facts = machine(config.device)
     rows = []
-    for points, centers in (
-        (clouds, shape.groups),
-        (scene, sizes.scene_points // config.points_per_token),
-    ):
+    tokens = sizes.scene_points // config.points_per_token
+    for points, centers in ((clouds, shape.groups), (scene, tokens)):
         for name, work in works(points, centers, shape.group_size).items():
             log.info("geometry: %s", name)
             calls = {form: work(backend) for form, backend in FORMS.items()}
             with torch.inference_mode():
-                times = interleaved(
-                    calls,
-                    repeats=sizes.repeats,
-                    limit=config.limit / 4,
-                    finish=waiting(config.device),
-                )
+                times = timed(calls, config, share=0.25)
                 wrong = differing(calls["as used"](), calls["plain torch"]())
             for form in calls:
                 rows.append(
@@ -113,6 +91,5 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
                         "error": 0.0 if form == "plain torch" else wrong,
                     }
                     | timings(times[form], baseline=times["plain torch"].median)
-                    | facts
                 )
     return rows

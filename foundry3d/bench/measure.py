@@ -10,18 +10,35 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from foundry3d.config import BenchConfig
 from foundry3d.models.backbone import Tokens
 from foundry3d.report.rows import code_version
 
 log = logging.getLogger("foundry3d")
+
+Key = TypeVar("Key", bound=Hashable)
+TITLES = {
+    "sweep": "over", "x": "value", "name": "name", "form": "form", "precision": "precision",
+    "median_s": "median s", "iqr_s": "IQR s", "repeats": "calls", "percent": "% of stages",
+    "ratio": "ratio", "clouds_s": "clouds/s", "gmacs": "GMACs", "floor_percent": "% of floor",
+    "peak_mb": "peak MB", "working_mb": "working MB", "stated_mb": "stated MB",
+    "error": "error", "agreement": "same choice",
+    "of": "fit of", "exponent": "exponent", "r2": "R2",
+}  # fmt: skip
+"""Titles of the columns of a row, in the order of the tables."""
+
+
+def columns(*names: str) -> dict[str, str]:
+    """The titles of some columns of a table, in the order of `TITLES`."""
+    return {name: title for name, title in TITLES.items() if name in names}
 
 
 class Timed(NamedTuple):
@@ -45,18 +62,18 @@ def summary(times: list[float]) -> Timed:
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], object]],
+    candidates: Mapping[Key, Callable[[], object]],
     *,
     repeats: int,
     limit: float = float("inf"),
     turning: bool = True,
     finish: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Timed]:
+) -> dict[Key, Timed]:
     """Times every candidate `repeats` times, round by round, after one warm-up call each.
 
     Args:
-        candidates: calls by name.
+        candidates: calls by name or subject.
         repeats: rounds, at least 1.
         limit: seconds that a candidate may take in total. It is left out of rounds that would
             exceed the limit; if its warm-up call exceeds it, that call is its only measurement.
@@ -66,10 +83,10 @@ def interleaved(
         clock: returns the time in seconds.
 
     Returns:
-        Times by name, in the order of the candidates.
+        Times by the same keys, in the order of the candidates.
     """
 
-    def once(name: str) -> float:
+    def once(name: Key) -> float:
         began = clock()
         candidates[name]()
         finish()
@@ -90,13 +107,17 @@ def interleaved(
                 taken[name].append(once(name))
         if clock() - logged > 30:
             logged = clock()
-            log.info(
-                "round %d of %d, about %s left",
-                round_ + 1,
-                repeats,
-                minutes(expected * (1 - (round_ + 1) / repeats)),
-            )
+            left = minutes(expected * (1 - (round_ + 1) / repeats))
+            log.info("round %d of %d, about %s left", round_ + 1, repeats, left)
     return {name: summary(taken[name]) for name in names}
+
+
+def timed(
+    calls: Mapping[Key, Callable[[], object]], config: BenchConfig, *, share: float = 1.0
+) -> dict[Key, Timed]:
+    """Times of calls, `interleaved` with the settings of a run; `share` of its limit each."""
+    wait, limit = waiting(config.device), share * config.limit
+    return interleaved(calls, repeats=config.sizes.repeats, limit=limit, finish=wait)
 
 
 def timings(
@@ -104,10 +125,8 @@ def timings(
 ) -> dict[str, Any]:
     """The columns of a row that hold its times.
 
-    Args:
-        timed: of its calls.
-        baseline: seconds; adds `ratio`, how many times faster than the baseline the row is.
-        clouds: of one call; adds `clouds_s`, clouds per second.
+    `baseline`, in seconds, adds `ratio`, how many times faster than it the row is; `clouds`, of one
+    call, adds `clouds_s`, clouds per second.
     """
     found = {"median_s": timed.median, "iqr_s": timed.iqr, "repeats": timed.repeats}
     if baseline is not None:
@@ -152,10 +171,9 @@ def waiting(device: str) -> Callable[[], None]:
 def _processor() -> str:
     """The name of the processor, as the operating system reports it."""
     known = Path("/proc/cpuinfo")
-    if known.is_file():
-        for line in known.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    for line in known.read_text().splitlines() if known.is_file() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 

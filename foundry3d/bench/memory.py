@@ -111,12 +111,11 @@ def peak_apart(subject: Subject, threads: int) -> Peak:
 
 def measured(subject: Subject, config: BenchConfig) -> dict[str, float | None]:
     """The columns of a row that hold peak memory; None where memory is not measured."""
-    if not config.measures_memory:
-        return {"peak_mb": None, "working_mb": None}
     import torch
 
-    peak = peak_apart(subject, torch.get_num_threads())
-    return {"peak_mb": peak.peak, "working_mb": peak.working}
+    wanted = config.measures_memory
+    peak, working = peak_apart(subject, torch.get_num_threads()) if wanted else (None, None)
+    return {"peak_mb": peak, "working_mb": working}
 
 
 def call_of(subject: Subject) -> Callable[[], object]:

@@ -11,14 +11,13 @@ from typing import Any
 
 from foundry3d.bench.floor import floor_columns
 from foundry3d.bench.forms import described, model_of, runner, sample_output
-from foundry3d.bench.measure import differences, interleaved, machine, timings, waiting
+from foundry3d.bench.measure import differences, timed, timings
 from foundry3d.bench.memory import measured
 from foundry3d.bench.reference import BATCHES
 from foundry3d.bench.subjects import Subject, paper_students, teacher_of
 from foundry3d.config import BenchConfig
 from foundry3d.errors import InputError
 from foundry3d.paper.cost import TOME_SCHEDULES
-from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
 
@@ -97,30 +96,21 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
     Raises:
         InputError: the model cannot be loaded, or does not fit the options.
     """
-    retain_memory()
     subjects = listed(config)
     log.info("%d forms of %d x %d points", len(subjects), *config.sizes[:2])
-    times = interleaved(
-        {f"{i}": runner(subject) for i, subject in enumerate(subjects)},
-        repeats=config.sizes.repeats,
-        limit=config.limit,
-        finish=waiting(config.device),
-    )
-    baseline = min(times[f"{i}"].median for i, s in enumerate(subjects) if s.form == "published")
-    facts = machine(config.device)
+    times = timed({subject: runner(subject) for subject in subjects}, config)
+    baseline = min(times[subject].median for subject in subjects if subject.form == "published")
     rows = []
     for i, subject in enumerate(subjects):
-        timed = times[f"{i}"]
         if config.measures_memory and i % 5 == 0:
             log.info("floor, memory and error, form %d of %d", i + 1, len(subjects))
-        best = subject.form == "published" and timed.median == baseline
+        best = subject.form == "published" and times[subject].median == baseline
         rows.append(
             {"bench": "objects", "baseline": best}
             | described(subject)
-            | timings(timed, baseline=baseline, clouds=subject.clouds)
-            | floor_columns(subject, timed)
+            | timings(times[subject], baseline=baseline, clouds=subject.clouds)
+            | floor_columns(subject, times[subject])
             | measured(subject, config)
             | errors(subject)
-            | facts
         )
     return rows

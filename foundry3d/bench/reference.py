@@ -74,11 +74,7 @@ class PlainTeacher(nn.Module):
         refuse_budget(budget)
         own = self.backbone
         groups = group_points(
-            points,
-            own.shape.groups,
-            own.shape.group_size,
-            radius=own.shape.radius,
-            backend="torch",
+            points, own.shape.groups, own.shape.group_size, radius=own.shape.radius, backend="torch"
         )
         embedded = own.embed_groups(groups, self.tokenizer(groups.neighborhoods))
         features = own.encoder(*own.with_class(*embedded))

@@ -9,27 +9,18 @@ from typing import Any
 import torch
 
 from foundry3d.bench.forms import forget
-from foundry3d.bench.measure import machine
+from foundry3d.bench.measure import columns, machine
 from foundry3d.bench.paper import CPU, GPU, with_paper
 from foundry3d.bench.targets import target_rows
 from foundry3d.config import BenchConfig
 from foundry3d.errors import InputError
 from foundry3d.report.rows import append, table
+from foundry3d.training.engine import retain_memory
 
-COLUMNS = {
-    "name": "name",
-    "precision": "precision",
-    "median_s": "median s",
-    "iqr_s": "IQR s",
-    "ratio": "ratio",
-    "clouds_s": "clouds/s",
-    "gmacs": "GMACs",
-    "floor_percent": "% of floor",
-    "peak_mb": "peak MB",
-    "working_mb": "working MB",
-    "error": "error",
-    "agreement": "same choice",
-}
+COLUMNS = columns(
+    *("name", "precision", "median_s", "iqr_s", "ratio", "clouds_s", "gmacs", "floor_percent"),
+    *("peak_mb", "working_mb", "error", "agreement"),
+)
 PAPER_COLUMNS = {
     "method": "method",
     "supertokens": "s",
@@ -53,14 +44,8 @@ PAPER_COLUMNS = {
     "note": "paper",
 }
 TARGET_COLUMNS = {"what": "what", "reach": "reach", "reached": "reached", "met": "met"}
-MEASURES = {
-    "objects": "foundry3d.bench.objects",
-    "scene": "foundry3d.bench.scene",
-    "geometry": "foundry3d.bench.geometry",
-    "train": "foundry3d.bench.train",
-    "scaling": "foundry3d.bench.scaling",
-}
-"""Modules with `measure`, and `COLUMNS` where they differ from the ones above, by name."""
+MEASURES = ("objects", "scene", "geometry", "train", "scaling")
+"""Modules of this package with `measure`, and `COLUMNS` where they differ from the ones above."""
 
 
 def shown(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
@@ -75,10 +60,11 @@ def shown(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Sentences that explain a table."""
-    found = []
-    for row in rows:
-        if row.get("baseline"):
-            found.append(f"Ratios are relative to {row['name']!r}, the fastest plain form.")
+    found = [
+        f"Ratios are relative to {row['name']!r}, the fastest plain form."
+        for row in rows
+        if row.get("baseline")
+    ]
     slower = [
         r["name"] for r in rows if r.get("computed_in", r.get("precision")) != r.get("precision")
     ]
@@ -97,15 +83,16 @@ def bench(config: BenchConfig) -> list[dict[str, Any]]:
         raise InputError(f"--device {config.device}: torch finds no such device; leave it out")
     names = [name for name in MEASURES if config.what in (name, "all")]
     facts = machine(config.device)
+    retain_memory()
     print(
         f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, "
         f"foundry3d {facts['code']}\n"
     )
     rows: list[dict[str, Any]] = []
     for name in names:
-        module = import_module(MEASURES[name])
+        module = import_module(f"foundry3d.bench.{name}")
         measure: Callable[[BenchConfig], list[dict[str, Any]]] = module.measure
-        found = measure(config)
+        found = [row | facts for row in measure(config)]
         forget()
         rows += found
         if config.results is not None:  # after each part, so that nothing measured is lost

@@ -19,28 +19,18 @@ import numpy as np
 
 from foundry3d.bench import forms, scene_forms
 from foundry3d.bench.forms import described, model_of
-from foundry3d.bench.measure import interleaved, machine, timings, waiting
+from foundry3d.bench.measure import columns, timed, timings
 from foundry3d.bench.memory import measured
 from foundry3d.bench.subjects import Subject, teacher_of
 from foundry3d.config import BenchConfig
 from foundry3d.report.figures import curves_of, draw_lines
-from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
 
-COLUMNS = {
-    "sweep": "over",
-    "x": "value",
-    "name": "name",
-    "precision": "precision",
-    "median_s": "median s",
-    "iqr_s": "IQR s",
-    "peak_mb": "peak MB",
-    "working_mb": "working MB",
-    "of": "fit of",
-    "exponent": "exponent",
-    "r2": "R2",
-}
+COLUMNS = columns(
+    *("sweep", "x", "name", "precision", "median_s", "iqr_s", "peak_mb", "working_mb"),
+    *("of", "exponent", "r2"),
+)
 
 
 class Sweep(NamedTuple):
@@ -56,12 +46,7 @@ class Sweep(NamedTuple):
 
 
 def fit(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """Exponent of y over x by least squares on the logarithms, and the R^2 of the fit.
-
-    Args:
-        xs: at least two different positive values.
-        ys: positive.
-    """
+    """Exponent of y over x by least squares on the logarithms of both, and the R^2 of the fit."""
     x, y = np.log(xs), np.log(ys)
     slope, offset = np.polyfit(x, y, 1)
     left = ((y - slope * x - offset) ** 2).sum()
@@ -108,13 +93,11 @@ def sweeps(config: BenchConfig) -> list[Sweep]:
     }
     large["geometry alone"] = scenes(replace(student, form="geometry"))
     both = (base, student)
+    compressed = {n: replace(student, supertokens=n) for n in _doubled(1, own)}
     return [
         Sweep("scene points", large),
         Sweep("tokens", {one.name: tokens(one) for one in both}),
-        Sweep(
-            "supertokens",
-            {"student": {n: replace(student, supertokens=n) for n in _doubled(1, own)}},
-        ),
+        Sweep("supertokens", {"student": compressed}),
         Sweep("batch", {one.name: batches(one) for one in both}),
     ]
 
@@ -125,29 +108,19 @@ def _call(subject: Subject) -> Callable[[], object]:
 
 def _rows_of(sweep: Sweep, config: BenchConfig) -> list[dict[str, Any]]:
     """A row for every subject of a sweep."""
-    listed = [(name, x, one) for name, curve in sweep.curves.items() for x, one in curve.items()]
-    times = interleaved(
-        {f"{i}": _call(subject) for i, (_, _, subject) in enumerate(listed)},
-        repeats=config.sizes.repeats,
-        limit=config.limit / 4,
-        finish=waiting(config.device),
-    )
+    curves = sweep.curves.items()
+    calls = {(name, x): _call(one) for name, curve in curves for x, one in curve.items()}
+    times = timed(calls, config, share=0.25)
     rows = []
-    for i, (name, x, subject) in enumerate(listed):
-        timed = times[f"{i}"]
-        first = times[f"{[curve for curve, _, _ in listed].index(name)}"].median
-        rows.append(
-            described(subject)
-            | timings(timed, baseline=first, clouds=subject.clouds)
-            | measured(subject, config)
-            | {
-                "bench": "scaling",
-                "sweep": sweep.name,
-                "x": x,
-                "name": name,
-                "error": None,
-            }
-        )
+    for name, curve in curves:
+        first = times[name, next(iter(curve))].median
+        for x, subject in curve.items():
+            rows.append(
+                described(subject)
+                | timings(times[name, x], baseline=first, clouds=subject.clouds)
+                | measured(subject, config)
+                | {"bench": "scaling", "sweep": sweep.name, "x": x, "name": name, "error": None}
+            )
     return rows
 
 
@@ -162,16 +135,9 @@ def fits(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             pairs = [(row["x"], row[key]) for row in part if (row[key] or 0) > 0]
             if len(pairs) >= 3:
                 exponent, r2 = fit(*zip(*pairs, strict=True))
-                found.append(
-                    {
-                        "bench": "fit",
-                        "of": f"{sweep}, {what}",
-                        "name": name,
-                        "form": part[0]["form"],
-                        "exponent": exponent,
-                        "r2": r2,
-                    }
-                )
+                row = {"bench": "fit", "of": f"{sweep}, {what}", "name": name}
+                row |= {"form": part[0]["form"], "exponent": exponent, "r2": r2}
+                found.append(row)
     return found
 
 
@@ -181,10 +147,8 @@ def draw(
     """Plots time and working memory over every axis, with the exponents in the legends."""
     exponents = {(row["of"], row["name"]): row["exponent"] for row in found}
     drawn = []
-    for what, key, y in (
-        ("time", "median_s", "seconds"),
-        ("memory", "working_mb", "working memory, MB"),
-    ):
+    axes = (("time", "median_s", "seconds"), ("memory", "working_mb", "working memory, MB"))
+    for what, key, y in axes:
         panels = []
         for sweep in dict.fromkeys(row["sweep"] for row in rows):
 
@@ -213,15 +177,13 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
     Raises:
         InputError: the model cannot be loaded, or does not fit the options.
     """
-    retain_memory()
-    facts = machine(config.device)
     rows: list[dict[str, Any]] = []
     for sweep in sweeps(config):
         log.info("scaling over %s", sweep.name)
-        rows += [row | facts for row in _rows_of(sweep, config)]
+        rows += _rows_of(sweep, config)
         forms.forget()
     found = fits(rows)
     if config.out is not None:
         for path in draw(rows, found, config.out):
             print(f"picture  {path}")
-    return rows + [row | facts for row in found]
+    return rows + found

@@ -15,7 +15,7 @@ from typing import Any
 
 from foundry3d.bench.floor import floor_columns
 from foundry3d.bench.forms import described, model_of
-from foundry3d.bench.measure import differences, interleaved, machine, timings, waiting
+from foundry3d.bench.measure import columns, differences, timed, timings
 from foundry3d.bench.memory import measured
 from foundry3d.bench.scene_forms import runner
 from foundry3d.bench.subjects import Subject, paper_students, scene_points, teacher_of
@@ -24,25 +24,13 @@ from foundry3d.errors import InputError
 from foundry3d.models.backbone import Tokens
 from foundry3d.scenes.memory import require_attention, scene_memory
 from foundry3d.scenes.scene import encode_scene, group_scene
-from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
 
-COLUMNS = {
-    "name": "name",
-    "precision": "precision",
-    "median_s": "median s",
-    "iqr_s": "IQR s",
-    "repeats": "calls",
-    "ratio": "ratio",
-    "gmacs": "GMACs",
-    "floor_percent": "% of floor",
-    "peak_mb": "peak MB",
-    "working_mb": "working MB",
-    "stated_mb": "stated MB",
-    "error": "error",
-    "agreement": "same choice",
-}
+COLUMNS = columns(
+    *("name", "precision", "median_s", "iqr_s", "repeats", "ratio", "gmacs", "floor_percent"),
+    *("peak_mb", "working_mb", "stated_mb", "error", "agreement"),
+)
 BUDGETS = (16, 32, 64, 128, 256, 512, 1024)
 """Token budgets of Table 7."""
 
@@ -77,12 +65,8 @@ def listed(config: BenchConfig) -> list[Subject]:
     for precision in config.precisions:
         found += [replace(student, precision=precision) for student in students]
     precision = config.precisions[-1]
-    found.append(
-        replace(
-            start, name=f"s={first}, features of every point", form="dense", precision=precision
-        )
-    )
-    return [*found, replace(teacher, precision=precision)]
+    dense = replace(start, name=f"s={first}, features of every point", form="dense")
+    return [*found, *(replace(one, precision=precision) for one in (dense, teacher))]
 
 
 def stated(subject: Subject) -> float | None:
@@ -108,23 +92,19 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
     Raises:
         InputError: the model cannot be loaded, or does not fit the options.
     """
-    retain_memory()
     subjects = listed(config)
     count = subjects[0].groups
     assert count is not None
     log.info("scene of %d points, %d tokens, %d forms", subjects[0].points, count, len(subjects))
     runner(replace(subjects[1], points=2**15, groups=2**11))()  # compiles the kernels
-    calls = {f"{i}": runner(subject) for i, subject in enumerate(subjects)}
-    times = interleaved(
-        calls, repeats=config.sizes.repeats, limit=config.limit / 4, finish=waiting(config.device)
-    )
+    calls = {subject: runner(subject) for subject in subjects}
+    times = timed(calls, config, share=0.25)
     wanted: dict[Subject, Tokens] = {}
-    facts = machine(config.device)
     rows = []
     for i, subject in enumerate(subjects):
         if config.measures_memory and i % 5 == 0:
             log.info("floor, memory and error, form %d of %d", i + 1, len(subjects))
-        found = calls[f"{i}"]() if subject.form == "streamed" else None
+        found = calls[subject]() if subject.form == "streamed" else None
         errors: dict[str, float | None] = {"error": None, "agreement": None}
         if found is not None:
             key = replace(subject, name="", precision="fp32", form="training")
@@ -134,12 +114,12 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
                 scene = group_scene(model, points, points_per_token=config.points_per_token)
                 wanted[key] = encode_scene(model, scene, budget=subject.budget)
             errors = differences(found, wanted[key])
-        timed = times[f"{i}"]
-        row = described(subject) | timings(timed, baseline=times["0"].median, clouds=1)
-        row |= {"bench": "scene", "baseline": i == 0} | errors | facts
+        first = times[subjects[0]].median
+        row = described(subject) | timings(times[subject], baseline=first, clouds=1)
+        row |= {"bench": "scene", "baseline": i == 0} | errors
         row |= {"stated_mb": stated(subject)} | measured(subject, config)
         if subject.form in ("streamed", "plain scene") and subject.token_budget is None:
-            row |= floor_columns(subject, timed)
+            row |= floor_columns(subject, times[subject])
         rows.append(row | ({"gmacs": None} if subject.form == "geometry" else {}))
     whole = model_of(replace(subjects[-1], supertokens=None))
     try:

@@ -15,7 +15,6 @@ from torch import Tensor
 from foundry3d.bench.forms import formed, model_of
 from foundry3d.bench.subjects import Subject, scene_points
 from foundry3d.geometry import farthest_point_sample, gather, nearest_neighbors
-from foundry3d.models.backbone import Tokens
 from foundry3d.scenes.dense import dense_features
 from foundry3d.scenes.scene import Scene, SceneModel, encode_scene, group_scene
 from foundry3d.scenes.windows import encode_windows
@@ -38,35 +37,21 @@ def runner(subject: Subject) -> Callable[[], Any]:
     points = scene_points(subject.points, subject.seed, subject.device)
     ratio = subject.points // (subject.groups or 1)
 
-    def plain() -> Tokens:
-        return encode_scene(model, plain_scene(model, points, ratio), budget=subject.budget)
-
-    def streamed() -> Tokens:
-        scene = group_scene(model, points, points_per_token=ratio)
-        return encode_scene(model, scene, budget=subject.budget)
-
-    def windows() -> Tokens:
-        scene = group_scene(model, points, points_per_token=ratio)
-        return encode_windows(model, scene, model_of(replace(subject, groups=None)).shape.groups)[0]
-
-    def dense() -> None:
-        found = streamed()
-        for _ in dense_features(points, found.centers, found.features):
-            pass
-
-    def geometry() -> Scene:
-        return group_scene(model, points, points_per_token=ratio)
-
-    calls: dict[str, Callable[[], Any]] = {
-        "plain scene": plain,
-        "streamed": streamed,
-        "windows": windows,
-        "dense": dense,
-        "geometry": geometry,
-    }
-
+    @torch.inference_mode()
     def run() -> Any:
-        with torch.inference_mode():
-            return calls[subject.form]()
+        if subject.form == "plain scene":
+            scene = plain_scene(model, points, ratio)
+        else:
+            scene = group_scene(model, points, points_per_token=ratio)
+        if subject.form == "geometry":
+            return scene
+        if subject.form == "windows":
+            size = model_of(replace(subject, groups=None)).shape.groups
+            return encode_windows(model, scene, size)[0]
+        found = encode_scene(model, scene, budget=subject.budget)
+        if subject.form == "dense":
+            for _ in dense_features(points, found.centers, found.features):
+                pass
+        return found
 
     return run

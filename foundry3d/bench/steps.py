@@ -16,10 +16,7 @@ from torch import Tensor
 
 from foundry3d.bench.forms import model_of
 from foundry3d.bench.subjects import Subject
-from foundry3d.config import (
-    AugmentConfig,
-    MaskedConfig,
-)
+from foundry3d.config import AugmentConfig, MaskedConfig
 from foundry3d.data import procedural
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Batches
@@ -110,18 +107,11 @@ class Step:
 
     def stages(self) -> dict[str, Callable[[], None]]:
         """The stages by name, in order."""
-        found = {
-            "data": self.data,
-            "augmentation": self.augmentation,
-            "geometry": self.geometry,
-            "teacher": self.goal,
-            "forward": self.forward,
-            "backward": self.backward,
-            "optimiser": self.update,
+        return {
+            **{"data": self.data, "augmentation": self.augmentation, "geometry": self.geometry},
+            **({"teacher": self.goal} if self.distils else {}),
+            **{"forward": self.forward, "backward": self.backward, "optimiser": self.update},
         }
-        if not self.distils:
-            del found["teacher"]
-        return found
 
     def __call__(self) -> None:
         """Runs all stages."""

@@ -77,17 +77,8 @@ class Subject:
 
     def source(self) -> Subject:
         """The subject reduced to what its model depends on; equal for all forms of one model."""
-        return replace(
-            self,
-            name="",
-            form="training",
-            precision="fp32",
-            batch=1,
-            clouds=1,
-            points=1,
-            token_budget=None,
-            ratio=None,
-        )
+        plain = replace(self, name="", form="training", precision="fp32", batch=1)
+        return replace(plain, clouds=1, points=1, token_budget=None, ratio=None)
 
 
 def teacher_of(config: BenchConfig, **changes: Any) -> Subject:

@@ -17,18 +17,26 @@ class Target(NamedTuple):
     Attributes:
         what: what is measured, in words.
         reach: the target value.
-        unit: shown after numbers.
-        least: the value is a lower bound (ratios); otherwise an upper bound (times).
+        unit: shown after numbers. Ratios (x) and shares (%) are lower bounds, others upper ones.
+        key: of the number in a row.
         rows: whether a row counts.
-        value: the number of a row; None = not measured.
     """
 
     what: str
     reach: float
     unit: str
-    least: bool
+    key: str
     rows: Callable[[Row], bool]
-    value: Callable[[Row], float | None]
+
+    @property
+    def least(self) -> bool:
+        """Whether the value is a lower bound."""
+        return self.unit in ("x", "%")
+
+    def value(self, row: Row) -> float | None:
+        """The number of a row in the unit; None = not measured."""
+        value = row.get(self.key)
+        return 100 * value if self.unit == "%" and value is not None else value
 
 
 def _object(supertokens: int, precision: str) -> Callable[[Row], bool]:
@@ -61,76 +69,32 @@ def _scene(points: int, kind: str, precision: str | None = None) -> Callable[[Ro
     return holds
 
 
-def _key(name: str, scale: float = 1.0) -> Callable[[Row], float | None]:
-    return lambda row: None if row.get(name) is None else scale * row[name]
+def _scaling(row: Row) -> bool:
+    kind = ("fit", "scene points, time", "streamed")
+    return (row["bench"], row.get("of"), row.get("form")) == kind
 
 
-SCENE = 2**18
+SCENE, LARGE = 2**18, 10**6
 TARGETS = (
-    Target("s=16, fp32", 4.5, "x", True, _object(16, "fp32"), _key("ratio")),
-    Target("s=16, bf16", 7.5, "x", True, _object(16, "bf16"), _key("ratio")),
-    Target("s=1, fp32", 6.5, "x", True, _object(1, "fp32"), _key("ratio")),
-    Target("s=1, bf16", 11, "x", True, _object(1, "bf16"), _key("ratio")),
-    Target("a light tokenizer, any s", 15, "x", True, _light, _key("ratio")),
+    Target("s=16, fp32", 4.5, "x", "ratio", _object(16, "fp32")),
+    Target("s=16, bf16", 7.5, "x", "ratio", _object(16, "bf16")),
+    Target("s=1, fp32", 6.5, "x", "ratio", _object(1, "fp32")),
+    Target("s=1, bf16", 11, "x", "ratio", _object(1, "bf16")),
+    Target("a light tokenizer, any s", 15, "x", "ratio", _light),
     Target(
-        "share of the matrix-product floor, fp32, s=16",
-        80,
-        "%",
-        True,
-        _object(16, "fp32"),
-        _key("floor_share", 100),
+        "share of the matrix-product floor, fp32, s=16", 80, "%", "floor_share", _object(16, "fp32")
+    ),
+    Target("scene of 2^18 points, geometry", 0.12, " s", "median_s", _scene(SCENE, "geometry")),
+    Target(
+        "scene of 2^18 points, s=16, bf16", 0.7, " s", "median_s", _scene(SCENE, "streamed", "bf16")
     ),
     Target(
-        "scene of 2^18 points, geometry",
-        0.12,
-        " s",
-        False,
-        _scene(SCENE, "geometry"),
-        _key("median_s"),
+        "scene of 2^18 points, s=16, fp32", 1.1, " s", "median_s", _scene(SCENE, "streamed", "fp32")
     ),
+    Target("scene of 2^18 points, peak memory", 1000, " MB", "peak_mb", _scene(SCENE, "streamed")),
+    Target("1,000,000 points, peak memory", 1500, " MB", "peak_mb", _scene(LARGE, "streamed")),
     Target(
-        "scene of 2^18 points, s=16, bf16",
-        0.7,
-        " s",
-        False,
-        _scene(SCENE, "streamed", "bf16"),
-        _key("median_s"),
-    ),
-    Target(
-        "scene of 2^18 points, s=16, fp32",
-        1.1,
-        " s",
-        False,
-        _scene(SCENE, "streamed", "fp32"),
-        _key("median_s"),
-    ),
-    Target(
-        "scene of 2^18 points, peak memory",
-        1000,
-        " MB",
-        False,
-        _scene(SCENE, "streamed"),
-        _key("peak_mb"),
-    ),
-    Target(
-        "1,000,000 points, peak memory",
-        1500,
-        " MB",
-        False,
-        _scene(10**6, "streamed"),
-        _key("peak_mb"),
-    ),
-    Target(
-        "scenes over their points, exponent of time (N log N: 1.09)",
-        1.1,
-        "",
-        False,
-        lambda row: (
-            row["bench"] == "fit"
-            and row["of"] == "scene points, time"
-            and row["form"] == "streamed"
-        ),
-        _key("exponent"),
+        "scenes over their points, exponent of time (N log N: 1.09)", 1.1, "", "exponent", _scaling
     ),
 )
 

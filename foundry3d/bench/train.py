@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from foundry3d.bench.forms import model_of
-from foundry3d.bench.measure import Timed, interleaved, machine, summary, timings, waiting
+from foundry3d.bench.measure import Timed, columns, interleaved, summary, timings, waiting
 from foundry3d.bench.memory import measured
 from foundry3d.bench.steps import Step, training_clouds
 from foundry3d.bench.subjects import Subject, teacher_of
@@ -31,22 +31,15 @@ from foundry3d.config import (
 )
 from foundry3d.models.student import Student
 from foundry3d.training.distill import DistillTask
-from foundry3d.training.engine import fit, retain_memory
+from foundry3d.training.engine import fit
 from foundry3d.training.pretrain import PretrainTask
 
 log = logging.getLogger("foundry3d")
 
-COLUMNS = {
-    "name": "name",
-    "precision": "precision",
-    "median_s": "median s",
-    "iqr_s": "IQR s",
-    "percent": "% of stages",
-    "ratio": "ratio",
-    "clouds_s": "clouds/s",
-    "peak_mb": "peak MB",
-    "working_mb": "working MB",
-}
+COLUMNS = columns(
+    *("name", "precision", "median_s", "iqr_s", "percent", "ratio", "clouds_s"),
+    *("peak_mb", "working_mb"),
+)
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """The trainer's names of the precisions."""
 
@@ -70,23 +63,16 @@ STILL = AugmentConfig(scale=(1.0, 1.0), rotate=False)
 def trained(subject: Subject, steps: int, *, still: bool = False) -> list[float]:
     """Seconds of each of `steps` steps of the real trainer, after two warm-up steps.
 
-    Args:
-        subject: of form `distill` or `pretrain`.
-        steps: how many.
-        still: distil on clouds that are not augmented; the teacher reads each of them once, before
-            the first step.
+    If `still`, it distils on clouds that are not augmented, and the teacher reads each of them
+    once, before the first step.
     """
     model = model_of(replace(subject, form="training", supertokens=None))
     data = DataConfig(points=subject.points)
     with tempfile.TemporaryDirectory() as folder:
-        train = TrainConfig(
-            epochs=1,
-            warmup_epochs=0,
-            batch_size=subject.clouds,
-            precision=PRECISIONS[subject.precision],
-            accelerator="gpu" if subject.device.startswith("cuda") else "cpu",
-            devices=1,
-        )
+        once = TrainConfig(epochs=1, warmup_epochs=0, devices=1, batch_size=subject.clouds)
+        accelerator = "gpu" if subject.device.startswith("cuda") else "cpu"
+        kind = PRECISIONS[subject.precision]
+        train = replace(once, precision=kind, accelerator=accelerator)
         task: Any
         if subject.form == "distill":
             config = DistillConfig(out=folder + "/run", train=train, data=data)
@@ -97,12 +83,8 @@ def trained(subject: Subject, steps: int, *, still: bool = False) -> list[float]
             task = _stamping(DistillTask)(config, model, student)
             run: DistillConfig | PretrainConfig = config
         else:
-            run = PretrainConfig(
-                out=folder + "/run",
-                train=train,
-                data=data,
-                masked=MaskedConfig(decoder_heads=model.config.heads),
-            )
+            masked = MaskedConfig(decoder_heads=model.config.heads)
+            run = PretrainConfig(out=folder + "/run", train=train, data=data, masked=masked)
             task = _stamping(PretrainTask)(run, type(model)(model.config))
         task.ended = []
         clouds = training_clouds(subject, steps + 2)
@@ -128,18 +110,12 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
     Raises:
         InputError: the model cannot be trained.
     """
-    retain_memory()
-    facts = machine(config.device)
     rows: list[dict[str, Any]] = []
     plain: dict[str, float] = {}
     for subject in listed(config):
         log.info("training: %s, %s", subject.name, subject.precision)
-        times = interleaved(
-            Step(subject).stages(),
-            repeats=config.sizes.repeats,
-            finish=waiting(config.device),
-            turning=False,
-        )
+        stages, wait = Step(subject).stages(), waiting(config.device)
+        times = interleaved(stages, repeats=config.sizes.repeats, finish=wait, turning=False)
         total = sum(timed.median for timed in times.values())
         whole = summary(trained(subject, config.sizes.repeats))
         base = plain.setdefault(subject.form, whole.median)
@@ -150,7 +126,7 @@ def measure(config: BenchConfig) -> list[dict[str, Any]]:
         if subject.form == "distill":
             kept = summary(trained(subject, config.sizes.repeats, still=True))
             made.append(steps("whole step, teacher's features kept", kept))
-        rows += [row | facts for row in made]
+        rows += made
     return rows
 
 

@@ -11,12 +11,7 @@ from foundry3d.errors import InputError
 
 
 def require_finite(tensors: Mapping[str, Tensor], where: str | Path, advice: str) -> None:
-    """Refuses weights that hold NaN or infinite numbers.
-
-    Args:
-        tensors: by name, of any type.
-        where: what the message calls their place.
-        advice: what to do, the end of the message.
+    """Refuses weights that are not finite; the message begins with `where`, ends with `advice`.
 
     Raises:
         InputError: a tensor holds NaN or an infinite number.

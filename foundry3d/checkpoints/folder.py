@@ -63,17 +63,18 @@ KINDS = {
 }
 
 
-def _replaceable(folder: Path) -> None:
-    """Refuses to save where something other than one of our checkpoints is.
+def _is_ours(content: object) -> bool:
+    """Whether the content of a config.json is that of one of our checkpoints."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
-    Raises:
-        InputError: the path is a file, or a folder that `save` did not write.
-    """
+
+def _require_replaceable(folder: Path) -> None:
+    """Refuses to save where something other than one of our checkpoints is."""
     try:
-        content = read_json(folder / "config.json")
+        ours = _is_ours(read_json(folder / "config.json"))
     except InputError:
-        content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        ours = False
+    if not ours:
         raise InputError(
             f"{folder} exists and is not a checkpoint of {FORMAT}; choose another folder"
         )
@@ -107,7 +108,7 @@ def save(
     """
     folder = Path(folder)
     if folder.exists():
-        _replaceable(folder)
+        _require_replaceable(folder)
     if is_compiled(model):
         raise InputError("a compiled model is not saved; save the one it was made of")
     kind = next((name for name, kind in KINDS.items() if isinstance(model, kind.model)), None)
@@ -152,7 +153,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"{folder}: expected a checkpoint folder with config.json and model.safetensors"
         )
     content = read_json(folder / "config.json")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not _is_ours(content):
         raise InputError(f"{folder}/config.json was not written by {FORMAT}; nothing to load")
     number, kind = content.get("version"), content.get("kind")
     if type(number) is not int or number != VERSION or kind not in list(KINDS):

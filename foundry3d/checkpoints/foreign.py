@@ -45,11 +45,7 @@ def _plain(key: str, tensor: Tensor) -> Tensor:
 
 
 def _repair(tensors: dict[str, Tensor], path: Path) -> list[str]:
-    """Resets BatchNorm statistics that are not finite, as the sources do; returns notices.
-
-    Raises:
-        InputError: any other weight is not finite.
-    """
+    """Resets BatchNorm statistics that are not finite, as the sources do; returns notices."""
     notices = []
     for key, tensor in tensors.items():
         if tensor.isfinite().all():
@@ -158,18 +154,6 @@ def _sorted_keys(state: dict[str, Any], weights: str, path: Path) -> Keys:
     return keys
 
 
-def _content(path: Path) -> Any:
-    """What a file holds: that of torch.save, or the tensors of a safetensors file by name.
-
-    Raises:
-        InputError: neither of them, or a file that cannot be read safely.
-    """
-    if path.suffix != ".safetensors":
-        return read_torch(path)
-    read_header(path)
-    return load_file(path)
-
-
 def load_foreign(
     path: str | Path,
     *,
@@ -201,7 +185,11 @@ def load_foreign(
             missing, contradicts the file, or does not fit.
     """
     path = Path(path)
-    content = _content(path)
+    if path.suffix == ".safetensors":
+        read_header(path)
+        content = load_file(path)
+    else:
+        content = read_torch(path)
     state = state_dict(content, path)
     keys = _sorted_keys(state, weights, path)
     check_tensors({key: state[key] for key in keys.taken.values()}, path)

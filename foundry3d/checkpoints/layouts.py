@@ -1,4 +1,4 @@
-"""How the checkpoints of other projects name what a backbone holds: one table for each source.
+"""How the checkpoints of other projects name what a backbone holds: one table per source.
 
 A table maps our modules and parameters to theirs. `{root}` is the prefix of the weights asked for
 (online or moving average), `{n}` a block number; whatever follows (`.weight`, ...) is kept.
@@ -10,57 +10,32 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-POINT_JEPA = {
-    "tokenizer.lift": "tokenizer.embedding.encoder.first_conv.0",
-    "tokenizer.lift_norm": "tokenizer.embedding.encoder.first_conv.1",
-    "tokenizer.widen": "tokenizer.embedding.encoder.first_conv.3",
-    "tokenizer.mix": "tokenizer.embedding.encoder.second_conv.0",
-    "tokenizer.mix_norm": "tokenizer.embedding.encoder.second_conv.1",
-    "tokenizer.project": "tokenizer.embedding.encoder.second_conv.3",
-    "position": "positional_encoding",
-    "class_token": "cls_token",
-    "class_position": "cls_pos",
-    "encoder.blocks.{n}.norm1": "{root}blocks.{n}.norm1",
-    "encoder.blocks.{n}.attn": "{root}blocks.{n}.attn",
-    "encoder.blocks.{n}.norm2": "{root}blocks.{n}.norm2",
-    "encoder.blocks.{n}.fc1": "{root}blocks.{n}.mlp.fc1",
-    "encoder.blocks.{n}.fc2": "{root}blocks.{n}.mlp.fc2",
-    "encoder.norm": "{root}norm",
-}
-POINT2VEC = {
-    "tokenizer.lift": "tokenizer.embedding.first_conv.0",
-    "tokenizer.lift_norm": "tokenizer.embedding.first_conv.1",
-    "tokenizer.widen": "tokenizer.embedding.first_conv.3",
-    "tokenizer.mix": "tokenizer.embedding.second_conv.0",
-    "tokenizer.mix_norm": "tokenizer.embedding.second_conv.1",
-    "tokenizer.project": "tokenizer.embedding.second_conv.3",
-    "position": "positional_encoding",
-    "class_token": "cls_token",
-    "class_position": "cls_pos",
-    "encoder.blocks.{n}.norm1": "{root}blocks.{n}.norm1",
-    "encoder.blocks.{n}.attn": "{root}blocks.{n}.attn",
-    "encoder.blocks.{n}.norm2": "{root}blocks.{n}.norm2",
-    "encoder.blocks.{n}.fc1": "{root}blocks.{n}.mlp.fc1",
-    "encoder.blocks.{n}.fc2": "{root}blocks.{n}.mlp.fc2",
-    "encoder.norm": "{root}norm",
-}
-POINT_MAE = {
-    "tokenizer.lift": "{root}encoder.first_conv.0",
-    "tokenizer.lift_norm": "{root}encoder.first_conv.1",
-    "tokenizer.widen": "{root}encoder.first_conv.3",
-    "tokenizer.mix": "{root}encoder.second_conv.0",
-    "tokenizer.mix_norm": "{root}encoder.second_conv.1",
-    "tokenizer.project": "{root}encoder.second_conv.3",
-    "position": "{root}pos_embed",
-    "class_token": "{root}cls_token",
-    "class_position": "{root}cls_pos",
-    "encoder.blocks.{n}.norm1": "{root}blocks.blocks.{n}.norm1",
-    "encoder.blocks.{n}.attn": "{root}blocks.blocks.{n}.attn",
-    "encoder.blocks.{n}.norm2": "{root}blocks.blocks.{n}.norm2",
-    "encoder.blocks.{n}.fc1": "{root}blocks.blocks.{n}.mlp.fc1",
-    "encoder.blocks.{n}.fc2": "{root}blocks.blocks.{n}.mlp.fc2",
-    "encoder.norm": "{root}norm",
-}
+
+def _table(convolutions: str, position: str, root: str, blocks: str) -> dict[str, str]:
+    """Our names to those of a source, by its prefixes of convolutions, class token and blocks."""
+    return {
+        "tokenizer.lift": f"{convolutions}first_conv.0",
+        "tokenizer.lift_norm": f"{convolutions}first_conv.1",
+        "tokenizer.widen": f"{convolutions}first_conv.3",
+        "tokenizer.mix": f"{convolutions}second_conv.0",
+        "tokenizer.mix_norm": f"{convolutions}second_conv.1",
+        "tokenizer.project": f"{convolutions}second_conv.3",
+        "position": position,
+        "class_token": f"{root}cls_token",
+        "class_position": f"{root}cls_pos",
+        "encoder.blocks.{n}.norm1": f"{blocks}norm1",
+        "encoder.blocks.{n}.attn": f"{blocks}attn",
+        "encoder.blocks.{n}.norm2": f"{blocks}norm2",
+        "encoder.blocks.{n}.fc1": f"{blocks}mlp.fc1",
+        "encoder.blocks.{n}.fc2": f"{blocks}mlp.fc2",
+        "encoder.norm": "{root}norm",
+    }
+
+
+_OF_LIGHTNING = {"position": "positional_encoding", "root": "", "blocks": "{root}blocks.{n}."}
+POINT_JEPA = _table("tokenizer.embedding.encoder.", **_OF_LIGHTNING)
+POINT2VEC = _table("tokenizer.embedding.", **_OF_LIGHTNING)
+POINT_MAE = _table("{root}encoder.", "{root}pos_embed", "{root}", "{root}blocks.blocks.{n}.")
 POINT_BERT = POINT_MAE | {"tokenizer.bridge": "{root}reduce_dim"}
 
 LIGHTNING_HEADS = ("cls_head.", "label_embedding.", "upsampling.", "seg_head.")

@@ -1,4 +1,4 @@
-"""Replacing a model folder: it always holds a complete model, and files of others stay.
+"""Replacing a model folder: it always holds a complete model, and other files in it stay.
 
 The new folder is written next to the old one, flushed, and exchanged with it in one step where the
 system can; elsewhere two renames leave a gap that the next save or load repairs.
@@ -26,13 +26,9 @@ WEIGHTS = "model.safetensors"
 def replace_folder(folder: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
     """Writes weights and text files as a folder, which takes the place of an earlier one.
 
-    Files of the earlier folder that are not written again are kept. Processes that write to the
-    same folder wait for each other; what killed ones left is removed.
-
-    Args:
-        folder: to write; created with its parents if it is missing.
-        tensors: the weights.
-        texts: contents by file name, `config.json` among them.
+    Texts are given by file name, `config.json` among them. Files of the earlier folder that are not
+    written again are kept. Processes that write to the same folder wait for each other; what killed
+    ones left is removed. Missing parents are created.
 
     Raises:
         OSError: the disk refuses, e.g. it is full; the earlier folder stays as it was.

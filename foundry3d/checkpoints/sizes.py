@@ -23,13 +23,13 @@ from foundry3d.errors import InputError
 Record = TypeVar("Record")
 
 LARGEST = 2**22
-"""Bytes of a config.json; real ones have some thousand."""
+"""Most bytes of a config.json; real ones have a few thousand."""
 REPEATED = ("depth", "hidden", "upsampling", "point_widths")
 """Fields that make one layer for each unit or entry, and so at least one tensor each."""
-
-
+FAULTS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What modules raise when they are made with sizes that no model can have."""
 MOST = 2**63
-"""Numbers from here on, infinity among them, are no size."""
+"""Numbers from here on, and infinity, are not sizes."""
 
 
 def read_json(path: Path) -> Any:
@@ -57,7 +57,7 @@ def shown(value: object) -> str:
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether a JSON value is one of the type that a field is annotated with."""
+    """Whether a JSON value has the type that a field is annotated with."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, option) for option in inner)
@@ -147,14 +147,7 @@ def checked_config(
             shaped = model(record)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (
-        ArithmeticError,
-        LookupError,
-        MemoryError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except FAULTS as error:
         reason = str(error).split("\n")[0][:200]
         raise InputError(f"{path} has sizes that no model can have ({reason})") from None
     own = {name: tuple(tensor.shape) for name, tensor in shaped.state_dict().items()}

@@ -24,7 +24,7 @@ class EpochBatches(Generic[C]):
     """The number of batches in an epoch of one process, and which epoch it is.
 
     Args:
-        clouds: the collection.
+        clouds: to draw from.
         batch_size: B, of each process.
         seed: of the shuffling.
         rank: index of this process.

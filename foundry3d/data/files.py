@@ -1,7 +1,7 @@
 """The door for point clouds and meshes in files: any common format in, checked points out.
 
-Nothing in a file is executed, fetched or believed: sizes that a header declares are compared with
-the bytes that are there, and whatever is wrong ends in one `InputError` that names the file.
+Nothing in a file is executed, fetched or trusted: sizes that a header declares are compared with
+the bytes it has, and whatever is wrong raises one `InputError` that names the file.
 
 Shape legend: N points.
 """
@@ -12,11 +12,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 
+from foundry3d.config import EmbedConfig, PackConfig
+from foundry3d.config.reading import column_names
 from foundry3d.data.formats.arrays import read_npy, read_npz
 from foundry3d.data.formats.glb import read_glb
 from foundry3d.data.formats.las import read_las
@@ -31,21 +34,10 @@ from foundry3d.errors import InputError
 log = logging.getLogger("foundry3d")
 
 _READERS: Final[dict[str, Callable[[bytes], Raw]]] = {
-    "ply": read_ply,
-    "pcd": read_pcd,
-    "obj": read_obj,
-    "off": read_off,
-    "stl": read_stl,
-    "glb": read_glb,
-    "xyz": read_table,
-    "txt": read_table,
-    "csv": read_table,
-    "pts": read_table,
-    "las": read_las,
-    "laz": read_las,
-    "npy": read_npy,
-    "npz": read_npz,
-}
+    "ply": read_ply, "pcd": read_pcd, "obj": read_obj, "off": read_off, "stl": read_stl,
+    "glb": read_glb, "xyz": read_table, "txt": read_table, "csv": read_table, "pts": read_table,
+    "las": read_las, "laz": read_las, "npy": read_npy, "npz": read_npz,
+}  # fmt: skip
 EXTENSIONS: Final = tuple(_READERS)
 """Endings of the files that `read_points` and `read_clouds` understand."""
 
@@ -100,15 +92,12 @@ def read_points(
     Raises:
         InputError: the file is missing, unknown, damaged or empty, or holds more than one cloud.
     """
-    source = str(path)
-    raw = _load(path, columns)
-    if raw.vertices.ndim == 3:
-        if len(raw.vertices) != 1:
-            raise InputError(
-                f"{source}: expected one cloud, got {len(raw.vertices)}; read them with read_clouds"
-            )
-        raw = replace(raw, vertices=raw.vertices[0])
-    return _points(raw, source, samples, seed, invalid)
+    found = list(_load(path, columns).values())
+    if len(found) != 1:
+        raise InputError(
+            f"{path}: expected one cloud, got {len(found)}; read them with read_clouds"
+        )
+    return _points(found[0], str(path), samples, seed, invalid)
 
 
 def read_clouds(
@@ -126,10 +115,10 @@ def read_clouds(
 
     Args:
         path: a file with one of `EXTENSIONS`; an npy or npz array (n, N, 3) is n clouds.
-        samples: points drawn from a mesh; files without faces give all their points.
-        seed: of that draw.
-        invalid: as in `read_points`.
-        columns: as in `read_points`.
+        samples: as in `read_points`, like all that follow.
+        seed: of the draw.
+        invalid: drop or refuse.
+        columns: of text tables.
 
     Returns:
         An iterator over at least one cloud.
@@ -137,20 +126,41 @@ def read_clouds(
     Raises:
         InputError: the file is missing, unknown, damaged or empty.
     """
-    source, raw = str(path), _load(path, columns)
-    if raw.vertices.ndim == 2:
-        return iter([_points(raw, source, samples, seed, invalid)])
+    found = _load(path, columns)
+    return map(  # which goes on after a cloud that is refused
+        lambda name: _points(found[name], name, samples, seed, invalid), found
+    )
 
-    def one(i: int) -> Points:
-        cloud = replace(raw, vertices=raw.vertices[i])
-        return _points(cloud, f"{source}[{i}]", samples, seed, invalid)
 
-    return map(one, range(len(raw.vertices)))  # which goes on after a cloud that is refused
+def try_clouds(
+    path: Path, config: EmbedConfig | PackConfig
+) -> Iterator[tuple[str, Points | InputError]]:
+    """Each cloud of a file, read with the options of a command, or why not; after its name."""
+    try:
+        clouds = read_clouds(
+            path,
+            samples=config.samples,
+            seed=config.seed,
+            invalid=config.invalid,
+            columns=column_names(config.columns),
+        )
+    except InputError as error:
+        yield str(path), error
+        return
+    for i in count():
+        try:
+            cloud = next(clouds, None)
+        except InputError as error:
+            yield f"{path}[{i}]", error
+            continue
+        if cloud is None:
+            return
+        yield cloud.source, cloud
 
 
 @contextmanager
 def _naming(source: str) -> Iterator[None]:
-    """Put the file's name before every complaint; strange numbers are checked, not warned about."""
+    """Puts the file's name before every error; odd numbers are checked later, not warned about."""
     try:
         with np.errstate(all="ignore"):
             yield
@@ -171,8 +181,8 @@ def _naming(source: str) -> Iterator[None]:
         ) from error
 
 
-def _load(path: str | Path, columns: Mapping[str, str] | None) -> Raw:
-    """What the file holds, before any check of its coordinates."""
+def _load(path: str | Path, columns: Mapping[str, str] | None) -> dict[str, Raw]:
+    """The clouds of the file by their names, before any check of coordinates."""
     with _naming(str(path)):
         path = Path(path)
         ending = _ending(path)
@@ -192,7 +202,9 @@ def _load(path: str | Path, columns: Mapping[str, str] | None) -> Raw:
             ) from error
         if raw.vertices.size == 0:
             raise InputError("expected at least one point, got none; check how it was saved")
-        return raw
+        if raw.vertices.ndim == 2:
+            return {str(path): raw}
+        return {f"{path}[{i}]": replace(raw, vertices=v) for i, v in enumerate(raw.vertices)}
 
 
 def _ending(path: Path) -> str:

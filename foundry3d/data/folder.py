@@ -40,7 +40,7 @@ def find_files(folder: str | Path) -> list[Path]:
     """What `files_below` finds.
 
     Raises:
-        InputError: nothing.
+        InputError: there is no such file.
     """
     found = files_below(Path(folder))
     if not found:

@@ -23,14 +23,7 @@ def load_tested(config: DataConfig, *, seed: int = 0) -> tuple[Splits, Clouds, C
 def require_names(
     source: str, what: str, names: tuple[str, ...], wanted: tuple[str, ...], owner: str
 ) -> None:
-    """Refuses data whose classes or parts are not the expected ones.
-
-    Args:
-        source: name of the data.
-        what: what the names are of: classes, parts or categories.
-        names: those of the data.
-        wanted: the expected ones.
-        owner: where the expected ones come from.
+    """Refuses data called `source` whose classes or parts (`what`) are not those of `owner`.
 
     Raises:
         InputError: the names differ, or their order does.

@@ -107,18 +107,9 @@ def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
     """
     require_data(config)
     train = _read(config, config.train, config.train_clouds, 2 * seed, train=True)
-    test = (
-        None
-        if config.test is None
-        else _read(
-            config,
-            config.test,
-            config.test_clouds,
-            2 * seed + 1,
-            train.class_names or None,
-            train=False,
-        )
-    )
+    names, test = train.class_names or None, None
+    if config.test is not None:
+        test = _read(config, config.test, config.test_clouds, 2 * seed + 1, names, train=False)
     kept, held = hold_out(train.labels, config.validation, seed)
     return Splits(
         train=train.take(kept) if len(held) else train,

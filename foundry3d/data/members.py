@@ -25,14 +25,7 @@ _MOST_NAMES = 2**16
 
 
 def read_members(path: Path, wanted: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of an archive that are wanted and present; the others are not unpacked.
-
-    Args:
-        path: the archive.
-        wanted: names of arrays.
-
-    Returns:
-        The arrays by name, and the names of all arrays in the archive.
+    """The wanted arrays that an archive has, and the names of all; no other is unpacked.
 
     Raises:
         InputError: no regular file, a damaged archive, another compression than numpy's, or an
@@ -100,10 +93,6 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> np.nd
 def whole_numbers(values: np.ndarray, what: str) -> np.ndarray:
     """Labels or parts as int64, whatever type of number they are stored as.
 
-    Args:
-        values: of any shape.
-        what: how the message names them.
-
     Raises:
         InputError: text, fractions, or numbers that int64 does not hold.
     """
@@ -129,7 +118,7 @@ def texts(values: np.ndarray, what: str) -> tuple[str, ...]:
     """Names of classes or parts, one per label; bytes are read as UTF-8.
 
     Raises:
-        InputError: no list of text.
+        InputError: not a list of text.
     """
     if not values.size:
         return ()
@@ -145,11 +134,7 @@ def texts(values: np.ndarray, what: str) -> tuple[str, ...]:
 
 
 def made_up_names(numbers: np.ndarray, kind: str) -> tuple[str, ...]:
-    """The names `kind 0`, `kind 1`, ... for numbers that come without any.
-
-    Raises:
-        InputError: numbers so large that they cannot be labels.
-    """
+    """The names `kind 0`, `kind 1`, ... for numbers without names, which must be small enough."""
     largest = int(numbers.max()) if numbers.size else -1
     if largest >= _MOST_NAMES:
         raise InputError(

@@ -17,14 +17,14 @@ from foundry3d.data.pack_source import Sample, Source
 from foundry3d.data.progress import with_progress
 from foundry3d.data.shards import INDEX
 from foundry3d.errors import InputError
-from foundry3d.writing import replacing
+from foundry3d.writing import write_text
 
 PROGRESS = "packing.json"
 
 
 @dataclass(kw_only=True)
 class Packed:
-    """What was packed so far; changed while packing goes on.
+    """What has been packed so far; it changes while packing goes on.
 
     Attributes:
         settings: what the shards depend on; a run with other settings cannot continue.
@@ -32,7 +32,7 @@ class Packed:
         points: number of points of the smallest and the largest cloud.
         dtypes: types of the coordinates.
         piece: of the source, the one that was read last.
-        done: samples and unreadable clouds of that piece that were dealt with.
+        done: samples and unreadable clouds of that piece that have been handled.
         left_out: clouds that could not be read.
         first_left_out: why the first of them could not be.
     """
@@ -76,8 +76,7 @@ class Packed:
 
     def write(self, folder: Path) -> None:
         """Saves the state; the file appears complete or not at all."""
-        with replacing(folder / PROGRESS) as partial:
-            partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_text(folder / PROGRESS, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def settings_of(config: PackConfig, source: Source) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from foundry3d.config import PackConfig
-from foundry3d.config.reading import column_names
 from foundry3d.data import procedural
 from foundry3d.data.archive import read_archive
-from foundry3d.data.files import read_clouds
+from foundry3d.data.files import try_clouds
 from foundry3d.data.folder import find_files
 from foundry3d.errors import InputError
 
@@ -103,14 +102,20 @@ def _folder(config: PackConfig) -> Source:
     """Classes are the first folders below the source; files outside these folders have none."""
     folder = Path(config.source)
     files = find_files(folder)
-    below = {path: path.relative_to(folder).parts for path in files}
-    names = sorted({parts[0] for parts in below.values() if len(parts) > 1})
-    labels = {path: names.index(p[0]) if len(p) > 1 else -1 for path, p in below.items()}
+    kinds = {path: path.relative_to(folder).parts[:-1][:1] for path in files}
+    names = sorted({name for kind in kinds.values() for name in kind})
     order = np.random.default_rng(config.seed).permutation(len(files))
 
     def read(path: Path) -> Iterator[Sample | str]:
-        for found in _clouds(path, config):
-            yield found if isinstance(found, str) else (found, labels[path])
+        label = names.index(kinds[path][0]) if kinds[path] else -1
+        for _, found in try_clouds(path, config):
+            if isinstance(found, InputError):
+                yield str(found)
+                continue
+            if found.dropped:
+                notice = "%s: %d points with NaN or infinite coordinates left out"
+                log.info(notice, path, found.dropped)
+            yield found.points, label
 
     listed = b"\n".join(os.fsencode(path.relative_to(folder)) for path in files)
     return Source(
@@ -120,29 +125,3 @@ def _folder(config: PackConfig) -> Source:
         read=read,
         fingerprint=hashlib.sha256(listed).hexdigest(),
     )
-
-
-def _clouds(path: Path, config: PackConfig) -> Iterator[np.ndarray | str]:
-    """The clouds of a file, and in place of those that cannot be read the reason."""
-    try:
-        clouds = read_clouds(
-            path,
-            samples=config.samples,
-            seed=config.seed,
-            invalid=config.invalid,
-            columns=column_names(config.columns),
-        )
-    except InputError as error:
-        yield str(error)
-        return
-    while True:
-        try:
-            cloud = next(clouds, None)
-        except InputError as error:
-            yield str(error)
-            continue
-        if cloud is None:
-            return
-        if cloud.dropped:
-            log.info("%s: %d points with NaN or infinite coordinates left out", path, cloud.dropped)
-        yield cloud.points

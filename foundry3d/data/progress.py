@@ -17,10 +17,7 @@ EVERY = 30.0
 def with_progress(items: Sequence[T], doing: str, what: str = "files") -> Iterator[T]:
     """The items one by one; now and then a line reports the progress and the time left.
 
-    Args:
-        items: what to iterate over.
-        doing: beginning of the line, e.g. `embedded`.
-        what: the items in plural, e.g. `files`.
+    The line begins with `doing`, e.g. `embedded`, and calls the items `what`.
     """
     began = reported = time.monotonic()
     for done, item in enumerate(items):

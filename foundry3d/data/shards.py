@@ -25,7 +25,7 @@ import numpy as np
 
 from foundry3d.data.formats.arrays import read_npy
 from foundry3d.errors import InputError
-from foundry3d.writing import replacing
+from foundry3d.writing import write_text
 
 INDEX = "index.json"
 FORMAT = "foundry3d-shards"
@@ -82,8 +82,7 @@ def is_sharded(folder: str | Path) -> bool:
 def write_index(folder: Path, index: Index) -> None:
     """Writes `index.json`; the file appears complete or not at all."""
     values = {"format": FORMAT, "version": VERSION, **asdict(index)}
-    with replacing(folder / INDEX) as partial:
-        partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / INDEX, json.dumps(values, indent=1) + "\n")
 
 
 def read_index(folder: str | Path) -> Index:
@@ -167,14 +166,11 @@ def samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
 
 
 def decode(files: dict[str, bytes | None], classes: int) -> np.ndarray:
-    """The points of a sample: (N, 3) float16 or float32, finite. Nothing in it is executed.
-
-    Args:
-        files: content of the sample's files, by ending.
-        classes: number of classes; a class number must lie below.
+    """The points (N, 3), float16 or float32, of a sample, given its files by their endings.
 
     Raises:
-        InputError: no plain array of that shape, or an unknown class.
+        InputError: no plain, finite array of that shape, or a class number that is not below
+            `classes`.
     """
     blob = files.get("npy")
     if blob is None:

@@ -131,7 +131,8 @@ class Shards:
         for part in parts:
             key, met, fault = "its start", 0, "the archive ends or is damaged there"
             try:
-                for met, (key, files) in enumerate(islice(samples(self._path(part)), part.last), 1):
+                found = samples(self.folder / part.shard)
+                for met, (key, files) in enumerate(islice(found, part.last), 1):
                     if met > part.first:
                         cloud = self._cloud(part.shard, key, files, rng, skipped)
                         if cloud is not None:
@@ -141,9 +142,6 @@ class Shards:
             missing = part.last - max(met, part.first)
             if missing:
                 skipped.add(part.shard, f"after {key}", fault, missing)
-
-    def _path(self, part: Part) -> Path:
-        return self.folder / part.shard
 
     def _cloud(
         self,

@@ -15,24 +15,13 @@ _BLOCK = 2**18  # triangles whose corners are held at a time
 def sample_surface(
     vertices: np.ndarray, faces: np.ndarray, samples: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Points drawn evenly by area from triangles.
-
-    Args:
-        vertices: (V, 3) finite coordinates.
-        faces: (F, 3) vertex numbers.
-        samples: how many points, S.
-        rng: where chance comes from.
-
-    Returns:
-        (S, 3) float64.
+    """Points (S, 3) float64 drawn evenly by area from triangles (F, 3) of vertices (V, 3).
 
     Raises:
         InputError: the triangles have no area.
     """
-    areas = [
-        _areas(vertices, faces[start : start + _BLOCK]) for start in range(0, len(faces), _BLOCK)
-    ]
-    ends = np.cumsum(np.concatenate([np.zeros(0), *areas]))
+    blocks = (faces[start : start + _BLOCK] for start in range(0, len(faces), _BLOCK))
+    ends = np.cumsum(np.concatenate([np.zeros(0), *(_areas(vertices, part) for part in blocks)]))
     if not (len(ends) and ends[-1] > 0):
         raise InputError(
             f"expected triangles with some area, got {len(ends)} without; "

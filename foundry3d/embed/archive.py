@@ -66,9 +66,9 @@ class Archive:
             found[name] = (parts[0] if len(parts) == 1 else torch.cat(parts)).numpy()
         return found
 
-
-SCENE = ("points_per_token", "windows", "precision")
-"""Options for scenes that the protocol records."""
+    def write(self, stream: BinaryIO, facts: np.ndarray) -> None:
+        """Writes the archive, with `facts` as its `protocol`."""
+        np.savez(stream, **self.arrays(), protocol=facts)  # type: ignore[arg-type]
 
 
 def require_file(path: Path, option: str) -> None:
@@ -102,5 +102,6 @@ def protocol(config: EmbedConfig, policy: Policy, budget: Budget | None) -> np.n
         "code": code_version(),
     }
     if config.points_per_token is not None:
-        facts |= {name: getattr(config, name) for name in SCENE}
+        facts |= {"points_per_token": config.points_per_token, "windows": config.windows}
+        facts["precision"] = config.precision
     return np.array(json.dumps(facts))

@@ -7,27 +7,16 @@ Shapes: n clouds, c tokens, d width.
 
 from __future__ import annotations
 
-import logging
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig
 from foundry3d.embed.archive import Archive, appearing, protocol
-from foundry3d.embed.clouds import (
-    fewest,
-    finite,
-    in_batches,
-    read_policy,
-)
-from foundry3d.embed.reading import REPEATED, Reading, asked_budget
+from foundry3d.embed.clouds import fewest, finite, in_batches
+from foundry3d.embed.reading import REPEATED, Reading, asked_budget, policy_of
 from foundry3d.embed.scenes import embed_scenes
 from foundry3d.errors import InputError
 from foundry3d.models.student import Budgeted, Student
-
-log = logging.getLogger("foundry3d")
 
 
 def embed(config: EmbedConfig) -> Path:
@@ -50,13 +39,10 @@ def embed(config: EmbedConfig) -> Path:
     inner = load_backbone(config.model)
     budget = asked_budget(config, inner)
     model = Budgeted(inner, budget) if budget and isinstance(inner, Student) else inner
-    policy, notice = read_policy(config.model, up=config.up, normalise=config.normalise)
-    policy = replace(policy, points=config.points, seed=config.seed)
     least, out, archive = fewest(model), Path(config.out), Archive()
     if config.points is not None and config.points < least:
         raise InputError(f"points must be at least {least} for this model, got {config.points}")
-    if notice is not None:
-        log.warning("%s", notice)
+    policy = policy_of(config)
     reading = Reading(config, policy, least)
     files = reading.files()
     with appearing(out) as stream:
@@ -68,6 +54,5 @@ def embed(config: EmbedConfig) -> Path:
             if len(tokens.centers[0].unique(dim=0)) < model.shape.groups:
                 reading.note(cloud.source, REPEATED)
         reading.require(len(archive.names))
-        facts = protocol(config, policy, budget)
-        np.savez(stream, **archive.arrays(), protocol=facts)  # type: ignore[arg-type]
+        archive.write(stream, protocol(config, policy, budget))
     return reading.finish(out, len(archive.names))

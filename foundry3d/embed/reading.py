@@ -13,16 +13,15 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
 
 from foundry3d.config import EmbedConfig
 from foundry3d.config.paths import require_apart
-from foundry3d.config.reading import column_names
-from foundry3d.data.files import Points, read_clouds
+from foundry3d.data.files import try_clouds
 from foundry3d.data.folder import files_below, find_files, is_supported
 from foundry3d.data.progress import with_progress
-from foundry3d.embed.clouds import Policy, PreparedCloud, prepare, stored_facts
+from foundry3d.embed.clouds import Policy, PreparedCloud, prepare, read_policy, stored_facts
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
@@ -32,8 +31,16 @@ log = logging.getLogger("foundry3d")
 REPEATED = "fewer different points than tokens, so tokens repeat"
 
 
+def policy_of(config: EmbedConfig) -> Policy:
+    """How the command prepares clouds; logs what the model does not record about it."""
+    policy, notice = read_policy(config.model, up=config.up, normalise=config.normalise)
+    if notice is not None:
+        log.warning("%s", notice)
+    return replace(policy, points=config.points, seed=config.seed)
+
+
 class Reading:
-    """Goes through files; keeps what failed and what is worth a notice.
+    """Reads files one by one and records which failed and what is worth a notice.
 
     Args:
         config: of the command.
@@ -94,40 +101,22 @@ class Reading:
     def clouds(self, files: Sequence[Path]) -> Iterator[PreparedCloud]:
         """All clouds of the files that can be used, prepared."""
         for path in with_progress(files, "embedded"):
-            try:
-                clouds = read_clouds(
-                    path,
-                    samples=self.config.samples,
-                    seed=self.config.seed,
-                    invalid=self.config.invalid,
-                    columns=column_names(self.config.columns),
-                )
-            except InputError as error:
-                self.fail(str(path), error)
-                continue
-            yield from self._usable(str(path), clouds)
-
-    def _usable(self, path: str, clouds: Iterator[Points]) -> Iterator[PreparedCloud]:
-        for i in count():
-            name = f"{path}[{i}]"
-            try:
-                cloud = next(clouds, None)
-                if cloud is None:
-                    return
-                name = cloud.source
-                prepared = prepare(cloud, self.policy, self.least)
-            except InputError as error:
-                self.fail(name, error)
-                continue
-            for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
-                self.note(path, notice)
-            yield prepared
+            for name, cloud in try_clouds(path, self.config):
+                try:
+                    if isinstance(cloud, InputError):
+                        raise cloud
+                    prepared = prepare(cloud, self.policy, self.least)
+                except InputError as error:
+                    self.fail(name, error)
+                    continue
+                for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
+                    self.note(str(path), notice)
+                yield prepared
 
     def _unlike(self, size: int) -> tuple[str, ...]:
         """A notice where a cloud has far more or fewer points than the training clouds."""
-        if self.trained is None or self.trained / 2 <= size <= 2 * self.trained:
-            return ()
-        if self.config.points_per_token is not None:
+        scenes = self.config.points_per_token is not None
+        if scenes or self.trained is None or self.trained / 2 <= size <= 2 * self.trained:
             return ()
         scene = "" if size < 8 * self.trained else ", --points_per_token 16 reads a whole scene"
         return (

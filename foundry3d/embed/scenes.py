@@ -20,8 +20,8 @@ from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig
 from foundry3d.data.progress import with_progress
 from foundry3d.embed.archive import Archive, appearing, protocol, require_file
-from foundry3d.embed.clouds import PreparedCloud, finite, read_policy, stored_facts
-from foundry3d.embed.reading import REPEATED, Reading, asked_budget
+from foundry3d.embed.clouds import PreparedCloud, finite, stored_facts
+from foundry3d.embed.reading import REPEATED, Reading, asked_budget, policy_of
 from foundry3d.errors import InputError
 from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.models.backbone import Tokens
@@ -161,10 +161,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
     assert isinstance(model, SceneModel) and config.points_per_token is not None
     budget = asked_budget(config, model)
     model = fast_form(model, config.precision)
-    policy, notice = read_policy(config.model, up=config.up, normalise=config.normalise)
-    policy = replace(policy, points=config.points, seed=config.seed)
-    if notice is not None:
-        log.warning("%s", notice)
+    policy = policy_of(config)
     least = max(model.shape.group_size, config.points_per_token)
     reading, archive = Reading(config, policy, least), Archive(ragged=True)
     out = Path(config.out)
@@ -193,8 +190,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
                 picture.add(cloud, tokens)
             archive.add(cloud, replace(tokens, centers=cloud.original(tokens.centers)), **more)
         reading.require(len(archive.names))
-        facts = protocol(config, policy, budget)
-        np.savez(stream, **archive.arrays(), protocol=facts)  # type: ignore[arg-type]
+        archive.write(stream, protocol(config, policy, budget))
         if drawn is not None:
             picture.draw(drawn, Path(config.model).parent.name or config.model)
     return reading.finish(out, len(archive.names))

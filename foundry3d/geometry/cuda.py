@@ -201,9 +201,6 @@ def agrees(device: torch.device) -> bool:
             farthest_point_sample(points, 16, start),
             reference.farthest_point_sample(points, 16, start),
         ),
-        (
-            nearest_neighbors(queries, points, 32),
-            reference.nearest_neighbors(queries, points, 32),
-        ),
+        (nearest_neighbors(queries, points, 32), reference.nearest_neighbors(queries, points, 32)),
     ]
     return all(torch.equal(own, torch_form) for own, torch_form in pairs)

@@ -1,7 +1,7 @@
 """Kernels compiled by numba, kept in its cache on disk where there is a usable one.
 
-An installation that cannot be written, a full disk and damaged cache files cost the time of
-compiling again, and never a call.
+A read-only installation, a full disk or damaged cache files only cost the time to compile again;
+calls still succeed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sampling, neighbours and order as operators of torch that no compiler looks into.
+"""Sampling, neighbours and order as operators of torch that compilers do not look into.
 
 Compilers have been seen to change which point is the farthest. Under `torch.compile`,
 `torch.export`, tracing and fake tensors each function here is therefore one operator, whose body
@@ -9,12 +9,14 @@ Shapes: B clouds, N points, M queries, c centers, k neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from foundry3d.geometry import backends
-from foundry3d.geometry.backends import Trees
 
 
 def traced(values: Tensor) -> bool:
@@ -22,59 +24,39 @@ def traced(values: Tensor) -> bool:
     return torch.compiler.is_compiling() or isinstance(values, FakeTensor) or torch.jit.is_tracing()
 
 
-_sample = torch.library.custom_op(
-    "foundry3d::farthest_point_sample",
+def _hidden(
+    form: Callable[..., Tensor], schema: str, shape: Callable[..., tuple[int, ...]]
+) -> Callable[..., Tensor]:
+    """A function that is one operator in a trace, and otherwise calls a form of `backends`.
+
+    Args:
+        form: of `backends`; what it takes by name (trees) only saves time: a trace leaves it out.
+        schema: of the operator.
+        shape: of its result, from the same arguments.
+    """
+    operator = torch.library.custom_op(
+        f"foundry3d::{form.__name__}", form, mutates_args=(), schema=schema
+    )
+    operator.register_fake(lambda *given: given[0].new_empty(shape(*given), dtype=torch.int64))
+
+    def call(*given: Any, **faster: Any) -> Tensor:
+        return operator(*given) if traced(given[0]) else form(*given, **faster)
+
+    return call
+
+
+farthest_point_sample = _hidden(
     backends.farthest_point_sample,
-    mutates_args=(),
-    schema="(Tensor points, SymInt count, Tensor start, str backend) -> Tensor",
+    "(Tensor points, SymInt count, Tensor start, str backend) -> Tensor",
+    lambda points, count, start, backend: (points.shape[0], count),
 )
-_neighbors = torch.library.custom_op(
-    "foundry3d::nearest_neighbors",
+nearest_neighbors = _hidden(
     backends.nearest_neighbors,
-    mutates_args=(),
-    schema="(Tensor queries, Tensor points, SymInt k, str backend) -> Tensor",
+    "(Tensor queries, Tensor points, SymInt k, str backend) -> Tensor",
+    lambda queries, points, k, backend: (*queries.shape[:2], k),
 )
-_order = torch.library.custom_op(
-    "foundry3d::greedy_order",
+greedy_order = _hidden(
     backends.greedy_order,
-    mutates_args=(),
-    schema="(Tensor centers, str backend) -> Tensor",
+    "(Tensor centers, str backend) -> Tensor",
+    lambda centers, backend: centers.shape[:2],
 )
-
-
-@_sample.register_fake
-def _sampled(points: Tensor, count: int, start: Tensor, backend: str) -> Tensor:
-    return points.new_empty((points.shape[0], count), dtype=torch.int64)
-
-
-@_neighbors.register_fake
-def _found(queries: Tensor, points: Tensor, k: int, backend: str) -> Tensor:
-    return points.new_empty((*queries.shape[:2], k), dtype=torch.int64)
-
-
-@_order.register_fake
-def _ordered(centers: Tensor, backend: str) -> Tensor:
-    return centers.new_empty(centers.shape[:2], dtype=torch.int64)
-
-
-def farthest_point_sample(
-    points: Tensor, count: int, start: Tensor, backend: str, trees: Trees | None
-) -> Tensor:
-    """See `geometry.farthest_point_sample`; trees only save time, so a trace leaves them out."""
-    if traced(points):
-        return _sample(points, count, start, backend)
-    return backends.farthest_point_sample(points, count, start, backend, trees)
-
-
-def nearest_neighbors(
-    queries: Tensor, points: Tensor, k: int, backend: str, trees: Trees | None
-) -> Tensor:
-    """See `geometry.nearest_neighbors`; trees as above."""
-    if traced(points):
-        return _neighbors(queries, points, k, backend)
-    return backends.nearest_neighbors(queries, points, k, backend, trees)
-
-
-def greedy_order(centers: Tensor, backend: str) -> Tensor:
-    """See `geometry.greedy_order`."""
-    return _order(centers, backend) if traced(centers) else backends.greedy_order(centers, backend)

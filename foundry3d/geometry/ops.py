@@ -1,9 +1,7 @@
 """Sampling, neighbours, grouping and ordering of points: pure functions, one obvious form each.
 
 Checks what is asked for and hands it on: `reference` is the definition, `backends` picks the
-fastest form that gives the same indices, `opaque` keeps compilers out of it. Distances are direct
-differences, never the matrix product, which returns wrong neighbours far from the origin. On an
-accelerator nothing here waits for a result.
+fastest form that gives the same indices, `opaque` keeps compilers out of it.
 
 Coordinates beyond `FARTHEST` have squared distances that float32 cannot hold. `check_points`
 refuses them; in the other functions such distances count as equal, so ties go to the lowest index
@@ -54,7 +52,7 @@ def _exact(points: Tensor) -> Tensor:
 
 
 def check_points(points: Tensor, *, at_least: int = 1) -> None:
-    """Refuses what no model here can read.
+    """Refuses points that no model here can read.
 
     Coordinates are only looked at on the CPU, because an accelerator would have to be waited for:
     there a cloud with NaN or infinite coordinates gets NaN features, and the other clouds of the
@@ -139,7 +137,7 @@ def farthest_point_sample(
                 f"expected {batch} int64 starts in 0..{size - 1}, got {start.dtype} of shape "
                 f"{tuple(start.shape)} with values {start.flatten()[:4].tolist()}"
             )
-    return opaque.farthest_point_sample(_exact(points), count, start, backend, trees)
+    return opaque.farthest_point_sample(_exact(points), count, start, backend, trees=trees)
 
 
 def nearest_neighbors(
@@ -168,7 +166,7 @@ def nearest_neighbors(
     size = points.shape[1]
     if not 1 <= k <= size:
         raise InputError(f"cannot take the {k} nearest of {size} points; ask for 1 to {size}")
-    return opaque.nearest_neighbors(_exact(queries), _exact(points), k, backend, trees)
+    return opaque.nearest_neighbors(_exact(queries), _exact(points), k, backend, trees=trees)
 
 
 def draw_start(

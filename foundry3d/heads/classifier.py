@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -56,8 +56,7 @@ class ClassHead(nn.Module):
         super().__init__()
         self.config = config or HeadConfig()
         widths = (width, *self.config.hidden)
-        pairs = pairwise(widths)
-        self.hidden = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairs)
+        self.hidden = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm1d(b) for b in widths[1:])
         self.output = nn.Linear(widths[-1], classes)
         initialise(self, generator=generator)
@@ -112,6 +111,11 @@ class Headed(nn.Module):
     """What is fine-tuned: a backbone, a student or a reduced backbone with a head."""
 
     backbone: Inner
+
+    def adopt(self, model: Inner) -> Self:
+        """Takes over the weights of a model and its device; in evaluation mode."""
+        self.backbone.load_state_dict(model.state_dict())
+        return self.to(next(model.parameters()).device).eval()
 
     def answers(
         self,
@@ -180,9 +184,7 @@ class Classifier(Headed):
             head=head or HeadConfig(),
             classes=tuple(classes),
         )
-        made = cls(config, generator=generator)
-        made.backbone.load_state_dict(model.state_dict())
-        return made.to(next(model.parameters()).device).eval()
+        return cls(config, generator=generator).adopt(model)
 
     def forward(
         self,

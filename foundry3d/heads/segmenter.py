@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -65,10 +66,8 @@ class PartHead(nn.Module):
         self.upsampling = FeatureUpsampling(dim, config.upsampling)
         self.local = PointConv(config.upsampling[-1], config.hidden[0], bias=False)
         self.whole = nn.Linear(2 * dim + embedded, config.hidden[0], bias=False)
-        self.convs = nn.ModuleList(
-            PointConv(a, b, bias=False)
-            for a, b in zip(config.hidden, config.hidden[1:], strict=False)
-        )
+        pairs = pairwise(config.hidden)
+        self.convs = nn.ModuleList(PointConv(a, b, bias=False) for a, b in pairs)
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in config.hidden)
         self.out = PointConv(config.hidden[-1], parts)
         initialise(self, generator=generator)
@@ -118,10 +117,8 @@ class Segmenter(Headed):
         self.config = config
         self.backbone = build_inner(config.inner, generator=generator)
         self.blocks = config.head.blocks or evenly_spaced_blocks(self.backbone.shape.depth)
-        count, parts = len(config.categories), len(config.parts)
-        self.head = PartHead(
-            self.backbone.output_dim, count, parts, config.head, generator=generator
-        )
+        count, parts, width = len(config.categories), len(config.parts), self.backbone.output_dim
+        self.head = PartHead(width, count, parts, config.head, generator=generator)
         allowed = torch.zeros(count, parts, dtype=torch.bool)
         for category, owned in enumerate(config.owned):
             allowed[category, list(owned)] = True
@@ -163,9 +160,7 @@ class Segmenter(Headed):
             parts=tuple(parts),
             owned=tuple(tuple(int(n) for n in numbers) for numbers in owned),
         )
-        made = cls(config, generator=generator)
-        made.backbone.load_state_dict(model.state_dict())
-        return made.to(next(model.parameters()).device).eval()
+        return cls(config, generator=generator).adopt(model)
 
     def forward(
         self,

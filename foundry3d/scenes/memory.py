@@ -19,6 +19,8 @@ KEPT = 2
 MOST_ATTENTION = 2**32
 """Bytes that the attention weights of a block may take: 4 GiB, for 13,377 tokens and 6 heads."""
 FLOAT, INDEX = 4, 8
+GEOMETRY = 64
+"""Bytes per point that sampling and the neighbour search need."""
 
 
 class Attention(NamedTuple):
@@ -51,13 +53,8 @@ def attention(shape: BackboneConfig, tokens: int) -> Attention:
 def require_attention(shape: BackboneConfig, tokens: int, most: int = MOST_ATTENTION) -> None:
     """Refuses attention over more tokens than memory allows.
 
-    Args:
-        shape: sizes of the encoder.
-        tokens: n, tokens that enter it.
-        most: bytes that the attention weights of a block may take.
-
     Raises:
-        InputError: they would take more; the message gives the amount.
+        InputError: the attention weights of a block would take more than `most` bytes.
     """
     need = attention(shape, tokens)
     if need.weights > most:
@@ -153,10 +150,6 @@ def scene_memory(
         chunk=KEPT * max(MOST_TEMPORARY, group_bytes(shape)),
         encoder=KEPT * together * (need.weights + need.rows),
     )
-
-
-GEOMETRY = 64
-"""Bytes per point that sampling and the neighbour search need."""
 
 
 def in_bytes(size: float) -> str:

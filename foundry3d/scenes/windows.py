@@ -69,11 +69,8 @@ def zoom(centers: Tensor, groups: int) -> float:
     """The scale that makes a scene's neighbourhoods as large as those of a training cloud.
 
     A model was trained on clouds of `groups` tokens in the unit sphere. The same number of nearby
-    tokens of a scene have a smaller radius; the scale is 1 over its median over all windows.
-
-    Args:
-        centers: (1, c, 3) of the scene.
-        groups: tokens of a training cloud.
+    tokens of a scene, with centers (1, c, 3), have a smaller radius; the scale is 1 over its median
+    over all windows.
     """
     windows = split_windows(centers[0], groups)
     radii = [_reach(centers[0][batch])[1].flatten() for batch in _together(windows, 2**16)]

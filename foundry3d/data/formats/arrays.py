@@ -1,9 +1,9 @@
 """NPY and NPZ: numpy's own files, read by `numpy.load` without pickles.
 
-Sizes are checked before: numpy reserves memory by what a header says.
+Sizes are checked first, because numpy allocates what a header declares.
 
 Layouts of an archive: `points` or `xyz` (N, 3) one cloud, or (n, N, 3) n clouds; `points_i16`
-(N, 3) levels with `scale` and `offset`, coordinates = levels * scale + offset; or one lone array.
+(N, 3) levels with `scale` and `offset`, coordinates = levels * scale + offset; or a single array.
 """
 
 from __future__ import annotations

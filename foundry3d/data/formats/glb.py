@@ -1,8 +1,8 @@
 """GLB: binary glTF 2.0, a scene of meshes that nodes place.
 
-Our own reader, as trimesh 5.2 takes normalised integers unscaled, drops triangle fans, and reads
-what is left uncompressed of compressed files. Only what lies inside the file is read: a buffer
-elsewhere is an error, images are never touched.
+Our own reader, because trimesh 5.2 does not scale normalised integers, drops triangle fans, and
+reads the uncompressed remains of compressed files. Only what lies inside the file is read: a buffer
+elsewhere is an error, and images are never opened.
 Shape legend: V vertices and F triangles of one primitive, J joints of a skin.
 """
 

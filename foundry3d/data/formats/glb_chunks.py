@@ -26,11 +26,7 @@ class Scene:
 
 
 def open_glb(blob: bytes) -> Scene:
-    """The two chunks of the file.
-
-    Raises:
-        InputError: no GLB file, or one that is cut short.
-    """
+    """The two chunks of the file, which must be a whole GLB file."""
     header = struct.unpack_from("<4sIIII", blob) if len(blob) >= 20 else (b"", 0, 0, 0, 0)
     magic, version, length, size, kind = header
     if magic != b"glTF" or version != 2 or kind != _JSON:
@@ -59,12 +55,7 @@ def open_glb(blob: bytes) -> Scene:
 
 
 def accessor(scene: Scene, number: int, kind: str) -> np.ndarray:
-    """The (count, 1, 3, 4 or 16) float64 numbers that an accessor describes.
-
-    Args:
-        scene: the file.
-        number: of the accessor.
-        kind: SCALAR, VEC3, VEC4 or MAT4.
+    """The (count, 1, 3, 4 or 16) float64 numbers of an accessor of kind SCALAR, VEC3, VEC4 or MAT4.
 
     Raises:
         InputError: an accessor of another kind, or of numbers that are not in the file.

@@ -22,21 +22,14 @@ _GEODETIC = {"easting": "x", "northing": "y", "elevation": "z", "altitude": "z"}
 
 
 def named_columns(header: Sequence[str], chosen: Mapping[str, str]) -> tuple[int, int, int]:
-    """Positions of x, y and z in a row, as the user names them.
-
-    Args:
-        header: names of the columns; empty where the file has none.
-        chosen: for each of x, y and z the name of a column, or its number, counted from 1.
+    """Positions of x, y and z in a row, as the user chose them: by name, or by number from 1.
 
     Raises:
-        InputError: there is no such column.
+        InputError: the header, which may be empty, has no such name.
     """
     known = [name.lower() for name in header]
-    return (
-        _position(chosen["x"], known),
-        _position(chosen["y"], known),
-        _position(chosen["z"], known),
-    )
+    x, y, z = (_position(chosen[axis], known) for axis in "xyz")
+    return x, y, z
 
 
 def _position(name: str, known: list[str]) -> int:

@@ -1,6 +1,6 @@
 """LAS and LAZ, airborne and terrestrial laser scans, read by laspy (its LAZ decoder is lazrs).
 
-laspy believes the sizes in a file: they are compared here with the bytes that are there.
+laspy trusts the sizes that a file declares; here they are compared with the bytes it has.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ def read_las(blob: bytes) -> Raw:
         raise _too_short(header, f"{len(levels)} points")
     others = [name for name in header.point_format.dimension_names if name not in ("X", "Y", "Z")]
     return Raw(
-        vertices=levels * header.scales + header.offsets,
-        notices=ignored("attributes", others),
+        vertices=levels * header.scales + header.offsets, notices=ignored("attributes", others)
     )
 
 

@@ -1,7 +1,7 @@
-"""LAZ: what a compressed file says about its chunks, checked before the decoder sees it.
+"""LAZ: the sizes that a compressed file declares, checked before the decoder sees them.
 
-The decoder, lazrs, reserves memory by what a file says and stops the whole process when there is
-none, so every size in the file is compared with the bytes that are there.
+The decoder, lazrs, allocates what a file declares and ends the whole process when memory runs out,
+so every size is compared with the bytes that the file has.
 """
 
 from __future__ import annotations
@@ -22,17 +22,9 @@ _LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}  # a layer for each of its bytes in the e
 
 
 def check_chunks(blob: bytes, *, start: int, record: bytes, size: int, points: int) -> None:
-    """Refuse compressed points whose sizes do not fit the file.
+    """Refuse points, compressed from `start` on as `record` says, whose sizes do not fit the file.
 
-    Args:
-        blob: the whole file.
-        start: where the compressed points start.
-        record: the laszip record, which says how they are compressed.
-        size: bytes of a point once unpacked.
-        points: how many there are.
-
-    Raises:
-        InputError: the sizes contradict each other or the length of the file.
+    A point has `size` bytes once unpacked.
     """
     import lazrs
 

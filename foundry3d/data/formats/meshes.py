@@ -1,8 +1,8 @@
 """OBJ, OFF and STL: meshes as plain text, and STL as packed triangles.
 
-Our own readers, as trimesh 5.2 counts negative OBJ indices from the wrong end, drops indented
+Our own readers, because trimesh 5.2 counts negative OBJ indices from the wrong end, drops indented
 faces, accepts OFF and STL files that are cut short, and needs another package for text that is not
-UTF-8. Only geometry is read: materials and whatever else an OBJ file names are never opened.
+UTF-8. Only geometry is read: materials and other files that an OBJ file names are never opened.
 Shape legend: N vertices, P polygons.
 """
 
@@ -14,16 +14,7 @@ import re
 import numpy as np
 
 from foundry3d.data.formats.polygons import MOST_CORNERS, triangles
-from foundry3d.data.formats.raw import (
-    Raw,
-    ascii_only,
-    columns,
-    lines,
-    numbers,
-    ramp,
-    unix,
-    whole,
-)
+from foundry3d.data.formats.raw import Raw, ascii_only, columns, lines, numbers, ramp, unix, whole
 from foundry3d.errors import InputError
 
 _OBJ_VERTEX = re.compile(rb"^[ \t]*v[ \t]+([^\n]*)", re.MULTILINE)

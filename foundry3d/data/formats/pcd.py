@@ -47,18 +47,14 @@ def read_pcd(blob: bytes) -> Raw:
             "save the file again"
         )
     wanted = [by_name[name] for name in "xyz"]
-    match header["DATA"][:1]:
-        case ["ascii"]:
-            columns = _text(body, points, fields, wanted)
-        case ["binary"]:
-            columns = _packed(body, points, fields, wanted)
-        case ["binary_compressed"]:
-            columns = _compressed(body, points, fields, wanted)
-        case other:
-            raise InputError(
-                "expected pcd data that are ascii, binary or binary_compressed, "
-                f"got '{listing(other)}'; save the file as binary"
-            )
+    forms = {"ascii": _text, "binary": _packed, "binary_compressed": _compressed}
+    form = forms.get("".join(header["DATA"][:1]))
+    if form is None:
+        raise InputError(
+            "expected pcd data that are ascii, binary or binary_compressed, "
+            f"got '{listing(header['DATA'][:1])}'; save the file as binary"
+        )
+    columns = form(body, points, fields, wanted)
     extra = [f.name for f in fields if f.name not in ("x", "y", "z", "_")]
     return Raw(
         vertices=np.stack(columns, axis=1), notices=ignored("fields", extra), from_sensor=True
@@ -183,15 +179,7 @@ def _unpacked(data: bytes, size: int) -> bytes:
 
 
 def _lzf(data: bytes, size: int) -> bytes:
-    """Unpack LZF: runs of plain bytes, and references back into what is already unpacked.
-
-    Args:
-        data: the packed bytes.
-        size: bytes that must come out.
-
-    Raises:
-        InputError: a reference before the beginning, or another size than promised.
-    """
+    """Unpack LZF into `size` bytes: plain runs, and references back into what is unpacked."""
     damaged = InputError(
         f"expected LZF data that unpack to {size} bytes, got damaged data; copy the file again"
     )

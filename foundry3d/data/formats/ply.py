@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -166,11 +166,8 @@ def _header(blob: bytes) -> tuple[str, list[_Element], int]:
 
 
 def _as_doubles(element: _Element) -> _Element:
-    properties = [
-        _Property(name=p.name, kind="f8", count_kind="f8" if p.count_kind else None)
-        for p in element.properties
-    ]
-    return _Element(name=element.name, count=element.count, properties=properties)
+    kinds = ((p, "f8" if p.count_kind else None) for p in element.properties)
+    return replace(element, properties=[replace(p, kind="f8", count_kind=c) for p, c in kinds])
 
 
 def _read_element(

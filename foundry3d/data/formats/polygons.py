@@ -44,21 +44,10 @@ def triangles(counts: np.ndarray, corners: np.ndarray, vertices: np.ndarray) -> 
         return fans(counts, corners)
     starts = np.cumsum(counts) - counts
     many = np.flatnonzero(counts > 3)
-    concave = [
-        _concave(block, starts[block], counts[block], corners, vertices)
-        for block in np.split(many, range(_BLOCK, len(many), _BLOCK))
-    ]
-    return _cut(np.concatenate(concave), starts, counts, corners, vertices)
-
-
-def _cut(
-    concave: np.ndarray,
-    starts: np.ndarray,
-    counts: np.ndarray,
-    corners: np.ndarray,
-    vertices: np.ndarray,
-) -> np.ndarray:
-    """Fans of all polygons but the concave ones, which are clipped."""
+    blocks = np.split(many, range(_BLOCK, len(many), _BLOCK))
+    concave = np.concatenate(
+        [_concave(block, starts[block], counts[block], corners, vertices) for block in blocks]
+    )
     if not len(concave):
         return fans(counts, corners)
     clipped = [

@@ -1,4 +1,4 @@
-"""What every reader hands over (`Raw`), and the little that readers share.
+"""What every reader returns (`Raw`), and the helpers that readers share.
 
 Shape legend: N vertices, F triangles, T tokens.
 """
@@ -18,8 +18,7 @@ from foundry3d.errors import InputError
 MAX_BYTES: Final = 4 * 2**30
 """No file, and nothing unpacked from one, may be larger than this (4 GiB)."""
 
-
-_LINE = re.compile(rb"[^\s][^\n]*")
+LINE = re.compile(rb"[^\s][^\n]*")
 _ASCII = bytes(i if i < 128 else ord("?") for i in range(256))
 
 
@@ -41,17 +40,17 @@ class Raw:
 
 
 def unix(text: bytes) -> bytes:
-    """Text whose lines end with LF; before, with CR LF, LF or CR alone, and with nothing else."""
+    """The text with LF in place of the line ends CR LF and CR."""
     return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text
 
 
 def lines(text: bytes) -> list[bytes]:
-    """Lines that hold something, of text that `unix` went over."""
-    return _LINE.findall(text)
+    """The lines of a text, as `unix` returns it, that are not blank."""
+    return LINE.findall(text)
 
 
 def ascii_only(text: bytes) -> bytes:
-    """Text of the same length with '?' for what is not ASCII, some of which looks like a blank."""
+    """Text of the same length with '?' for bytes beyond ASCII, as some of them look like blanks."""
     return text if text.isascii() else text.translate(_ASCII)
 
 
@@ -80,15 +79,12 @@ def columns(
     separator: str | None = None,
     chosen: tuple[int, ...] = (0, 1, 2),
 ) -> np.ndarray:
-    """Three columns of a table of numbers.
+    """The chosen columns, from 0, of a table of numbers, (N, 3) float64; empty lines are skipped.
 
     Args:
-        rows: lines of text; empty ones are skipped.
+        rows: lines of text.
         separator: what stands between numbers; None: white space.
-        chosen: which columns, from 0.
-
-    Returns:
-        (N, 3) float64.
+        chosen: which columns.
 
     Raises:
         InputError: no row, a row with too few columns, or something that is not a number.
@@ -115,7 +111,7 @@ def whole(values: np.ndarray, what: str) -> np.ndarray:
     """Floating-point `values` that must be whole numbers, as int64 of the same shape.
 
     Raises:
-        InputError: a value is no whole number, or too large to be held exactly.
+        InputError: a value is not a whole number, or too large to be exact.
     """
     if not ((np.abs(values) < 2**53) & (values == np.rint(values))).all():
         raise InputError(

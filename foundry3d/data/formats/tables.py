@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from foundry3d.data.formats.headers import coordinate_columns, named_columns
-from foundry3d.data.formats.raw import MAX_BYTES, Raw, ascii_only, columns, listing, unix
+from foundry3d.data.formats.raw import LINE, MAX_BYTES, Raw, ascii_only, columns, listing, unix
 from foundry3d.errors import InputError
 
 _ROW = 24  # bytes of a point in memory
-_LINE = re.compile(rb"[^\s][^\n]*")
 _COUNT = re.compile(rb"^[ \t]*(\d{1,15})[ \t]*$", re.MULTILINE)
 _NUMBER = re.compile(r"[-+]?(?:\.?\d.*|nan|inf|infinity)", re.IGNORECASE)
 
@@ -35,8 +34,8 @@ class _Layout:
 def read_table(blob: bytes, chosen: Mapping[str, str] | None = None) -> Raw:
     """Points of a text table, its columns separated by white space, commas or semicolons.
 
-    Before the first row may stand comments ('#', '//' or ';'), one header, and one number of
-    points, which then must be true; further scans with their own numbers may follow. A line that
+    Comments ('#', '//' or ';'), one header, and one number of points, which must be right, may
+    precede the first row; further scans, each after its number of points, may follow. A line that
     begins with a number is a row. Without a header the first three columns are coordinates.
 
     Args:
@@ -97,7 +96,7 @@ def _layout(text: bytes, asked: Mapping[str, str] | None) -> _Layout:
     declared: int | None = None
     header: list[str] | None = None
     comments: list[list[str]] = []
-    for match in _LINE.finditer(text):
+    for match in LINE.finditer(text):
         line = match[0].decode("utf-8", "replace").rstrip()
         words = _words(line)
         if line.startswith(("#", "//")) or (line[0] == ";" and not coordinate_columns(words)):
@@ -109,10 +108,9 @@ def _layout(text: bytes, asked: Mapping[str, str] | None) -> _Layout:
         if header is None and declared is None and len(words) == 1 and line.isdecimal():
             declared = int(line[:15])
             continue
-        chosen = _chosen(words, header, comments, asked)
+        chosen, mark = _chosen(words, header, comments, asked), _separator(line)
         _check_row(words, chosen, line)
-        separator = _separator(line)
-        return _Layout(start=match.start(), separator=separator, chosen=chosen, declared=declared)
+        return _Layout(start=match.start(), separator=mark, chosen=chosen, declared=declared)
     raise _no_rows(" ".join(header or []))
 
 

@@ -33,16 +33,10 @@ def box(
     top: tuple[Number, Number] = (1.0, 1.0),
     slide: tuple[Number, Number] = (0.0, 0.0),
 ) -> Patches:
-    """Closed boxes, optionally tapered.
+    """Closed boxes, optionally tapered; six patches for each of the (n, m).
 
-    Args:
-        centre: middle of the box.
-        size: edges along x, y, z, the first two at the bottom.
-        top: top edges along x and y as multiples of the bottom ones; (1, 0) makes a roof.
-        slide: how far the top is moved along x and y.
-
-    Returns:
-        Patches, six for each of the (n, m) boxes.
+    `size` are the edges along x, y, z, the first two at the bottom; `top` the top edges along x and
+    y as multiples of the bottom ones, (1, 0) for a roof, moved by `slide` along x and y.
     """
     x, y, z = centre
     sx, sy, sz = size
@@ -64,14 +58,10 @@ def box(
 
 
 def lathe(base: Vector, profile: Outline) -> Patches:
-    """Surfaces of revolution about a vertical axis.
+    """Surfaces of revolution about the vertical axis through `base`, from which heights count.
 
-    Args:
-        base: the point of the axis that heights are counted from.
-        profile: corners (radius, height) of the outline; a radius of 0 at an end closes it.
-
-    Returns:
-        Patches, len(profile) - 1 for each of the (n, m) surfaces.
+    The profile is the corners (radius, height) of the outline; a radius of 0 at an end closes it.
+    Each of the (n, m) surfaces has len(profile) - 1 patches.
     """
     x, y, z = base
     frames, extents = [], []
@@ -92,16 +82,7 @@ def ball(
 ) -> Patches:
     """Spheres, or spheroids of half-height `height`, cut at latitudes `low` and `high` degrees.
 
-    Args:
-        centre: middle of the whole spheroid.
-        radius: horizontal radius.
-        height: vertical radius; None = `radius`.
-        low: latitude where the surface begins; -90 is the bottom.
-        high: latitude where it ends; 90 is the top.
-        segments: cone frusta it is made of.
-
-    Returns:
-        Patches, `segments` for each of the (n, m) balls.
+    `centre` is the middle of the whole spheroid; each of the (n, m) has `segments` patches.
     """
     angles = np.radians(np.linspace(low, high, segments + 1))
     up = radius if height is None else height
@@ -109,17 +90,7 @@ def ball(
 
 
 def rod(start: Vector, end: Vector, radius: Number, end_radius: Number | None = None) -> Patches:
-    """Closed cylinders, or cone frusta, from `start` to `end`.
-
-    Args:
-        start: middle of the first cap.
-        end: middle of the last cap, different from `start`.
-        radius: radius at `start`.
-        end_radius: radius at `end`; None = `radius`.
-
-    Returns:
-        Patches, three for each of the (n, m) rods.
-    """
+    """Closed cylinders, or cone frusta, between the middles of their caps; three patches each."""
     r1 = radius if end_radius is None else end_radius
     first, last = np.broadcast_arrays(stacked(start), stacked(end))
     along = last - first
@@ -149,19 +120,10 @@ def ring(
     start: Number = 0.0,
     sweep: Number = 2 * np.pi,
 ) -> Patches:
-    """Arcs of a torus, open at their ends.
+    """Arcs of a torus, open at their ends; one patch each.
 
-    Args:
-        centre: middle of the ring.
-        radius: from the centre to the middle of the tube.
-        tube: radius of the tube, at most `radius`.
-        right: unit vector that angle 0 points to.
-        up: unit vector that a quarter turn points to, orthogonal to `right`.
-        start: angle where the arc begins, in radians.
-        sweep: angle that it covers, in radians.
-
-    Returns:
-        Patches, one for each of the (n, m) arcs.
+    The unit vectors `right` and `up` are where angle 0 and a quarter turn point; the arc begins at
+    `start` and covers `sweep`, in radians. `radius` reaches to the middle of the tube.
     """
     (rx, ry, rz), (ux, uy, uz) = right, up
     axis = (ry * uz - rz * uy, rz * ux - rx * uz, rx * uy - ry * ux)

@@ -21,11 +21,6 @@ def sample(patches: Patches, count: int, rng: np.random.Generator) -> tuple[np.n
     The number of points on each patch is drawn by systematic sampling: within one of its exact
     share, and equal to it on average.
 
-    Args:
-        patches: n shapes, each with some area.
-        count: N, points per shape.
-        rng: generator of all draws.
-
     Returns:
         Coordinates (3, n, N) float32, and the patch (n, N) each point lies on.
     """

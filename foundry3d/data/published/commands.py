@@ -18,13 +18,7 @@ from foundry3d.report.rows import table
 
 log = logging.getLogger("foundry3d")
 
-_COLUMNS = {
-    "split": "split",
-    "what": "what",
-    "expected": "expected",
-    "found": "found",
-    "state": "state",
-}
+_COLUMNS = {name: name for name in ("split", "what", "expected", "found", "state")}
 
 
 class Row(NamedTuple):
@@ -86,7 +80,9 @@ def check(config: CheckConfig) -> list[Row]:
     """
     data = find(config.dataset[0])
     rows, faults = compare(data, Path(config.dataset[1]))
-    shown: list[dict[str, Any]] = [row._asdict() | {"state": _state(row.ok)} for row in rows]
+    shown: list[dict[str, Any]] = [
+        row._asdict() | {"state": "ok" if row.ok else "DIFFERS"} for row in rows
+    ]
     print(f"{data.title}: {data.layout}")
     print(table(shown, _COLUMNS))
     for fault in dict.fromkeys(faults):
@@ -98,10 +94,6 @@ def check(config: CheckConfig) -> list[Row]:
             f"files are offered at {data.owner}"
         )
     return rows
-
-
-def _state(ok: bool) -> str:
-    return "ok" if ok else "DIFFERS"
 
 
 def prepare(config: PrepareConfig) -> list[Path]:
@@ -132,17 +124,15 @@ def prepare(config: PrepareConfig) -> list[Path]:
 
 def _available(data: Published, root: Path) -> list[str]:
     """The splits whose files exist; logs which are missing."""
-    found: list[str] = []
-    faults: list[str] = []
+    faults: dict[str, str] = {}
     for split in data.splits:
         try:
             data.labels(root, split)
-            found.append(split)
         except InputError as error:
-            faults.append(split)
-            fault = str(error)
+            faults[split] = str(error)
+    found = [split for split in data.splits if split not in faults]
     if not found:
-        raise InputError(fault)
+        raise InputError(faults[split])
     if faults:
-        log.info("%s: without %s, whose files are missing", data.title, ", ".join(faults[:6]))
+        log.info("%s: without %s, whose files are missing", data.title, ", ".join([*faults][:6]))
     return found

@@ -95,9 +95,6 @@ def fold(clouds: Clouds, *, way: int, shot: int, fold: int, seed: int = 0) -> Ep
     """Fold number `fold` of a protocol: an episode with `QUERIES` test clouds per class.
 
     The same four numbers give the same episode; changing any of them gives an independent one.
-
-    Raises:
-        InputError: what `episode` refuses, or a negative fold or seed.
     """
     if min(fold, seed) < 0:
         raise InputError(f"fold and seed must not be negative, got {fold} and {seed}")

@@ -19,12 +19,7 @@ from foundry3d.errors import InputError
 
 
 def read_h5(path: Path, name: str, dimensions: int) -> np.ndarray:
-    """One array of an HDF5 file.
-
-    Args:
-        path: the file.
-        name: of the array.
-        dimensions: number of dimensions; further ones of size 1 at the end are dropped.
+    """One array of an HDF5 file; `dimensions` beyond as many, of size 1 each, are dropped.
 
     Raises:
         InputError: missing or damaged file, no array of that name, or one of another kind.
@@ -70,18 +65,12 @@ def _is_stored(array: h5py.Dataset) -> bool:
     """Whether every value is in the file; the others would be filled in when it is read."""
     if array.chunks is None:
         return array.id.get_storage_size() >= array.nbytes
-    blocks = math.prod(
-        -(-size // block) for size, block in zip(array.shape, array.chunks, strict=True)
-    )
-    return array.id.get_num_chunks() >= blocks
+    pairs = zip(array.shape, array.chunks, strict=True)
+    return array.id.get_num_chunks() >= math.prod(-(-size // block) for size, block in pairs)
 
 
 def points_of(path: Path) -> np.ndarray:
-    """Coordinates of the array `data` of a file: (n, N, 3) float32.
-
-    Raises:
-        InputError: what `read_h5` refuses, or fewer than three columns.
-    """
+    """Coordinates of the array `data` of a file: (n, N, 3) float32."""
     data = read_h5(path, "data", 3)
     if data.shape[-1] < 3 or 0 in data.shape:
         raise InputError(
@@ -91,22 +80,14 @@ def points_of(path: Path) -> np.ndarray:
 
 
 def labels_of(paths: Sequence[Path]) -> np.ndarray:
-    """The arrays `label` of files, joined: (n,) int64.
-
-    Raises:
-        InputError: what `read_h5` refuses, or labels that are not whole numbers.
-    """
+    """The arrays `label` of files, joined: (n,) int64."""
     return np.concatenate(
         [whole_numbers(read_h5(path, "label", 1), f"{path}: 'label'") for path in paths]
     )
 
 
 def labelled(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, N, 3) float32 and labels (n,) int64 of several files, joined.
-
-    Raises:
-        InputError: a file that cannot be used, or clouds of different sizes.
-    """
+    """Points (n, N, 3) float32 and labels (n,) int64 of files with clouds of one size, joined."""
     points = [points_of(path) for path in paths]
     for path, part in zip(paths, points, strict=True):
         if part.shape[1] != points[0].shape[1]:

@@ -45,10 +45,6 @@ def _h5_files(root: Path, split: str) -> list[Path]:
     return files
 
 
-def _h5_labels(root: Path, split: str) -> np.ndarray:
-    return labels_of(_h5_files(root, split))
-
-
 def _read_h5(root: Path, split: str) -> Clouds:
     points, labels = labelled(_h5_files(root, split))
     return Clouds(points=points, labels=labels, class_names=MODELNET40, name=f"modelnet40 {split}")
@@ -62,7 +58,7 @@ MODELNET40_H5 = Published(
         "train": Split(clouds=9840, classes=40),
         "test": Split(clouds=2468, classes=40, per_class=_TEST),
     },
-    labels=_h5_labels,
+    labels=lambda root, split: labels_of(_h5_files(root, split)),
     read=_read_h5,
     class_names=MODELNET40,
 )

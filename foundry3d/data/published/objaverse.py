@@ -13,15 +13,7 @@ import numpy as np
 
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.files import read_points
-from foundry3d.data.published.record import (
-    ASK,
-    Published,
-    Split,
-    below,
-    lines,
-    stack,
-    unit_sphere,
-)
+from foundry3d.data.published.record import ASK, Published, Split, below, lines, stack, unit_sphere
 from foundry3d.errors import InputError
 
 _HELD_OUT = "val_object_ids_3000.txt"
@@ -29,11 +21,7 @@ _ENDING = "_8192.npy"
 
 
 def files_of(root: Path, split: str) -> list[Path]:
-    """The files of a split, sorted by name, without hidden ones (`._ID` of macOS).
-
-    Raises:
-        InputError: no hold-out list, or no file of the split.
-    """
+    """The files of a split, sorted by name, without hidden ones (`._ID` of macOS)."""
     folder = below(root, "objaverse_data", "8192_npy")
     places = [root, root / "anno_data", folder]
     found = next((path / _HELD_OUT for path in places if (path / _HELD_OUT).is_file()), None)
@@ -51,22 +39,13 @@ def files_of(root: Path, split: str) -> list[Path]:
     return files
 
 
-def load(path: Path) -> np.ndarray:
-    """The points of one object (N, 3) float32, in the unit sphere.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    return unit_sphere(read_points(path).points)
-
-
 def _labels(root: Path, split: str) -> np.ndarray:
     return np.full(len(files_of(root, split)), -1)
 
 
 def _read(root: Path, split: str) -> Clouds:
     files = files_of(root, split)
-    points = stack(files, load, dtype=np.float16)
+    points = stack(files, lambda file: unit_sphere(read_points(file).points), dtype=np.float16)
     return Clouds(points=points, labels=np.full(len(files), -1), name=f"objaverse {split}")
 
 

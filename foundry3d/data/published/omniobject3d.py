@@ -57,7 +57,7 @@ def _visible(folder: Path, pattern: str) -> list[Path]:
 
 
 def _objects(folder: Path) -> list[Path]:
-    """The files of the objects of a class in its folder `SIZE/CLASS`."""
+    """The files of the objects of a class, in its folder `SIZE/CLASS`."""
     return _visible(folder, f"*/pcd_{folder.parent.name}.ply")
 
 

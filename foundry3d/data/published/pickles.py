@@ -38,55 +38,37 @@ class _Kind:
             self.dtype = self.dtype.newbyteorder("<" if state[1] == "<" else ">")
 
 
+def _rebuilt(raw: Any, kind: Any, shape: Any, fortran: bool = False) -> np.ndarray:
+    raw = raw.encode("latin-1") if isinstance(raw, str) else raw
+    plain = isinstance(raw, bytes | bytearray) and isinstance(kind, _Kind)
+    sizes = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    if not (plain and sizes and math.prod(shape) * kind.dtype.itemsize == len(raw)):
+        raise InputError("it holds an array that is cut short, or not of numbers")
+    return np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if fortran else "C")
+
+
 class Array:
     """Stands for a numpy array until `array` is asked for."""
 
     __slots__ = ("array",)
 
-    def __init__(self) -> None:
-        self.array = np.zeros(0)
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, raw = state
-        self._fill(raw, kind, shape, "F" if fortran else "C")
-
-    def _fill(self, raw: Any, kind: Any, shape: Any, order: Any) -> None:
-        raw = raw.encode("latin-1") if isinstance(raw, str) else raw
-        plain = isinstance(raw, bytes | bytearray) and isinstance(kind, _Kind)
-        sizes = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
-        if not (plain and sizes and math.prod(shape) * kind.dtype.itemsize == len(raw)):
-            raise InputError("it holds an array that is cut short, or not of numbers")
-        self.array = np.frombuffer(raw, kind.dtype).reshape(shape, order=order)
-
-
-def _scalar(kind: Any, raw: Any) -> Any:
-    one = Array()
-    one._fill(raw, kind, (), "C")
-    return one.array.item()
-
-
-def _empty(*_: Any) -> Array:
-    return Array()
-
-
-def _as_bytes(text: str, _: Any) -> bytes:
-    """How Python 3 writes bytes for Python 2."""
-    return text.encode("latin-1")
-
-
-def _buffered(raw: Any, kind: Any, shape: Any, order: Any) -> Array:
-    array = Array()
-    array._fill(raw, kind, shape, "F" if order == "F" else "C")
-    return array
+        self.array = _rebuilt(raw, kind, shape, fortran)
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): "numpy.ndarray",
     ("numpy", "dtype"): _Kind,
-    ("numpy.core.multiarray", "_reconstruct"): _empty,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _buffered,
-    ("_codecs", "encode"): _as_bytes,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: Array(np.zeros(0)),
+    ("numpy.core.multiarray", "scalar"): lambda kind, raw: _rebuilt(raw, kind, ()).item(),
+    ("numpy.core.numeric", "_frombuffer"): lambda raw, kind, shape, order: Array(
+        _rebuilt(raw, kind, shape, order == "F")
+    ),
+    ("_codecs", "encode"): lambda text, _: text.encode("latin-1"),  # bytes written for Python 2
 }
 """All that a pickle may name, and what stands for it."""
 
@@ -101,9 +83,7 @@ class _Plain(pickle.Unpickler):
             )
         if isinstance(found, str):
             return found
-        return lambda *arguments: found(
-            *arguments
-        )  # a new function, so that no pickle can alter it
+        return lambda *given: found(*given)  # a new function, so that no pickle can alter it
 
 
 def _scan(file: BinaryIO, size: int) -> None:
@@ -135,11 +115,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def numbers(value: Any, path: Path) -> np.ndarray:
-    """The array that a value of a pickle stands for; a number is an array without dimensions.
-
-    Raises:
-        InputError: it is something else.
-    """
+    """The array that a value of a pickle stands for; a number is an array without dimensions."""
     if isinstance(value, Array):
         return value.array
     if isinstance(value, bool | int | float):
@@ -148,11 +124,7 @@ def numbers(value: Any, path: Path) -> np.ndarray:
 
 
 def whole(value: Any, path: Path) -> int:
-    """The whole number that a value of a pickle stands for, an array of one number among them.
-
-    Raises:
-        InputError: it is something else.
-    """
+    """The whole number that a value of a pickle stands for, which may be an array of one."""
     array = numbers(value, path)
     if array.size != 1 or array.dtype.kind not in "iu":
         raise InputError(
@@ -163,11 +135,7 @@ def whole(value: Any, path: Path) -> int:
 
 
 def stacked(values: Sequence[Any], path: Path, dtype: type[np.floating]) -> np.ndarray:
-    """The coordinates of arrays (N, 3 or more columns) of one size, (n, N, 3).
-
-    Raises:
-        InputError: other values, or arrays of different sizes.
-    """
+    """The coordinates of arrays (N, 3 or more columns) of one size, (n, N, 3)."""
     clouds = [numbers(value, path) for value in values]
     shape = clouds[0].shape
     if len(shape) != 2 or shape[1] < 3 or any(cloud.shape != shape for cloud in clouds):

@@ -67,33 +67,21 @@ class Published:
 
 
 def below(root: Path, *names: str) -> Path:
-    """The first of the folders `names` that exists below `root`, otherwise `root` itself.
-
-    Raises:
-        InputError: `root` is no folder.
-    """
+    """The first of the folders `names` in the folder `root` that exists, otherwise `root`."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; name the one that holds {names[0]}")
     return next((root / name for name in names if (root / name).is_dir()), root)
 
 
 def need(path: Path) -> Path:
-    """The path, if it is one of a regular file.
-
-    Raises:
-        InputError: no such file.
-    """
+    """The path, which must be that of a regular file (else InputError)."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; {ASK}")
     return path
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a text file, without empty ones.
-
-    Raises:
-        InputError: missing or empty file, or one that is not text.
-    """
+    """The lines of a text file, which must be there, be text, and hold more than empty lines."""
     try:
         found = [line.strip() for line in need(path).read_text("utf-8").splitlines()]
     except UnicodeDecodeError:
@@ -107,11 +95,7 @@ def lines(path: Path) -> list[str]:
 
 
 def number(names: Sequence[str], name: str, path: Path) -> int:
-    """The label of a class that a file names.
-
-    Raises:
-        InputError: unknown class.
-    """
+    """The label of a class that a file names, which must be one of `names`."""
     if name not in names:
         raise InputError(
             f"{path}: {ascii(name)[:40]} is not one of the {len(names)} classes "
@@ -126,15 +110,9 @@ def stack(
     *,
     dtype: type[np.floating] = np.float32,
 ) -> np.ndarray:
-    """Clouds of one size, each from a separate file.
+    """The rows (N, C) that `read` returns for each of one or more files, stacked: (n, N, C).
 
-    Args:
-        paths: at least one.
-        read: the points (N, C) of a file.
-        dtype: of the result; float16 halves the memory of large sets.
-
-    Returns:
-        (n, N, C).
+    float16 halves the memory of large sets.
 
     Raises:
         InputError: a file that `read` refuses, or one with another size than the first.
@@ -167,11 +145,7 @@ def _room(shape: tuple[int, ...], dtype: type[np.floating]) -> np.ndarray:
 
 
 def require_held(arrays: Iterable[np.ndarray], path: Path) -> None:
-    """Refuses arrays that cannot all be in the file, such as one array used for many clouds.
-
-    Raises:
-        InputError: arrays that take more bytes than the file has.
-    """
+    """Refuses arrays that take more bytes than their file: one array used for many clouds."""
     wanted, there = sum(array.nbytes for array in arrays), path.stat().st_size
     if wanted > there:
         raise InputError(

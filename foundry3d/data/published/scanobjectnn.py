@@ -17,9 +17,8 @@ from foundry3d.data.published.record import Published, Split, below
 
 
 def _file(variant: str, root: Path, split: str) -> Path:
-    base = below(root, "ScanObjectNN", "h5_files")
     part = "training" if split == "train" else "test"
-    return base / variant.format(split=part)
+    return below(root, "ScanObjectNN", "h5_files") / variant.format(split=part)
 
 
 def _labels(variant: str, root: Path, split: str) -> np.ndarray:
@@ -33,33 +32,17 @@ def _read(variant: str, name: str, root: Path, split: str) -> Clouds:
 
 def _published(title: str, name: str, variant: str, train: int, test: int) -> Published:
     return Published(
-        title=title,
+        title=f"ScanObjectNN {title}",
         layout="ScanObjectNN/" + variant.format(split="{training,test}"),
         owner="hkust-vgd.github.io/scanobjectnn",
-        splits={
-            "train": Split(clouds=train, classes=15),
-            "test": Split(clouds=test, classes=15),
-        },
+        splits={"train": Split(clouds=train, classes=15), "test": Split(clouds=test, classes=15)},
         labels=partial(_labels, variant),
-        read=partial(_read, variant, name),
+        read=partial(_read, variant, f"scanobjectnn-{name}"),
         class_names=SCANOBJECTNN,
     )
 
 
-OBJ_BG = _published(
-    "ScanObjectNN OBJ-BG", "scanobjectnn-bg", "main_split/{split}_objectdataset.h5", 2309, 581
-)
-OBJ_ONLY = _published(
-    "ScanObjectNN OBJ-ONLY",
-    "scanobjectnn-only",
-    "main_split_nobg/{split}_objectdataset.h5",
-    2309,
-    581,
-)
-PB_T50_RS = _published(
-    "ScanObjectNN PB-T50-RS",
-    "scanobjectnn-pb",
-    "main_split/{split}_objectdataset_augmentedrot_scale75.h5",
-    11416,
-    2882,
-)
+_SMALL, _LARGE = "{split}_objectdataset.h5", "{split}_objectdataset_augmentedrot_scale75.h5"
+OBJ_BG = _published("OBJ-BG", "bg", f"main_split/{_SMALL}", 2309, 581)
+OBJ_ONLY = _published("OBJ-ONLY", "only", f"main_split_nobg/{_SMALL}", 2309, 581)
+PB_T50_RS = _published("PB-T50-RS", "pb", f"main_split/{_LARGE}", 11416, 2882)

@@ -10,6 +10,7 @@ Shape legend: n clouds, N points of each.
 from __future__ import annotations
 
 import json
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,23 +32,15 @@ from foundry3d.errors import InputError
 
 POINTS = 2048
 
+_COUNTS: Final = {
+    "Airplane": 4, "Bag": 2, "Cap": 2, "Car": 4, "Chair": 4, "Earphone": 3, "Guitar": 3, "Knife": 2,
+    "Lamp": 4, "Laptop": 2, "Motorbike": 6, "Mug": 2, "Pistol": 3, "Rocket": 3, "Skateboard": 3,
+    "Table": 3,
+}  # fmt: skip
+_ENDS = accumulate(_COUNTS.values())
 PARTS: Final[dict[str, tuple[int, ...]]] = {
-    "Airplane": (0, 1, 2, 3),
-    "Bag": (4, 5),
-    "Cap": (6, 7),
-    "Car": (8, 9, 10, 11),
-    "Chair": (12, 13, 14, 15),
-    "Earphone": (16, 17, 18),
-    "Guitar": (19, 20, 21),
-    "Knife": (22, 23),
-    "Lamp": (24, 25, 26, 27),
-    "Laptop": (28, 29),
-    "Motorbike": (30, 31, 32, 33, 34, 35),
-    "Mug": (36, 37),
-    "Pistol": (38, 39, 40),
-    "Rocket": (41, 42, 43),
-    "Skateboard": (44, 45, 46),
-    "Table": (47, 48, 49),
+    name: tuple(range(end - count, end))
+    for (name, count), end in zip(_COUNTS.items(), _ENDS, strict=True)
 }
 """Parts of each category, in the order of the category labels."""
 
@@ -55,10 +48,6 @@ CATEGORIES: Final = tuple(PARTS)
 PART_NAMES: Final = tuple(
     f"{category} {part - parts[0]}" for category, parts in PARTS.items() for part in parts
 )
-
-
-def _folder(root: Path) -> Path:
-    return below(root, "shapenetcore_partanno_segmentation_benchmark_v0_normal")
 
 
 def _categories(folder: Path) -> dict[str, int]:
@@ -85,7 +74,7 @@ def _names(path: Path) -> list[str]:
 
 def _listed(root: Path, split: str) -> tuple[list[Path], np.ndarray]:
     """Files and categories (n,) of a split; a shape that is listed twice counts once."""
-    folder = _folder(root)
+    folder = below(root, "shapenetcore_partanno_segmentation_benchmark_v0_normal")
     labels = _categories(folder)
     parts = ("train", "val") if split == "trainval" else (split,)
     found: dict[tuple[str, str], None] = {}

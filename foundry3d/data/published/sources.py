@@ -54,15 +54,11 @@ def find(name: str) -> Published:
     return DATASETS[name]
 
 
-def read_published(source: str, *, train: bool, seed: int = 0) -> Clouds:
+def read_published(source: str, *, train: bool) -> Clouds:
     """The clouds that `NAME:ROOT` or `NAME:ROOT:SPLIT` names, e.g. `shapenet55:data:train_25`.
 
-    Points of a cloud are shuffled, so that the first ones are a uniform subset.
-
-    Args:
-        source: accepted by `is_published`. ROOT is the data set's folder or its parent.
-        train: whether the training or the test split is meant if SPLIT is missing.
-        seed: of the order, which is drawn for each cloud.
+    ROOT is the data set's folder or its parent; without SPLIT, `train` picks the training or the
+    test split.
 
     Raises:
         InputError: an unknown name or split, or files that cannot be used.
@@ -72,11 +68,11 @@ def read_published(source: str, *, train: bool, seed: int = 0) -> Clouds:
         raise InputError(f"expected NAME:FOLDER or NAME:FOLDER:SPLIT, got {source!r}")
     data = find(found[1])
     split = found[3] or (data.train if train else data.test)
-    return read_split(data, Path(found[2]), split, seed=seed)
+    return read_split(data, Path(found[2]), split)
 
 
-def read_split(data: Published, root: Path, split: str, *, seed: int = 0) -> Clouds:
-    """The clouds of one split, the points of each shuffled.
+def read_split(data: Published, root: Path, split: str) -> Clouds:
+    """The clouds of one split, the points of each shuffled: the first ones are a uniform subset.
 
     Raises:
         InputError: an unknown split, or files that cannot be used.
@@ -87,7 +83,7 @@ def read_split(data: Published, root: Path, split: str, *, seed: int = 0) -> Clo
         raise InputError(f"{data.title} has no split {split!r}; {', '.join(known[:6])}{more}")
     clouds = data.read(root, split)
     for i in range(len(clouds)):  # in place: nobody else has these arrays, and they may be large
-        order = np.random.default_rng([seed, i]).permutation(clouds.points.shape[1])
+        order = np.random.default_rng([0, i]).permutation(clouds.points.shape[1])
         clouds.points[i] = clouds.points[i, order]
         if clouds.parts is not None:
             clouds.parts[i] = clouds.parts[i, order]
