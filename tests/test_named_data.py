@@ -145,12 +145,15 @@ def test_every_model_of_a_suite_is_made_on_the_clouds_that_were_named(
     assert models < set(found)
     assert len(found) > 2 * len(models) - 1
     for name, data in found.items():
+        if "fps-student-all" in name:
+            continue  # nothing of it trains
         assert data == ({"a"} if name.startswith("models/") else {"a", "a / a-test"})
     rows = {row["cell"]: row for row in read_rows(Path(config.out) / "results.jsonl")}
     assert rows["s4/loss/loss/seed0"]["data"] == "a"
     for cell, row in rows.items():
         assert row["pretrained_on"] == "a"
-        assert row["distilled_on"] == (None if cell.startswith("teacher") else "a")
+        untrained = cell.startswith(("teacher", "fps-student-all"))
+        assert row["distilled_on"] == (None if untrained else "a")
     assert "Data: teacher pre-trained on a; students distilled on a." in capsys.readouterr().out
     again = suite(replace(config, only=("s4@start",)))  # all is made: no clouds are needed
     assert {row["cell"]: row for row in again}.items() <= rows.items()

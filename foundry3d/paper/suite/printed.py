@@ -14,7 +14,7 @@ from foundry3d.paper.suite.records import Row, Table, paper_figures
 TEACHER = {"groups": 64, "group_size": 32, "dim": 384, "depth": 12, "heads": 6}
 """Sizes of the paper's teacher, ViT-S of 64 tokens of 32 points."""
 
-FREE = ("data.train", "data.test", "student.supertokens", "unfreeze_encoder")
+FREE = ("data.train", "data.test", "student.supertokens", "frozen", "unfreeze_epoch")
 """Settings of `paper/distill` that rows of a table change, or that name places on this machine."""
 
 
