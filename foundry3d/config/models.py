@@ -120,6 +120,8 @@ class SupertokenOptions:
         assignment_heads: h, a divisor of the encoder width; each head assigns its own slice of
             the width (ablation). Not with a gate.
         temperature: of the Gumbel-Softmax in training.
+        cau_positions: the CAU reads tokens with their positions, MLP(T + P + CAM S), as section 3.1
+            defines T; without, T is the tokenizer's output alone (`docs/method.md`).
         gate: add a gate, which decides which tokens are merged, so that a token budget can be set
             at inference.
         gate_ratio: r where a call sets no budget: tokens whose fusion probability is higher are
@@ -135,6 +137,7 @@ class SupertokenOptions:
     supertoken_positions: bool = False
     assignment_heads: int = 1
     temperature: float = 1.0
+    cau_positions: bool = True
     gate: bool = False
     gate_ratio: float = 0.5
     gate_through: bool = True

@@ -186,7 +186,8 @@ def _run_gated(
     plan = replace(plan, width=used + count - merged)
     entered = compression.enter(tokens, positions, plan)
     encoded = entered.encode(student.encoder)
-    student.output(compression.restore(tokens, plan, entered, encoded))
+    residual = student.residual(tokens, positions)
+    student.output(compression.restore(residual, plan, entered, encoded))
 
 
 def encoder_cost(model: Backbone | Student, *, clouds: int, tokens: int) -> Cost:

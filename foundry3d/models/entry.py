@@ -90,7 +90,7 @@ class Compression:
         """Features (B, c, d): of merged tokens by the CAU (equation 5), of others their own row.
 
         Args:
-            tokens: (B, c, d), as given to `plan`.
+            tokens: (B, c, d), which the CAU adds supertokens to (`Student.residual`).
             plan: from `plan`.
             entered: from `enter`.
             encoded: (B, n, d), the encoder's output for `entered`.

@@ -87,8 +87,9 @@ class Student(PointModel):
         entered = compression.enter(tokens, positions, plan)
         # 3.1  Encode.
         encoded = entered.encode(self.encoder, generator)
-        # 3.3  Reconstruct: MLP(T + CAM S) (equation 5), at the teacher's width.
-        features = self.output(compression.restore(tokens, plan, entered, encoded))
+        # 3.3  Reconstruct: MLP(T + P + CAM S) (equation 5), at the teacher's width.
+        residual = self.residual(tokens, positions)
+        features = self.output(compression.restore(residual, plan, entered, encoded))
         return Tokens(
             features=features,
             centers=groups.centers,
@@ -134,8 +135,13 @@ class Student(PointModel):
         states = self.encoder.states(
             entered.tokens, entered.positions, bias=entered.bias, generator=generator
         )
-        restored = [compression.restore(tokens, plan, entered, states[layer]) for layer in layers]
+        residual = self.residual(tokens, positions)
+        restored = [compression.restore(residual, plan, entered, states[layer]) for layer in layers]
         return [self.output(features) for features in restored]
+
+    def residual(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """What the CAU adds supertokens to: tokens (B, c, d), with positions unless switched off."""
+        return tokens + positions if self.config.cau_positions else tokens
 
     @property
     def compression(self) -> Compression:

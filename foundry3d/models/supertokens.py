@@ -172,6 +172,8 @@ class DSO(nn.Module):
 class CAU(nn.Module):
     """Cross-Attention Upsampling (equation 5): c features from s encoded supertokens.
 
+    Its tokens are T + P or T, see `SupertokenOptions.cau_positions`.
+
     Args:
         dim: d.
         norm: LayerNorm on the output (ablation).
@@ -198,11 +200,13 @@ class SupertokenEncoder(nn.Module):
 
     Args:
         dso, encoder, cau: weights are shared; one assignment head.
+        cau_positions: the CAU reads tokens with their positions.
     """
 
-    def __init__(self, dso: DSO, encoder: Encoder, cau: CAU) -> None:
+    def __init__(self, dso: DSO, encoder: Encoder, cau: CAU, *, cau_positions: bool) -> None:
         super().__init__()
         self.dso, self.encoder, self.cau = dso, encoder, cau
+        self.cau_positions = cau_positions
 
     def forward(
         self,
@@ -230,4 +234,5 @@ class SupertokenEncoder(nn.Module):
             bias=key_bias(packed.used, tokens.dtype),
             generator=generator,
         )
-        return self.cau(tokens, cam, encoded)
+        residual = tokens + positions if self.cau_positions else tokens
+        return self.cau(residual, cam, encoded)

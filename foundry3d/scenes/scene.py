@@ -183,7 +183,7 @@ def _encode_student(
     entered = side_by_side(compressed, tokens[:, kept], places, stays[:, kept])
     supertokens, own = entered.split(entered.encode(model.encoder))
     return Tokens(
-        features=_restored(model, tokens, plan, supertokens, own, walk),
+        features=_restored(model, scene, tokens, plan, supertokens, own, walk),
         centers=scene.centers,
         assignment=plan.assignment,
         tokens_used=entered.used,
@@ -268,7 +268,13 @@ def _compressed(model: Student, scene: Scene, tokens: Tensor, plan: Plan, walk: 
 
 
 def _restored(
-    model: Student, tokens: Tensor, plan: Plan, supertokens: Tensor, own: Tensor, walk: Walk
+    model: Student,
+    scene: Scene,
+    tokens: Tensor,
+    plan: Plan,
+    supertokens: Tensor,
+    own: Tensor,
+    walk: Walk,
 ) -> Tensor:
     """Features (1, c, output_dim) float32, of merged tokens by the CAU, of others their own row.
 
@@ -276,6 +282,7 @@ def _restored(
 
     Args:
         model: the student.
+        scene: of the tokens.
         tokens: (1, c, d).
         plan: of the tokens.
         supertokens: (1, s, d) encoded.
@@ -286,7 +293,8 @@ def _restored(
     if model.output_dim != tokens.shape[-1] or tokens.dtype != torch.float32:
         features = tokens.new_empty(1, tokens.shape[1], model.output_dim, dtype=torch.float32)
     for rows, cam in _merged_rows(model, plan, walk, "reconstructed"):
-        features[:, rows] = model.output(model.cau(tokens[:, rows], cam, supertokens)).float()
+        read = model.residual(tokens[:, rows], model.embed_centers(scene.centers[:, rows]))
+        features[:, rows] = model.output(model.cau(read, cam, supertokens)).float()
     kept = plan.staying()[0].nonzero()[:, 0]
     for here in in_chunks(model, len(kept), kept.device):
         features[:, kept[here[0]]] = model.output(own[:, here[0]]).float()

@@ -168,7 +168,9 @@ class Jepa(nn.Module):
         model = self.backbone
         if isinstance(model, Backbone):
             return model.encoder
-        return SupertokenEncoder(model.dso, model.encoder, model.cau)
+        return SupertokenEncoder(
+            model.dso, model.encoder, model.cau, cau_positions=model.config.cau_positions
+        )
 
     @torch.no_grad()
     def update_target(self, progress: float, *, copy_weights: bool = False) -> float:
