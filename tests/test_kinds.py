@@ -57,7 +57,9 @@ def test_the_residual_is_the_formula_to_the_bit(
 def test_positions_are_the_default_and_cost_nothing(teacher: Backbone) -> None:
     student = Student.from_teacher(teacher, supertokens=4)
     assert student.config.cau_positions
-    assert count(student) == count(Student.from_teacher(teacher, cau_positions=False, supertokens=4))
+    assert count(student) == count(
+        Student.from_teacher(teacher, cau_positions=False, supertokens=4)
+    )
 
 
 def test_earlier_students_keep_their_reading(

@@ -91,13 +91,13 @@ def _check_types(kind: type, values: object, path: Path, where: str = "config") 
             raise InputError(f"{path}: expected {field} of type {wanted}, got {shown(value)}")
 
 
-def _completed(config: type, values: object) -> object:
+def _completed(config: type, values: Any) -> Any:
     """The values with what an earlier student's leave out, also where a head is on the student."""
     if config is StudentConfig:
         return student_completed(values)
-    if isinstance(values, dict) and issubclass(config, HeadedConfig):
-        if values.get("kind") == "student":
-            return values | {"inner": student_completed(values.get("inner"))}
+    headed = isinstance(values, dict) and issubclass(config, HeadedConfig)
+    if headed and values.get("kind") == "student":
+        return values | {"inner": student_completed(values.get("inner"))}
     return values
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-EARLIER = {"cau_positions": False}
+EARLIER: dict[str, Any] = {"cau_positions": False, "supertokens_after": 0}
 """Options of students that are newer than some saved students, as those students are."""
 
 

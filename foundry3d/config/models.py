@@ -10,6 +10,7 @@ from foundry3d.config.records import (
     WIDEST,
     fraction,
     from_dict,
+    not_negative,
     positive,
     positive_or_null,
     require,
@@ -38,7 +39,7 @@ class BackboneConfig:
         class_token: a learned token with a learned position joins the encoder's input; its feature
             is not returned (Point-BERT). Only for backbones: a student has none.
         dim: d, encoder width.
-        depth: number of blocks.
+        depth: number of blocks; 0 only for a truncated student.
         heads: attention heads, a divisor of dim.
         mlp_ratio: hidden width of the block MLPs, as a multiple of dim.
         qkv_bias: bias on the attention input projection.
@@ -67,7 +68,8 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         positive(self, "groups", "group_size", "position_dim", "dim", most=WIDEST)
-        positive(self, "depth", "heads", most=DEEPEST)
+        positive(self, "heads", most=DEEPEST)
+        not_negative(self, "depth", most=DEEPEST)
         positive(self, "mlp_ratio", most=DEEPEST)
         positive_or_null(self, "tokenizer_dim", "token_dim", most=WIDEST)
         positive_or_null(self, "radius")
@@ -111,6 +113,8 @@ class SupertokenOptions:
 
     Attributes:
         supertokens: s, learned supertokens.
+        supertokens_after: blocks that all tokens pass before the DSO reads them; the others encode
+            supertokens, and the CAU reads the tokens of that block. 0 = the paper's student.
         soft_assignment: softmax over the supertokens instead of one supertoken per token
             (ablation).
         dso_bias: bias on the DSO's W_Q, W_K, W_V (ablation).
@@ -131,6 +135,7 @@ class SupertokenOptions:
     """
 
     supertokens: int = 16
+    supertokens_after: int = 0
     soft_assignment: bool = False
     dso_bias: bool = False
     cau_norm: bool = False
@@ -145,6 +150,7 @@ class SupertokenOptions:
     def __post_init__(self) -> None:
         positive(self, "supertokens", "assignment_heads", most=WIDEST)
         positive(self, "temperature")
+        not_negative(self, "supertokens_after", most=DEEPEST)
         require(
             self.assignment_heads == 1 or not self.gate,
             f"a gate merges whole tokens, so it needs assignment_heads 1, got "
@@ -173,6 +179,12 @@ class StudentConfig(SupertokenOptions):
             f"{self.backbone.dim}",
         )
         require(not self.backbone.class_token, "a student has no class token, got class_token")
+        depth = self.backbone.depth
+        require(
+            self.supertokens_after < depth,
+            f"supertokens_after leaves blocks for the supertokens: expected fewer than the "
+            f"{depth} blocks, got {self.supertokens_after}",
+        )
         require(
             self.supertokens <= self.backbone.groups,
             f"supertokens must lie in 1..{self.backbone.groups} (the tokens), "
@@ -180,9 +192,36 @@ class StudentConfig(SupertokenOptions):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TruncatedConfig:
+    """A student without supertokens: the first blocks of an encoder, and an MLP.
+
+    Attributes:
+        backbone: tokenizer, position, blocks; `token_dim` is the teacher's width.
+        output_dim: width of the returned features; None = backbone.dim.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    output_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        positive_or_null(self, "output_dim", most=WIDEST)
+        require(not self.backbone.class_token, "a student has no class token, got class_token")
+
+
 StudentKind = Literal[
-    "supertokens", "tome", "pitome", "patchmerger", "kmeans", "fps", "random", "fps-student"
+    "supertokens",
+    "truncated",
+    "tome",
+    "pitome",
+    "patchmerger",
+    "kmeans",
+    "fps",
+    "random",
+    "fps-student",
 ]
+SIZES = ("dim", "depth", "heads", "point_widths", "group_size")
+"""The options of `StudentOptions` that change sizes of the teacher."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,13 +229,14 @@ class StudentOptions(SupertokenOptions):
     """A student as it differs from its teacher, from which all other sizes are taken.
 
     Attributes:
-        kind: supertokens (the paper's), or a baseline that reaches as many tokens: a token reducer
-            inside the encoder (tome, pitome, patchmerger, kmeans, fps, random), or the second,
-            coarser tokenizer of FPS-Student (fps-student). A baseline takes only `supertokens`,
-            the number of tokens that it leaves.
+        kind: supertokens (the paper's); truncated, the teacher's first `depth` blocks and an MLP,
+            which takes the five options of sizes; or a baseline that reaches as many tokens: a
+            token reducer inside the encoder (tome, pitome, patchmerger, kmeans, fps, random), or
+            the second, coarser tokenizer of FPS-Student (fps-student). A baseline takes only
+            `supertokens`, the number of tokens that it leaves.
         dim: encoder width; null = the teacher's. Another width starts from scratch and is never
             frozen (ViT-T students).
-        depth: encoder blocks; null = the teacher's.
+        depth: encoder blocks; null = the teacher's. A truncated student needs it, and may have 0.
         heads: attention heads; null = as many as keep the teacher's head width.
         point_widths: hidden widths of the tokenizer, see `BackboneConfig`; a tokenizer of other
             widths than the teacher's starts from scratch. null = the teacher's.
@@ -216,16 +256,23 @@ class StudentOptions(SupertokenOptions):
         known = get_args(StudentKind)
         require(self.kind in known, f"kind is one of {', '.join(known)}; got {self.kind!r}")
         positive_or_null(self, "dim", "group_size", most=WIDEST)
-        positive_or_null(self, "depth", "heads", most=DEEPEST)
+        positive_or_null(self, "heads", most=DEEPEST)
+        truncated = self.kind == "truncated"
+        if truncated:
+            require(self.depth is not None, "kind truncated needs its blocks; add --student.depth")
+            not_negative(self, "depth", most=DEEPEST)
+        else:
+            positive_or_null(self, "depth", most=DEEPEST)
         if self.point_widths is not None:
             check_widths(self.point_widths)
         if self.kind != "supertokens":
-            taken = ("kind", "supertokens")
+            taken = SIZES if truncated else ("supertokens",)
             changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
-            changed = [name for name in changed if name not in taken]
+            changed = [name for name in changed if name not in ("kind", *taken)]
             require(
                 not changed,
-                f"a student of kind {self.kind} takes only supertokens, not {', '.join(changed)}",
+                f"a student of kind {self.kind} takes only {', '.join(taken)}, not "
+                f"{', '.join(changed)}",
             )
 
 

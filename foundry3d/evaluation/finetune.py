@@ -25,6 +25,7 @@ from foundry3d.geometry import farthest_point_sample, gather
 from foundry3d.heads.classifier import Headed
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import PointModel
 from foundry3d.training.task import Task, freeze
 from foundry3d.transforms import normalise
 
@@ -104,7 +105,7 @@ class FinetuneTask(Task):
             "encoder": self.config.unfreeze_encoder,
         }[name]
 
-    def core(self) -> Backbone | Student:
+    def core(self) -> PointModel:
         """The model under the head, without a token reducer around it."""
         inner = self.model.backbone
         return inner.backbone if isinstance(inner, Wrapped) else inner

@@ -35,7 +35,7 @@ from foundry3d.heads.classifier import Inner
 from foundry3d.inference.cost import count
 from foundry3d.models import backbone as models
 from foundry3d.models.backbone import Backbone, Tokens
-from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import PointModel
 from foundry3d.report.rows import append, table
 from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
@@ -156,7 +156,7 @@ def probe_row(
     began = time.monotonic()
     scores = probe(model, splits, points=data.points)
     row = model_columns(name, model)
-    if isinstance(model, Backbone | Student | Wrapped):
+    if isinstance(model, PointModel | Wrapped):
         row["gmacs"] = round(count(model).macs / 1e9, 4)
     row |= {key: round(value, 2) for key, value in scores._asdict().items()}
     return row | {

@@ -9,8 +9,8 @@ from foundry3d.baselines import LargerGroups, RandomSampling
 from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.config.heads import encoded
 from foundry3d.data.loading import Splits
-from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import PointModel
 from foundry3d.report.rows import code_version
 
 
@@ -30,13 +30,13 @@ def model_columns(name: str, model: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"model": name, "kind": type(model).__name__.lower()}
     row["params_m"] = round(parameters / 1e6, 3)
     whole = model.backbone if isinstance(model, Wrapped) else model
-    if isinstance(whole, Backbone | Student):
+    if isinstance(whole, PointModel):
         row["tokens"] = whole.shape.groups
     if isinstance(model, Student):
         row["supertokens"] = model.config.supertokens
     if isinstance(model, RandomSampling | LargerGroups):
         row["encoded"] = model.shape.groups
-    elif isinstance(model, Backbone | Student | Wrapped):
+    elif isinstance(model, PointModel | Wrapped):
         sizes: Any = model.config
         row["encoded"] = encoded(sizes)
     return row

@@ -107,7 +107,7 @@ def refuse_budget(budget: Budget | None) -> None:
     """
     if budget is not None and budget.asked():
         raise InputError(
-            f"{', '.join(budget.asked())}: budgets are for students with supertokens; a teacher "
+            f"{', '.join(budget.asked())}: budgets are for students with supertokens; this model "
             "encodes all of its tokens"
         )
 

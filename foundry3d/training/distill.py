@@ -18,6 +18,8 @@ from foundry3d.data.loading import Numbered, Stream, in_order, load_train
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, Teacher, Tokens, require_teacher
 from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import PointModel
+from foundry3d.models.truncated import Truncated
 from foundry3d.training.engine import fit, keep
 from foundry3d.training.goals import (
     Goal,
@@ -164,7 +166,7 @@ class DistillTask(Task):
         ready: Ready = self.readied(batch)
         goal, generator = self.goal(ready, features=not self.tokenizer_alone()), ready.generator
         student, groups = self.student, goal.groups
-        if not isinstance(student, Student):
+        if not isinstance(student, PointModel):
             return self.feature_loss(student.encode(groups, generator=generator), goal)
         tokens = student.tokenizer(groups.neighborhoods)
         if self.tokenizer_alone():
@@ -201,11 +203,12 @@ class DistillTask(Task):
         if self.config.loss == "smooth_l1":
             loss = F.smooth_l1_loss(features, goal.features)
         self.log("loss", loss)
-        assert output.assignment is not None
+        self.log("used_per_cloud", output.tokens_used.float().mean())
+        if output.assignment is None or isinstance(self.student, Truncated):
+            return loss
         merged = output.assignment >= 0
         chosen = output.assignment[merged].bincount(minlength=self.student.config.supertokens)
         self.log("supertokens_used", (chosen > 0).float().mean())
-        self.log("used_per_cloud", output.tokens_used.float().mean())
         if output.probability is None:
             return loss
         self.log("fusion_ratio", merged.float().mean())
@@ -239,6 +242,8 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Learner:
     match options.kind:
         case "supertokens":
             return Student.from_teacher(teacher, options, generator=generator)
+        case "truncated":
+            return Truncated.from_teacher(teacher, options, generator=generator)
         case "fps-student":
             return FPSStudent.from_teacher(
                 teacher, supertokens=options.supertokens, points=config.data.points
