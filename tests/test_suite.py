@@ -304,12 +304,14 @@ def test_tokens_left_of_a_table(config: SuiteConfig) -> None:
         "teacher+tome-1@late/mn40/classify/seed0": {"oa": 20.0, "tokens": 64},
         "tome-fmd-1@late/mn40/classify/seed0": {"oa": 80.0, "tokens": 64},
         "s4-frozen@start/mn40/classify/seed0": {"oa": 75.0, "tokens": 64},
+        "truncated-2@start/mn40/classify/seed0": {"oa": 85.0, "tokens": 64},
     }
     ((heading, axis, curves),) = scores_over_tokens(config, rows)
     assert (heading, axis) == ("MN40", "tokens left")
     assert curves == {
         "baseline": ([64.0], [90.0]),
         "Foundry, frozen": ([4.0], [75.0]),
+        "Truncated, no supertokens": ([64.0], [85.0]),
         "ToMe, inference from baseline": ([16.0, 1.0], [70.0, 20.0]),
         "ToMe, distilled and fine-tuned": ([1.0], [80.0]),
     }

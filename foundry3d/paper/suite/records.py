@@ -59,6 +59,11 @@ MODELS: dict[str, Model] = {
     "teacher": Model(how="teacher"),
     **{f"s{n}-frozen": Model(how="student", tokens=n, frozen=True) for n in (16, 8, 4, 2, 1)},
     **{f"s{n}": Model(how="student", tokens=n) for n in (16, 8, 4, 2, 1)},
+    **{
+        f"truncated-{k}": Model(how="student", student={"kind": "truncated", "depth": k})
+        for k in (0, 1, 2)
+    },
+    "s16-after-1": Model(how="student", student={"supertokens_after": 1}),
     "s16-vit_t": Model(how="student", narrow=True),
     "s16-soft": Model(how="student", student={"soft_assignment": True}),
     "s16-qkv-bias": Model(how="student", student={"dso_bias": True}),

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from foundry3d.paper.suite.records import ALL, COLUMNS, LATE, NEVER, ONLY_LATE, START, Row, Table
+from foundry3d.paper.suite.records import (
+    ALL,
+    COLUMNS,
+    LATE,
+    NEVER,
+    ONLY_LATE,
+    START,
+    Row,
+    Table,
+    Unfreeze,
+)
 
 FOUNDRY = "Foundry"
+FOUNDRY_LATER = "Supertokens after blocks on all tokens"
 TEACHER = Row("teacher", "baseline", "teacher")
 
 
@@ -44,6 +55,14 @@ def _distilled() -> Iterator[Row]:
             yield Row(name, f"s = {n}", name, LATE, f"{title}, distilled and fine-tuned")
 
 
+def _cheaper(unfreeze: Unfreeze) -> Iterator[Row]:
+    """Students that the paper does not have: without supertokens, or with some after a block."""
+    for k in (0, 1, 2):
+        name, title = f"truncated-{k}", f"{k} block{'' if k == 1 else 's'}"
+        yield Row(name, title, name, unfreeze, "Truncated, no supertokens")
+    yield Row("s16-after-1", "s = 16 after 1 block", "s16-after-1", unfreeze, FOUNDRY_LATER)
+
+
 EVERYWHERE = tuple(COLUMNS)
 TABLES: dict[str, Table] = {
     "table2": Table(
@@ -75,13 +94,20 @@ TABLES: dict[str, Table] = {
             Row("s16-frozen", "Foundry", "s16-frozen", NEVER),
             Row("kmeans-student", "KMeans-Student", "kmeans-student", NEVER),
             Row("fps-student", "FPS-Student", "fps-student", NEVER),
+            *_cheaper(NEVER),
         ),
         ("sn55",),
     ),
     "table5": Table(
         "5",
         "Table 5: Foundry across benchmarks",
-        (TEACHER, *_students(False), *_at_test((16, 1), (16, 8, 4, 2, 1)), *_distilled()),
+        (
+            TEACHER,
+            *_students(False),
+            *_cheaper(ALL),
+            *_at_test((16, 1), (16, 8, 4, 2, 1)),
+            *_distilled(),
+        ),
         EVERYWHERE,
     ),
     "table8": Table(
