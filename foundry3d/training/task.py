@@ -144,7 +144,7 @@ def draw_budget(
         return None
     if not isinstance(model, Student):
         raise InputError(
-            "budgets are drawn for students with supertokens; this model encodes all of its tokens"
+            f"budgets are drawn for students with supertokens, got a {type(model).__name__}"
         )
     merged = supertokens = None
     if draws.random_ratio:
