@@ -159,7 +159,9 @@ def test_students_run_at_all_three_epochs_as_in_the_paper(config: SuiteConfig) -
     few = replace(config, name="table3")
     assert next(columns_of(few, TABLES["table3"])) == "mn40.5way-10shot"
     detailed = {cell.name for cell in wanted_cells(replace(both, name="table10"))}
-    assert {cell.name for cell in wanted_cells(both)} < detailed
+    added = ("truncated-0", "truncated-1", "truncated-2", "s16-after-1")
+    published = {cell.name for cell in wanted_cells(both) if cell.model not in added}
+    assert published < detailed
 
 
 def test_what_a_cell_needs_is_run_first(config: SuiteConfig) -> None:

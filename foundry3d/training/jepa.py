@@ -143,7 +143,8 @@ class Jepa(nn.Module):
 
     Args:
         backbone: trained in place; its online weights are what stays. A student (no gate, one
-            assignment head, supertokens before the first block) makes the paper's Table 9, which reports that it fails.
+            assignment head, supertokens_after 0) makes the paper's Table 9, which reports that it
+            fails.
         config: samplers, predictor, EMA.
         generator: of the predictor's initial weights.
     """
