@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from foundry3d.models.backbone import Tokens as Tokens
     from foundry3d.models.budget import Budget as Budget
     from foundry3d.models.student import Student as Student
+    from foundry3d.models.truncated import Truncated as Truncated
     from foundry3d.training.distill import distill as distill
     from foundry3d.training.pretrain import pretrain as pretrain
 
@@ -47,6 +48,7 @@ _HOME = {
     "StudentConfig": "config",
     "Teacher": "models.backbone",
     "Tokens": "models.backbone",
+    "Truncated": "models.truncated",
     "compile": "inference.compiled",
     "distill": "training.distill",
     "embed_clouds": "embed.clouds",

@@ -39,6 +39,7 @@ OPTIONS = {
     "supertoken_positions": True,
     "assignment_heads": 3,
     "temperature": 0.5,
+    "cau_positions": False,
 }
 DATA = DataConfig(train="procedural", train_clouds=32, points=64, validation=0.0)
 TRAIN = TrainConfig(epochs=1, batch_size=16, warmup_epochs=1, accelerator="cpu")
@@ -254,12 +255,14 @@ def test_heads_survive_saving(teacher: Backbone, points: Tensor, tmp_path: Path)
 
 
 def parts_of(student: Student) -> SupertokenEncoder:
-    return SupertokenEncoder(student.dso, student.encoder, student.cau)
+    return SupertokenEncoder(
+        student.dso, student.encoder, student.cau, cau_positions=student.config.cau_positions
+    )
 
 
 def test_encoder_with_supertokens_is_the_student(teacher: Backbone, points: Tensor) -> None:
     for heads in (1, 3):
-        student = made(teacher, assignment_heads=heads)
+        student = made(teacher, assignment_heads=heads, cau_positions=heads == 1)
         groups = student.group(points)
         features = parts_of(student)(*student.embed_groups(groups))
         torch.testing.assert_close(features, student.encode(groups).features)

@@ -24,6 +24,7 @@ from foundry3d.heads.classifier import Classifier
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
+from foundry3d.models.truncated import Truncated
 
 TRIALS = 400
 DEEP: list[Any] = []
@@ -48,6 +49,7 @@ def made() -> dict[str, nn.Module]:
     return {
         "backbone": teacher,
         "student": student,
+        "truncated": Truncated.from_teacher(teacher, depth=1, dim=12, heads=3),
         "classifier": Classifier.from_model(student, classes=("a", "b")),
         "segmenter": Segmenter.from_model(teacher, **parts),
         "merged": merged,

@@ -23,6 +23,7 @@ from foundry3d.inference.cost import count
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
+from foundry3d.models.truncated import Truncated
 
 
 def stirred(model: nn.Module, points: Tensor, generator: torch.Generator) -> nn.Module:
@@ -89,6 +90,11 @@ def models(teacher: Backbone, points: Tensor) -> dict[str, nn.Module]:
         "two heads, cau norm": Student.from_teacher(
             teacher, supertokens=4, assignment_heads=2, cau_norm=True, soft_assignment=True
         ),
+        "truncated": Truncated.from_teacher(teacher, depth=2),
+        "no blocks": Truncated.from_teacher(teacher, depth=0, dim=12, heads=3),
+        "supertokens after a block": Student.from_teacher(
+            teacher, supertokens=4, supertokens_after=1
+        ),
         "tome": Merged.from_teacher(teacher, tome),
         "fps": FPSStudent.from_teacher(teacher, supertokens=4, points=96),
         "kmeans": KMeansStudent.from_teacher(teacher, [points], supertokens=4),
@@ -104,6 +110,9 @@ NAMES = (
     "narrow student",
     "light student",
     "two heads, cau norm",
+    "truncated",
+    "no blocks",
+    "supertokens after a block",
     "tome",
     "fps",
     "kmeans",

@@ -214,7 +214,8 @@ def test_training_form_agrees_with_inference(
     entered = compression.enter(tokens, positions, plan)
     assert entered.tokens.shape[1] == S + C  # nothing is left out
     encoded = entered.encode(student.encoder)
-    dense = student.output(compression.restore(tokens, plan, entered, encoded))
+    residual = student.residual(tokens, positions)
+    dense = student.output(compression.restore(residual, plan, entered, encoded))
     sparse = student(points, budget=Budget(ratio=ratio))
     assert torch.allclose(dense, sparse.features, atol=1e-5)
     assert torch.equal(entered.used, sparse.tokens_used)

@@ -237,7 +237,7 @@ def test_what_cannot_be_light_is_one_sentence(teacher: Backbone, saved: Path) ->
         BackboneConfig(point_widths=(8, 16), tokenizer_dim=12)
     with pytest.raises(InputError, match="takes only supertokens, not point_widths, group_size"):
         replace(LIGHT, kind="tome")
-    with pytest.raises(InputError, match="token_loss need a student of kind supertokens"):
+    with pytest.raises(InputError, match="token_loss needs a student of kind supertokens"):
         DistillConfig(student=StudentOptions(kind="tome"), token_loss=FIRST)
     with pytest.raises(InputError, match="expected a student of kind supertokens, got kind tome"):
         Student.from_teacher(teacher, kind="tome")

@@ -28,6 +28,7 @@ from foundry3d.config import (
     MergedConfig,
     SegmenterConfig,
     StudentConfig,
+    TruncatedConfig,
     to_dict,
 )
 from foundry3d.errors import InputError
@@ -36,6 +37,7 @@ from foundry3d.heads.segmenter import Segmenter
 from foundry3d.inference.kernels import is_compiled
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
+from foundry3d.models.truncated import Truncated
 
 FORMAT, VERSION = "foundry3d", 1
 ADVICE = "a training run diverged or the file is damaged; use an earlier model"
@@ -55,6 +57,7 @@ class Kind(NamedTuple):
 KINDS = {
     "backbone": Kind(Backbone, BackboneConfig),
     "student": Kind(Student, StudentConfig),
+    "truncated": Kind(Truncated, TruncatedConfig),
     "classifier": Kind(Classifier, ClassifierConfig),
     "segmenter": Kind(Segmenter, SegmenterConfig),
     "merged": Kind(Merged, MergedConfig),

@@ -16,6 +16,7 @@ from foundry3d.errors import InputError
 from foundry3d.inference.cost import count
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
+from foundry3d.models.truncated import Truncated
 
 HEAD = """---
 library_name: foundry3d
@@ -42,7 +43,9 @@ def _section(heading: str, rows: dict[str, Any]) -> str:
     return "\n".join([f"## {heading}", "", "| | |", "|---|---|", *lines, "", ""]) if lines else ""
 
 
-def card(model: Backbone | Student, *, title: str, provenance: dict[str, Any], license: str) -> str:
+def card(
+    model: Backbone | Student | Truncated, *, title: str, provenance: dict[str, Any], license: str
+) -> str:
     """The model card (Markdown): what it is, where it comes from, protocol, scores, cost.
 
     Args:
@@ -57,6 +60,11 @@ def card(model: Backbone | Student, *, title: str, provenance: dict[str, Any], l
             f"A student that compresses {shape.groups} tokens of a point cloud into "
             f"{model.config.supertokens} supertokens and returns all {shape.groups} features, "
             "distilled without labels."
+        )
+    elif isinstance(model, Truncated):
+        sentence = (
+            f"A student that predicts {shape.groups} token features of a larger point-cloud "
+            f"transformer from its first {shape.depth} blocks, distilled without labels."
         )
     else:
         sentence = f"A point-cloud transformer that returns {shape.groups} token features."
@@ -158,7 +166,7 @@ def convert(config: ConvertConfig) -> Path:
     source, out = Path(config.model), Path(config.out)
     if out.exists():
         raise InputError(f"{out} exists; choose another --out")
-    model: Backbone | Student
+    model: Backbone | Student | Truncated
     if source.is_file():
         model, provenance = load_foreign(
             source,
@@ -170,7 +178,7 @@ def convert(config: ConvertConfig) -> Path:
     else:
         provenance = read_config(source)["provenance"]
         found = load(source)
-        if not isinstance(found, Backbone | Student):
+        if not isinstance(found, Backbone | Student | Truncated):
             raise InputError(
                 f"{source}: expected a backbone or a student, got a {type(found).__name__}, for "
                 "which there is no model card; share its folder as it is"

@@ -16,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from foundry3d.config import HeadedConfig, from_dict
+from foundry3d.config import HeadedConfig, StudentConfig, from_dict
+from foundry3d.config.earlier import student_completed
 from foundry3d.config.heads import INNER
 from foundry3d.errors import InputError
 
@@ -90,6 +91,16 @@ def _check_types(kind: type, values: object, path: Path, where: str = "config") 
             raise InputError(f"{path}: expected {field} of type {wanted}, got {shown(value)}")
 
 
+def _completed(config: type, values: Any) -> Any:
+    """The values with what an earlier student's leave out, also where a head is on the student."""
+    if config is StudentConfig:
+        return student_completed(values)
+    headed = isinstance(values, dict) and issubclass(config, HeadedConfig)
+    if headed and values.get("kind") == "student":
+        return values | {"inner": student_completed(values.get("inner"))}
+    return values
+
+
 def _check_repeats(values: dict[str, Any], tensors: int, path: Path) -> None:
     """Refuses more layers than the file has tensors, in nested records too."""
     for name, value in values.items():
@@ -137,6 +148,7 @@ def checked_config(
             safetensors, or tensors that are missing, unknown or of another shape.
     """
     path = weights.parent / "config.json"
+    values = _completed(config, values)
     _check_types(config, values, path)
     assert isinstance(values, dict)
     header = read_header(weights)

@@ -47,6 +47,7 @@ from foundry3d.config.models import (
     StudentConfig,
     StudentOptions,
     SupertokenOptions,
+    TruncatedConfig,
     preset,
 )
 from foundry3d.config.paper import LAMBDAS, CostConfig, SuiteConfig, SweepConfig
@@ -103,6 +104,7 @@ __all__ = [
     "SweepConfig",
     "TokenLossConfig",
     "TrainConfig",
+    "TruncatedConfig",
     "ZeroshotConfig",
     "from_dict",
     "preset",

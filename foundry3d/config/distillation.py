@@ -86,8 +86,12 @@ class DistillConfig:
         not_negative(self, "teacher_cache", "gate_lambda")
         self._check_frozen()
         require(
-            kind == "supertokens" or not (self.budgets.nested or self.token_loss.used),
-            f"budgets.nested and token_loss need a student of kind supertokens, got kind {kind}",
+            kind == "supertokens" or not self.budgets.nested,
+            f"budgets.nested needs a student of kind supertokens, got kind {kind}",
+        )
+        require(
+            kind in ("supertokens", "truncated") or not self.token_loss.used,
+            f"token_loss needs a student of kind supertokens or truncated, got kind {kind}",
         )
         require(
             student.gate or not (self.budgets.random_ratio or self.gate_lambda or self.gate_decay),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from foundry3d.config.baselines import FPSStudentConfig, KMeansStudentConfig, MergedConfig
-from foundry3d.config.models import BackboneConfig, StudentConfig
+from foundry3d.config.models import BackboneConfig, StudentConfig, TruncatedConfig
 from foundry3d.config.records import (
     DEEPEST,
     WIDEST,
@@ -16,10 +16,18 @@ from foundry3d.config.records import (
     require,
 )
 
-InnerConfig = BackboneConfig | StudentConfig | MergedConfig | FPSStudentConfig | KMeansStudentConfig
+InnerConfig = (
+    BackboneConfig
+    | StudentConfig
+    | TruncatedConfig
+    | MergedConfig
+    | FPSStudentConfig
+    | KMeansStudentConfig
+)
 INNER: dict[str, type[InnerConfig]] = {
     "backbone": BackboneConfig,
     "student": StudentConfig,
+    "truncated": TruncatedConfig,
     "merged": MergedConfig,
     "fps_student": FPSStudentConfig,
     "kmeans_student": KMeansStudentConfig,
@@ -43,6 +51,8 @@ def encoded(config: InnerConfig) -> int | None:
     """
     if isinstance(config, BackboneConfig):
         return config.groups
+    if isinstance(config, TruncatedConfig):
+        return config.backbone.groups
     return None if isinstance(config, StudentConfig) and config.gate else config.supertokens
 
 
@@ -172,7 +182,7 @@ class SegmenterConfig(HeadedConfig):
             len(self.parts) > 1 and all(0 <= n < len(self.parts) for n in numbers),
             f"expected at least two parts and numbers below {len(self.parts)}, got {self.owned}",
         )
-        blocks, depth = self.head.blocks, self.shape.depth
+        blocks, depth = self.head.blocks, max(1, self.shape.depth)
         require(
             blocks is None or max(blocks) < depth,
             f"blocks must lie in 0..{depth - 1} (the encoder), got {blocks}",

@@ -10,6 +10,7 @@ from foundry3d.config.records import (
     WIDEST,
     fraction,
     from_dict,
+    not_negative,
     positive,
     positive_or_null,
     require,
@@ -38,7 +39,7 @@ class BackboneConfig:
         class_token: a learned token with a learned position joins the encoder's input; its feature
             is not returned (Point-BERT). Only for backbones: a student has none.
         dim: d, encoder width.
-        depth: number of blocks.
+        depth: number of blocks; 0 only for a truncated student.
         heads: attention heads, a divisor of dim.
         mlp_ratio: hidden width of the block MLPs, as a multiple of dim.
         qkv_bias: bias on the attention input projection.
@@ -67,7 +68,8 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         positive(self, "groups", "group_size", "position_dim", "dim", most=WIDEST)
-        positive(self, "depth", "heads", most=DEEPEST)
+        positive(self, "heads", most=DEEPEST)
+        not_negative(self, "depth", most=DEEPEST)
         positive(self, "mlp_ratio", most=DEEPEST)
         positive_or_null(self, "tokenizer_dim", "token_dim", most=WIDEST)
         positive_or_null(self, "radius")
@@ -111,6 +113,8 @@ class SupertokenOptions:
 
     Attributes:
         supertokens: s, learned supertokens.
+        supertokens_after: blocks that all tokens pass before the DSO reads them; the others encode
+            supertokens, and the CAU reads the tokens of that block. 0 = the paper's student.
         soft_assignment: softmax over the supertokens instead of one supertoken per token
             (ablation).
         dso_bias: bias on the DSO's W_Q, W_K, W_V (ablation).
@@ -124,6 +128,8 @@ class SupertokenOptions:
             one while the student is distilled, and stays there; null = it is constant (ablation).
         supertoken_std: standard deviation of the normal distribution, cut at -2 and 2, from which
             the initial supertokens are drawn (ablation; 0.02 is usual for learned tokens).
+        cau_positions: the CAU reads tokens with their positions, MLP(T + P + CAM S), as section 3.1
+            defines T; without, T is the tokenizer's output alone (`docs/method.md`).
         gate: add a gate, which decides which tokens are merged, so that a token budget can be set
             at inference.
         gate_ratio: r where a call sets no budget: tokens whose fusion probability is higher are
@@ -133,6 +139,7 @@ class SupertokenOptions:
     """
 
     supertokens: int = 16
+    supertokens_after: int = 0
     soft_assignment: bool = False
     dso_bias: bool = False
     cau_norm: bool = False
@@ -141,6 +148,7 @@ class SupertokenOptions:
     temperature: float = 1.0
     temperature_end: float | None = None
     supertoken_std: float = 1.0
+    cau_positions: bool = True
     gate: bool = False
     gate_ratio: float = 0.5
     gate_through: bool = True
@@ -149,6 +157,7 @@ class SupertokenOptions:
         positive(self, "supertokens", "assignment_heads", most=WIDEST)
         positive(self, "temperature", "supertoken_std")
         positive_or_null(self, "temperature_end")
+        not_negative(self, "supertokens_after", most=DEEPEST)
         require(
             self.assignment_heads == 1 or not self.gate,
             f"a gate merges whole tokens, so it needs assignment_heads 1, got "
@@ -177,6 +186,12 @@ class StudentConfig(SupertokenOptions):
             f"{self.backbone.dim}",
         )
         require(not self.backbone.class_token, "a student has no class token, got class_token")
+        depth = self.backbone.depth
+        require(
+            self.supertokens_after < depth,
+            f"supertokens_after leaves blocks for the supertokens: expected fewer than the "
+            f"{depth} blocks, got {self.supertokens_after}",
+        )
         require(
             self.supertokens <= self.backbone.groups,
             f"supertokens must lie in 1..{self.backbone.groups} (the tokens), "
@@ -184,9 +199,36 @@ class StudentConfig(SupertokenOptions):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TruncatedConfig:
+    """A student without supertokens: the first blocks of an encoder, and an MLP.
+
+    Attributes:
+        backbone: tokenizer, position, blocks; `token_dim` is the teacher's width.
+        output_dim: width of the returned features; None = backbone.dim.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    output_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        positive_or_null(self, "output_dim", most=WIDEST)
+        require(not self.backbone.class_token, "a student has no class token, got class_token")
+
+
 StudentKind = Literal[
-    "supertokens", "tome", "pitome", "patchmerger", "kmeans", "fps", "random", "fps-student"
+    "supertokens",
+    "truncated",
+    "tome",
+    "pitome",
+    "patchmerger",
+    "kmeans",
+    "fps",
+    "random",
+    "fps-student",
 ]
+SIZES = ("dim", "depth", "heads", "point_widths", "group_size")
+"""The options of `StudentOptions` that change sizes of the teacher."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,13 +236,15 @@ class StudentOptions(SupertokenOptions):
     """A student as it differs from its teacher, from which all other sizes are taken.
 
     Attributes:
-        kind: supertokens (the paper's), or a baseline that reaches as many tokens: a token reducer
-            inside the encoder (tome, pitome, patchmerger, kmeans, fps, random), or the second,
-            coarser tokenizer of FPS-Student (fps-student). A baseline takes only `supertokens`,
-            the number of tokens that it leaves.
+        kind: supertokens (the paper's); truncated, the teacher's first `depth` blocks and an MLP,
+            which takes the five options of sizes; or a baseline that reaches as many tokens: a
+            token reducer inside the encoder (tome, pitome, patchmerger, kmeans, fps, random), or
+            the second, coarser tokenizer of FPS-Student (fps-student). A baseline takes only
+            `supertokens`, the number of tokens that it leaves.
         dim: encoder width; null = the teacher's. Where width, depth or heads differ (ViT-T
-            students) the encoder starts from scratch and cannot be frozen.
-        depth: encoder blocks; null = the teacher's.
+            students) the encoder starts from scratch and cannot be frozen; a truncated student of
+            the teacher's width and heads keeps its first blocks.
+        depth: encoder blocks; null = the teacher's. A truncated student needs it, and may have 0.
         heads: attention heads; null = as many as keep the teacher's head width.
         point_widths: hidden widths of the tokenizer, see `BackboneConfig`; a tokenizer of other
             widths than the teacher's starts from scratch. null = the teacher's.
@@ -220,16 +264,23 @@ class StudentOptions(SupertokenOptions):
         known = get_args(StudentKind)
         require(self.kind in known, f"kind is one of {', '.join(known)}; got {self.kind!r}")
         positive_or_null(self, "dim", "group_size", most=WIDEST)
-        positive_or_null(self, "depth", "heads", most=DEEPEST)
+        positive_or_null(self, "heads", most=DEEPEST)
+        truncated = self.kind == "truncated"
+        if truncated:
+            require(self.depth is not None, "kind truncated needs its blocks; add --student.depth")
+            not_negative(self, "depth", most=DEEPEST)
+        else:
+            positive_or_null(self, "depth", most=DEEPEST)
         if self.point_widths is not None:
             check_widths(self.point_widths)
         if self.kind != "supertokens":
-            taken = ("kind", "supertokens")
+            taken = SIZES if truncated else ("supertokens",)
             changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
-            changed = [name for name in changed if name not in taken]
+            changed = [name for name in changed if name not in ("kind", *taken)]
             require(
                 not changed,
-                f"a student of kind {self.kind} takes only supertokens, not {', '.join(changed)}",
+                f"a student of kind {self.kind} takes only {', '.join(taken)}, not "
+                f"{', '.join(changed)}",
             )
 
 

@@ -122,3 +122,4 @@ class PretrainConfig:
             "pre-training with supertokens is for --objective jepa, from scratch; leave init null",
         )
         positive_or_null(self, "supertokens", most=WIDEST)
+        positive(self.backbone, "depth", most=DEEPEST)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from foundry3d.config.earlier import left_out
 from foundry3d.config.records import from_dict, require
 from foundry3d.errors import InputError
 
@@ -102,16 +103,24 @@ def read_recipe(kind: type[T], name: str) -> T:
     return from_dict(kind, read_yaml(path))
 
 
+def is_run(path: Path) -> bool:
+    """Whether a file holds all settings of a run, as run folders keep them."""
+    with open(path, "rb") as file:
+        return file.read(6) == b"# run "
+
+
 def find_recipes(arguments: list[str]) -> list[str]:
     """Arguments in which each recipe named after --config is replaced by its file.
 
-    A file of that name comes first, then the recipes of the package.
+    A file of that name comes first, then the recipes of the package. Options that the settings of
+    an earlier run leave out follow its file.
 
     Raises:
         InputError: neither is there, or the file holds no settings.
     """
-    found = list(arguments)
+    found: list[str] = []
     for i, argument in enumerate(arguments):
+        found.append(argument)
         name = argument.removeprefix("--config=")
         if i and arguments[i - 1] == "--config":
             prefix = ""
@@ -120,12 +129,14 @@ def find_recipes(arguments: list[str]) -> list[str]:
         else:
             continue
         if os.path.isfile(name):
-            read_yaml(Path(name))
+            values = read_yaml(Path(name))
+            if is_run(Path(name)):
+                found += [f"--{'.'.join(path)}={json.dumps(old)}" for path, old in left_out(values)]
         else:
             packaged = RECIPES / (name if name.endswith(".yaml") else name + ".yaml")
             if not packaged.is_file():
                 raise InputError(
                     f"no recipe {name!r}: neither a file nor one of the package's (--help)"
                 )
-            found[i] = f"{prefix}{packaged}"
+            found[-1] = f"{prefix}{packaged}"
     return found

@@ -181,14 +181,15 @@ def asked_budget(config: EmbedConfig, model: object) -> Budget | None:
     """The budget that the command sets, None if it sets none.
 
     Raises:
-        InputError: a budget is set and the model is not a student.
+        InputError: a budget is set and the model has no supertokens.
     """
     budget = Budget(
         token_budget=config.token_budget, ratio=config.ratio, supertokens=config.supertokens
     )
     if budget.asked() and not isinstance(model, Student):
         raise InputError(
-            f"{', '.join(budget.asked())}: budgets are for students, {config.model} is a teacher"
+            f"{', '.join(budget.asked())}: budgets are for students with supertokens, "
+            f"{config.model} has none"
         )
     return budget if budget.asked() else None
 

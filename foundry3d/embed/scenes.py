@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from foundry3d.checkpoints.folder import load_backbone
-from foundry3d.config import EmbedConfig
+from foundry3d.config import EmbedConfig, StudentConfig, TruncatedConfig
 from foundry3d.data.progress import with_progress
 from foundry3d.embed.archive import Archive, appearing, protocol, require_file
 from foundry3d.embed.clouds import PreparedCloud, finite, stored_facts
@@ -26,7 +26,6 @@ from foundry3d.errors import InputError
 from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.models.backbone import Tokens
 from foundry3d.models.budget import Budget
-from foundry3d.models.student import Student
 from foundry3d.models.upsample import interpolate
 from foundry3d.report.figures import pca_basis, pca_colours
 from foundry3d.report.scene_views import View, draw_views, look
@@ -88,12 +87,18 @@ def _walk(source: str) -> Callable[[Sequence[Tensor], str], Iterator[Tensor]]:
 def _need(model: SceneModel, config: EmbedConfig, points: int) -> SceneMemory:
     """Bytes that a scene needs, without the tokens that a student's gate keeps."""
     assert config.points_per_token is not None
-    student, inner = isinstance(model, Student), model.config
+    inner, supertokens, first = model.config, None, 0
+    if isinstance(inner, StudentConfig):
+        supertokens = inner.supertokens * inner.assignment_heads
+        first = inner.supertokens_after
+    elif isinstance(inner, TruncatedConfig):
+        supertokens, first = 0, inner.backbone.depth
     return scene_memory(
         model.shape,
         points=points,
         tokens=points // config.points_per_token,
-        supertokens=inner.supertokens * inner.assignment_heads if student else None,  # type: ignore[union-attr]
+        supertokens=supertokens,
+        first_blocks=first,
         encoded=config.token_budget,
         window=config.windows,
         output_dim=model.output_dim,

@@ -25,9 +25,9 @@ from foundry3d.data.loading import Labelled, Splits
 from foundry3d.errors import InputError
 from foundry3d.geometry import farthest_point_sample, gather
 from foundry3d.heads.classifier import Headed, Inner
-from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import PointModel
 from foundry3d.training.freezing import (
     Part,
     core_of,
@@ -99,7 +99,7 @@ class FinetuneTask(Task):
         """The key that selects: the epoch with the largest, and the earliest on a tie."""
         raise NotImplementedError("each task defines what it selects by")
 
-    def core(self) -> Backbone | Student:
+    def core(self) -> PointModel:
         """The model under the head, without a token reducer around it."""
         return core_of(self.model.backbone)
 

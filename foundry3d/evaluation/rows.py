@@ -11,8 +11,8 @@ from foundry3d.checkpoints.origin import Origin
 from foundry3d.config.heads import encoded
 from foundry3d.data.loading import Splits
 from foundry3d.inference.cost import count
-from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import PointModel
 from foundry3d.report.rows import code_version
 
 
@@ -33,16 +33,16 @@ def model_columns(name: str, model: Any, origin: Origin | None = None) -> dict[s
     row: dict[str, Any] = {"model": name, "kind": type(model).__name__.lower()}
     row["params_m"] = round(parameters / 1e6, 3)
     whole = model.backbone if isinstance(model, Wrapped) else model
-    if isinstance(whole, Backbone | Student):
+    if isinstance(whole, PointModel):
         row["tokens"] = whole.shape.groups
     if isinstance(model, Student):
         row["supertokens"] = model.config.supertokens
     if isinstance(model, RandomSampling | LargerGroups):
         row["encoded"] = model.shape.groups
-    elif isinstance(model, Backbone | Student | Wrapped):
+    elif isinstance(model, PointModel | Wrapped):
         sizes: Any = model.config
         row["encoded"] = encoded(sizes)
-    if isinstance(model, Backbone | Student | Wrapped):
+    if isinstance(model, PointModel | Wrapped):
         gated = isinstance(model, Student) and model.gate is not None
         row["gmacs"] = None if gated else round(count(model).macs / 1e9, 4)
     return row if origin is None else row | origin._asdict()

@@ -22,15 +22,17 @@ from foundry3d.config import (
     KMeansStudentConfig,
     MergedConfig,
     StudentConfig,
+    TruncatedConfig,
 )
 from foundry3d.config.heads import InnerConfig, kind_of, shape_of
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
+from foundry3d.models.truncated import Truncated
 from foundry3d.models.vit import drop, initialise
 
-Inner = Backbone | Student | Merged | FPSStudent | KMeansStudent
+Inner = Backbone | Student | Truncated | Merged | FPSStudent | KMeansStudent
 
 
 class ClassHead(nn.Module):
@@ -78,6 +80,8 @@ def build_inner(config: InnerConfig, *, generator: torch.Generator | None = None
             return Backbone(config, generator=generator)
         case StudentConfig():
             return Student(config, generator=generator)
+        case TruncatedConfig():
+            return Truncated(config, generator=generator)
         case MergedConfig():
             return Merged(config, generator=generator)
         case FPSStudentConfig():

@@ -29,13 +29,14 @@ from foundry3d.inference.parts import (
     FastEncoder,
     FastPartHead,
     FastUpsampling,
+    fast_feature_mlp,
     fast_gate,
     fast_position,
 )
 from foundry3d.inference.tokenizers import FastSingleStage, FastTokenizer
 from foundry3d.models.backbone import Tokens
 from foundry3d.models.gate import Gate
-from foundry3d.models.supertokens import CAU
+from foundry3d.models.supertokens import CAU, FeatureMLP
 from foundry3d.models.tokenizer import PointConv, Position, SingleStage, Tokenizer
 from foundry3d.models.upsample import FeatureUpsampling
 from foundry3d.models.vit import Block, Encoder
@@ -57,6 +58,7 @@ FACTORIES: dict[type[nn.Module], Factory] = {
     Encoder: FastEncoder,
     Block: FastBlock,
     CAU: FastCAU,
+    FeatureMLP: fast_feature_mlp,
     Gate: fast_gate,
     ClassHead: FastClassHead,
     PartHead: FastPartHead,
@@ -95,7 +97,8 @@ def compile(model: Model, precision: str = "fp32") -> Model:
     in float32.
 
     Args:
-        model: a backbone, student, reduced backbone, classifier or segmenter; not changed.
+        model: a backbone, student of any kind, reduced backbone, classifier or segmenter; not
+            changed.
         precision: `fp32` or `bf16`.
 
     Returns:

@@ -22,10 +22,9 @@ from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.inference.kernels import is_compiled
-from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
-from foundry3d.models.tokenizer import PointConv
+from foundry3d.models.tokenizer import PointConv, PointModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,7 @@ def _shape(*sizes: int) -> Tensor:
 
 
 def count(
-    model: Backbone | Student | Wrapped,
+    model: PointModel | Wrapped,
     *,
     clouds: int = 1,
     tokens: int | None = None,
@@ -113,7 +112,7 @@ def count(
     )
 
 
-def count_parts(model: Backbone | Student | Wrapped, **counted: int | None) -> dict[str, Cost]:
+def count_parts(model: PointModel | Wrapped, **counted: int | None) -> dict[str, Cost]:
     """What `count` adds up, by the model's parts: `tokenizer`, `position`, `encoder`, `dso`, ...
 
     Args:
@@ -133,7 +132,7 @@ def count_parts(model: Backbone | Student | Wrapped, **counted: int | None) -> d
     }
 
 
-def linear_layers(model: Backbone | Student | Wrapped, **counted: int | None) -> list[Layer]:
+def linear_layers(model: PointModel | Wrapped, **counted: int | None) -> list[Layer]:
     """Every linear layer of the forward pass that `count` accounts for, part by part.
 
     Args:
@@ -147,7 +146,7 @@ def linear_layers(model: Backbone | Student | Wrapped, **counted: int | None) ->
 
 
 def _counters(
-    model: Backbone | Student | Wrapped,
+    model: PointModel | Wrapped,
     *,
     clouds: int | None = 1,
     tokens: int | None = None,
@@ -181,15 +180,16 @@ def _run_gated(
     """Runs a gated student on shapes: what depends on data is given as numbers."""
     compression, count = student.compression, groups.centers.shape[1]
     used = min(supertokens or student.config.supertokens, merged) if used is None else used
-    tokens, positions = student.embed_groups(groups)
+    tokens, positions = student.begin(groups)
     plan = compression.plan(tokens, Budget(merged=merged, supertokens=supertokens))
     plan = replace(plan, width=used + count - merged)
     entered = compression.enter(tokens, positions, plan)
-    encoded = entered.encode(student.encoder)
-    student.output(compression.restore(tokens, plan, entered, encoded))
+    encoded = entered.encode(student.encoder, start=student.config.supertokens_after)
+    residual = student.residual(tokens, positions)
+    student.output(compression.restore(residual, plan, entered, encoded))
 
 
-def encoder_cost(model: Backbone | Student, *, clouds: int, tokens: int) -> Cost:
+def encoder_cost(model: PointModel, *, clouds: int, tokens: int) -> Cost:
     """Cost of the encoder alone on `tokens` tokens of each cloud; parameters are left at 0."""
     encoder = copy.deepcopy(model.encoder).to("meta").eval()
     counter = _Counter(encoder)

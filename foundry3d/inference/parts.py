@@ -21,7 +21,7 @@ from foundry3d.heads.classifier import ClassHead
 from foundry3d.heads.segmenter import PartHead
 from foundry3d.inference.kernels import Activation, FastLinear, folded
 from foundry3d.models.gate import Gate
-from foundry3d.models.supertokens import CAU, joined, sliced
+from foundry3d.models.supertokens import CAU, FeatureMLP, joined, sliced
 from foundry3d.models.tokenizer import Position
 from foundry3d.models.upsample import FeatureUpsampling, interpolate
 from foundry3d.models.vit import Block, Encoder, Reduce, State
@@ -138,13 +138,31 @@ class FastEncoder(nn.Module):
         return self.encoder.blocks
 
     @property
-    def norm(self) -> nn.LayerNorm:
+    def norm(self) -> nn.LayerNorm | nn.Identity:
         """The final LayerNorm."""
         return self.encoder.norm
+
+    def clouds_at_once(self, tokens: Tensor) -> int:
+        """How many clouds of tokens (B, n, d) the memory limit allows."""
+        row = tokens[0, :, 0].numel() * tokens.element_size()
+        return max(1, self.most_bytes // (row * self.widest))
 
     def states(self, tokens: Tensor, positions: Tensor, **options: Any) -> list[Tensor]:
         """Output of every block, each (B, n, d); all clouds at once. See `Encoder.states`."""
         return self.encoder.states(tokens, positions, **options)
+
+    def begin(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        stop: int,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """(B, n, d) after the first `stop` blocks; nothing is drawn."""
+        step = self.clouds_at_once(tokens)
+        pieces = zip(tokens.split(step), positions.split(step), strict=True)
+        return torch.cat([self.encoder.begin(x, at, stop) for x, at in pieces])
 
     def forward(
         self,
@@ -154,15 +172,21 @@ class FastEncoder(nn.Module):
         bias: Tensor | None = None,
         reduce: Reduce | None = None,
         generator: torch.Generator | None = None,
+        start: int = 0,
     ) -> Tensor:
-        """Encoded tokens (B, n, d), after the final LayerNorm; `reduce` sees all clouds at once."""
-        batch, count, _ = tokens.shape
-        step = max(1, self.most_bytes // (count * self.widest * tokens.element_size()))
-        if reduce is not None or step >= batch:
-            return self.encoder(tokens, positions, bias=bias, reduce=reduce, generator=generator)
+        """Encoded tokens (B, n, d), from block `start` on; `reduce` sees all clouds at once."""
+        step = self.clouds_at_once(tokens)
+        if reduce is not None or step >= len(tokens):
+            return self.encoder(tokens, positions, bias=bias, reduce=reduce, start=start)
         biases = repeat(None) if bias is None else bias.split(step)
         pieces = zip(tokens.split(step), positions.split(step), biases, strict=False)
-        return torch.cat([self.encoder(x, at, bias=hidden) for x, at, hidden in pieces])
+        return torch.cat([self.encoder(x, at, bias=hide, start=start) for x, at, hide in pieces])
+
+
+def fast_feature_mlp(mlp: FeatureMLP, build: Builder) -> nn.Module:
+    """A `FeatureMLP` for inference."""
+    norm = nn.Identity() if mlp.norm is None else build.part(mlp.norm)
+    return nn.Sequential(build.linear(mlp.fc1, "gelu"), build.linear(mlp.fc2), norm)
 
 
 class FastCAU(nn.Module):
@@ -171,13 +195,11 @@ class FastCAU(nn.Module):
     def __init__(self, cau: CAU, build: Builder) -> None:
         super().__init__()
         self.heads = cau.heads
-        self.mlp = nn.Sequential(build.linear(cau.fc1, "gelu"), build.linear(cau.fc2))
-        self.norm = nn.Identity() if cau.norm is None else build.part(cau.norm)
+        self.mlp = fast_feature_mlp(cau, build)
 
     def forward(self, tokens: Tensor, cam: Tensor, encoded: Tensor) -> Tensor:
         """Features (B, c, d) of tokens (B, c, d), their map and supertokens (B, s, d)."""
-        found = joined(cam @ sliced(encoded, self.heads), self.heads)
-        return self.norm(self.mlp(tokens + found))
+        return self.mlp(tokens + joined(cam @ sliced(encoded, self.heads), self.heads))
 
 
 class FastClassHead(nn.Module):

@@ -126,8 +126,8 @@ def refuse_budget(budget: Budget | None) -> None:
     """
     if budget is not None and budget.asked():
         raise InputError(
-            f"{', '.join(budget.asked())}: budgets are for students with supertokens; a teacher "
-            "encodes all of its tokens"
+            f"{', '.join(budget.asked())}: budgets are for students with supertokens; teachers "
+            "and truncated students encode all of their tokens"
         )
 
 

@@ -90,7 +90,7 @@ class Compression:
         """Features (B, c, d): of merged tokens by the CAU (equation 5), of others their own row.
 
         Args:
-            tokens: (B, c, d), as given to `plan`.
+            tokens: (B, c, d), which the CAU adds supertokens to (`Student.residual`).
             plan: from `plan`.
             entered: from `enter`.
             encoded: (B, n, d), the encoder's output for `entered`.
@@ -253,14 +253,17 @@ class EncoderInput:
     index: Tensor | None = None
     packed: bool = False
 
-    def encode(self, encoder: Encoder, generator: torch.Generator | None = None) -> Tensor:
-        """The encoder's output (B, n, d); the generator is for training mode."""
+    def encode(
+        self, encoder: Encoder, generator: torch.Generator | None = None, *, start: int = 0
+    ) -> Tensor:
+        """The output (B, n, d) of the blocks from `start`; the generator is for training mode."""
+        x, at = self.tokens, self.positions
         if not self.packed:
-            return encoder(self.tokens, self.positions, bias=self.bias, generator=generator)
-        encoded = torch.zeros_like(self.tokens)
+            return encoder(x, at, bias=self.bias, generator=generator, start=start)
+        encoded = torch.zeros_like(x)
         for n in self.used.unique().tolist():
             clouds = torch.nonzero(self.used == n).flatten()
-            encoded[clouds, :n] = encoder(self.tokens[clouds, :n], self.positions[clouds, :n])
+            encoded[clouds, :n] = encoder(x[clouds, :n], at[clouds, :n], start=start)
         return encoded
 
     def split(self, encoded: Tensor) -> tuple[Tensor, Tensor]:

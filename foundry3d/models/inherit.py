@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from torch import nn
-
 from foundry3d.config import (
     BackboneConfig,
     StudentConfig,
     StudentOptions,
     SupertokenOptions,
+    TruncatedConfig,
     from_dict,
     to_dict,
 )
 from foundry3d.errors import InputError
+from foundry3d.models.tokenizer import PointModel
 
 
 def student_config(
@@ -34,6 +34,32 @@ def student_config(
     chosen = from_dict(StudentOptions, to_dict(options or StudentOptions()) | changes)
     if chosen.kind != "supertokens":
         raise InputError(f"expected a student of kind supertokens, got kind {chosen.kind}")
+    shared = {f.name: getattr(chosen, f.name) for f in fields(SupertokenOptions)}
+    return StudentConfig(**_sizes(teacher, chosen), **shared)
+
+
+def truncated_config(
+    teacher: BackboneConfig, options: StudentOptions | None = None, **changes: Any
+) -> TruncatedConfig:
+    """Sizes of a truncated student of a teacher, without dropout; see `student_config`.
+
+    Raises:
+        InputError: options that do not fit the teacher, or of a student of another kind.
+    """
+    values = to_dict(options) if options else {"kind": "truncated"}
+    chosen = from_dict(StudentOptions, values | changes)
+    if chosen.kind != "truncated":
+        raise InputError(f"expected a student of kind truncated, got kind {chosen.kind}")
+    if chosen.depth is not None and chosen.depth > teacher.depth:
+        raise InputError(
+            f"a truncated student has at most the teacher's {teacher.depth} blocks, got depth "
+            f"{chosen.depth}"
+        )
+    return TruncatedConfig(**_sizes(teacher, chosen))
+
+
+def _sizes(teacher: BackboneConfig, chosen: StudentOptions) -> dict[str, Any]:
+    """`backbone` and `output_dim` of a student."""
     if chosen.group_size is not None and chosen.group_size > teacher.group_size:
         raise InputError(
             f"a student reads groups of at most the teacher's {teacher.group_size} points, got "
@@ -45,7 +71,7 @@ def student_config(
     shape = replace(
         teacher,
         dim=dim,
-        depth=chosen.depth or teacher.depth,
+        depth=teacher.depth if chosen.depth is None else chosen.depth,
         heads=chosen.heads or max(1, dim * teacher.heads // teacher.dim),
         token_dim=None if width == dim else width,
         point_widths=widths,
@@ -56,14 +82,16 @@ def student_config(
         attention_dropout=0.0,
         drop_path=0.0,
     )
-    shared = {f.name: getattr(chosen, f.name) for f in fields(SupertokenOptions)}
-    return StudentConfig(
-        backbone=shape, output_dim=None if dim == teacher.dim else teacher.dim, **shared
-    )
+    return {"backbone": shape, "output_dim": None if dim == teacher.dim else teacher.dim}
 
 
 def copy_weights(
-    teacher: nn.Module, its: BackboneConfig, student: nn.Module, own: BackboneConfig
+    teacher: PointModel,
+    its: BackboneConfig,
+    student: PointModel,
+    own: BackboneConfig,
+    *,
+    shallower: bool = False,
 ) -> None:
     """Copies the parts whose sizes agree from teacher to student, in place.
 
@@ -74,11 +102,16 @@ def copy_weights(
         its: sizes of the teacher.
         student: changed.
         own: sizes of the student.
+        shallower: a student of fewer blocks gets the teacher's first ones.
     """
     parts = ["position"]
     if own.point_widths == its.point_widths:
         parts.append("tokenizer")
-    if (own.dim, own.depth, own.heads) == (its.dim, its.depth, its.heads):
-        parts += ["encoder", "token_bridge", "position_bridge"]
+    alike = (own.dim, own.heads) == (its.dim, its.heads)
+    if alike and (shallower or own.depth == its.depth):
+        parts += ["token_bridge", "position_bridge"]
+        weights = teacher.encoder.state_dict()
+        held = student.encoder.state_dict().keys()
+        student.encoder.load_state_dict({name: weights[name] for name in held})
     for part in parts:
         student.get_submodule(part).load_state_dict(teacher.get_submodule(part).state_dict())

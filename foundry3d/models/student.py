@@ -80,16 +80,17 @@ class Student(PointModel):
         compression = self.compression
         # 3.1  Group the points; tokenize each group into T, without its position.
         groups = points if isinstance(points, Groups) else self.group(points, generator=generator)
-        tokens, positions = self.embed_groups(groups, tokens)
+        tokens, positions = self.begin(groups, tokens, generator)
         # 3.2  Assign each token to a supertoken: the CAM (equations 2 and 3).
         # 3.4  With a gate, only tokens of fusion probability > r, or as many as the budget asks.
         plan = compression.plan(tokens, budget, generator)
         # 3.2  Compress: means of values and positions (equation 4). Other tokens stay.
         entered = compression.enter(tokens, positions, plan)
         # 3.1  Encode.
-        encoded = entered.encode(self.encoder, generator)
-        # 3.3  Reconstruct: MLP(T + CAM S) (equation 5), at the teacher's width.
-        features = self.output(compression.restore(tokens, plan, entered, encoded))
+        encoded = entered.encode(self.encoder, generator, start=self.config.supertokens_after)
+        # 3.3  Reconstruct: MLP(T + P + CAM S) (equation 5), at the teacher's width.
+        residual = self.residual(tokens, positions)
+        features = self.output(compression.restore(residual, plan, entered, encoded))
         return Tokens(
             features=features,
             centers=groups.centers,
@@ -119,6 +120,8 @@ class Student(PointModel):
     ) -> list[Tensor]:
         """Features (B, c, output_dim) after each of these blocks, reconstructed by the CAU.
 
+        Blocks before `supertokens_after` have a feature for every token, which is taken as it is.
+
         Args:
             groups: of B clouds.
             layers: indices of blocks, from 0; their output is taken before the final LayerNorm.
@@ -128,15 +131,44 @@ class Student(PointModel):
         Raises:
             InputError: the student cannot keep the budget.
         """
-        compression = self.compression
+        compression, after = self.compression, self.config.supertokens_after
         tokens, positions = self.embed_groups(groups)
+        before = self.encoder.states(tokens, positions, generator=generator, stop=after)
+        tokens = [tokens, *before][-1]
         plan = compression.plan(tokens, budget, generator)
         entered = compression.enter(tokens, positions, plan)
         states = self.encoder.states(
-            entered.tokens, entered.positions, bias=entered.bias, generator=generator
+            entered.tokens, entered.positions, bias=entered.bias, generator=generator, start=after
         )
-        restored = [compression.restore(tokens, plan, entered, states[layer]) for layer in layers]
-        return [self.output(features) for features in restored]
+        residual, found = self.residual(tokens, positions), []
+        for layer in layers:
+            if layer < after:
+                features = before[layer]
+            else:
+                features = compression.restore(residual, plan, entered, states[layer - after])
+            found.append(self.output(features))
+        return found
+
+    def begin(
+        self,
+        groups: Groups,
+        tokens: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What DSO and gate read: tokens after `supertokens_after` blocks, and positions (B, c, d).
+
+        Args:
+            groups: of B clouds.
+            tokens: (B, c, token width), the tokenizer's output where it exists already.
+            generator: source of the draws in training mode.
+        """
+        tokens, positions = self.embed_groups(groups, tokens)
+        after = self.config.supertokens_after
+        return self.encoder.begin(tokens, positions, after, generator=generator), positions
+
+    def residual(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """What the CAU adds supertokens to: tokens (B, c, d), with positions by default."""
+        return tokens + positions if self.config.cau_positions else tokens
 
     @property
     def compression(self) -> Compression:

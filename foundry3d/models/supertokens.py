@@ -175,8 +175,31 @@ class DSO(nn.Module):
         return self.merge(normed, positions, cam)
 
 
-class CAU(nn.Module):
+class FeatureMLP(nn.Module):
+    """From tokens to the features of a teacher: Linear, GELU, Linear.
+
+    Args:
+        dim: d.
+        norm: LayerNorm on the output.
+    """
+
+    def __init__(self, dim: int, *, norm: bool = False) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, dim)
+        self.activation = nn.GELU()
+        self.fc2 = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim) if norm else None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Features (B, c, d) of tokens (B, c, d)."""
+        x = self.fc2(self.activation(self.fc1(tokens)))
+        return x if self.norm is None else self.norm(x)
+
+
+class CAU(FeatureMLP):
     """Cross-Attention Upsampling (equation 5): c features from s encoded supertokens.
+
+    Its tokens are T + P or T, see `SupertokenOptions.cau_positions`.
 
     Args:
         dim: d.
@@ -185,18 +208,14 @@ class CAU(nn.Module):
     """
 
     def __init__(self, dim: int, *, norm: bool = False, heads: int = 1) -> None:
-        super().__init__()
+        super().__init__(dim, norm=norm)
         self.heads = heads
-        self.fc1 = nn.Linear(dim, dim)
-        self.activation = nn.GELU()
-        self.fc2 = nn.Linear(dim, dim)
-        self.norm = nn.LayerNorm(dim) if norm else None
 
-    def forward(self, tokens: Tensor, cam: Tensor, encoded: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, tokens: Tensor, cam: Tensor, encoded: Tensor
+    ) -> Tensor:
         """Features (B, c, d) of tokens (B, c, d), their map, and encoded supertokens (B, s, d)."""
-        found = joined(cam @ sliced(encoded, self.heads), self.heads)
-        x = self.fc2(self.activation(self.fc1(tokens + found)))
-        return x if self.norm is None else self.norm(x)
+        return super().forward(tokens + joined(cam @ sliced(encoded, self.heads), self.heads))
 
 
 class SupertokenEncoder(nn.Module):
@@ -204,11 +223,13 @@ class SupertokenEncoder(nn.Module):
 
     Args:
         dso, encoder, cau: weights are shared; one assignment head.
+        cau_positions: the CAU reads tokens with their positions.
     """
 
-    def __init__(self, dso: DSO, encoder: Encoder, cau: CAU) -> None:
+    def __init__(self, dso: DSO, encoder: Encoder, cau: CAU, *, cau_positions: bool) -> None:
         super().__init__()
         self.dso, self.encoder, self.cau = dso, encoder, cau
+        self.cau_positions = cau_positions
 
     def forward(
         self,
@@ -236,4 +257,5 @@ class SupertokenEncoder(nn.Module):
             bias=key_bias(packed.used, tokens.dtype),
             generator=generator,
         )
-        return self.cau(tokens, cam, encoded)
+        residual = tokens + positions if self.cau_positions else tokens
+        return self.cau(residual, cam, encoded)

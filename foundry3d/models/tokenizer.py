@@ -38,6 +38,13 @@ class PointModel(nn.Module):
         self.token_bridge = nn.Linear(width, shape.dim) if bridged else nn.Identity()
         self.position_bridge = nn.Linear(width, shape.dim) if bridged else nn.Identity()
 
+    @property
+    def some_weight(self) -> Tensor:
+        """A weight, on the device and in the precision of the others."""
+        bias = self.position[-1].bias
+        assert isinstance(bias, Tensor)
+        return bias
+
     def group(
         self,
         points: Tensor,
@@ -67,7 +74,7 @@ class PointModel(nn.Module):
         shape = self.shape
         size = shape.group_size if group_size is None else group_size
         groups = group_points(points, shape.groups, size, start=start, radius=shape.radius)
-        check_kind(points, self.encoder.norm.weight)
+        check_kind(points, self.some_weight)
         return groups
 
     def embed_groups(self, groups: Groups, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:

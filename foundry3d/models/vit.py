@@ -132,10 +132,11 @@ class Encoder(nn.Module):
 
     Args:
         dim: d.
-        depth: number of blocks.
+        depth: number of blocks; 0 = none.
         heads: attention heads.
         drop_path: stochastic depth of the last block, rising linearly from 0.
         constant_drop_path: the same stochastic depth in every block instead.
+        final_norm: end with the LayerNorm.
         mlp_ratio, qkv_bias, dropout, attention_dropout: as in `Block`.
     """
 
@@ -147,6 +148,7 @@ class Encoder(nn.Module):
         *,
         drop_path: float = 0.0,
         constant_drop_path: bool = False,
+        final_norm: bool = True,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         dropout: float = 0.0,
@@ -166,7 +168,7 @@ class Encoder(nn.Module):
             )
             for share in ramp
         )
-        self.norm = nn.LayerNorm(dim)
+        self.norm: nn.LayerNorm | nn.Identity = nn.LayerNorm(dim) if final_norm else nn.Identity()
 
     def states(
         self,
@@ -176,10 +178,23 @@ class Encoder(nn.Module):
         bias: Tensor | None = None,
         reduce: Reduce | None = None,
         generator: torch.Generator | None = None,
+        start: int = 0,
+        stop: int | None = None,
     ) -> list[Tensor]:
-        """The output of every block, each (B, n, d), before the final LayerNorm."""
+        """The output of every block from `start` to before `stop`, each (B, n, d), not normed."""
         state = State(tokens=tokens, positions=positions, bias=bias)
-        return [then.tokens for then in self._run(state, reduce, generator)]
+        return [then.tokens for then in self._run(state, reduce, generator, start, stop)]
+
+    def begin(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        stop: int,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """(B, n, d) after the first `stop` blocks, which `forward` continues from `start=stop`."""
+        return [tokens, *self.states(tokens, positions, generator=generator, stop=stop)][-1]
 
     def forward(
         self,
@@ -189,23 +204,29 @@ class Encoder(nn.Module):
         bias: Tensor | None = None,
         reduce: Reduce | None = None,
         generator: torch.Generator | None = None,
+        start: int = 0,
     ) -> Tensor:
-        """Encoded tokens (B, n, d), after the final LayerNorm."""
+        """Encoded tokens (B, n, d), after the blocks from `start` on and the final LayerNorm."""
         state = State(tokens=tokens, positions=positions, bias=bias)
-        for then in self._run(state, reduce, generator):
+        for then in self._run(state, reduce, generator, start):
             state = then
         return self.norm(state.tokens)
 
     def _run(
-        self, state: State, reduce: Reduce | None, generator: torch.Generator | None
+        self,
+        state: State,
+        reduce: Reduce | None,
+        generator: torch.Generator | None,
+        start: int = 0,
+        stop: int | None = None,
     ) -> Iterator[State]:
         """Yields the state after every block."""
-        for layer, block in enumerate(self.blocks):
-            state = block(layer, state, reduce, generator)
+        for layer in range(len(self.blocks))[start:stop]:
+            state = self.blocks[layer](layer, state, reduce, generator)
             yield state
 
 
-def encoder_of(shape: BackboneConfig) -> Encoder:
+def encoder_of(shape: BackboneConfig, *, final_norm: bool = True) -> Encoder:
     """An untrained encoder of these sizes."""
     return Encoder(
         shape.dim,
@@ -216,6 +237,7 @@ def encoder_of(shape: BackboneConfig) -> Encoder:
         dropout=shape.dropout,
         attention_dropout=shape.attention_dropout,
         drop_path=shape.drop_path,
+        final_norm=final_norm,
     )
 
 

@@ -44,7 +44,7 @@ def attention(shape: BackboneConfig, tokens: int) -> Attention:
     n, d, blocks = tokens, shape.dim, shape.depth
     hidden = int(d * shape.mlp_ratio)
     return Attention(
-        weights=FLOAT * shape.heads * n * n,
+        weights=FLOAT * shape.heads * n * n if blocks else 0,
         rows=FLOAT * n * ((blocks + 5) * d + 2 * hidden),
         macs=blocks * (n * (4 * d * d + 2 * d * hidden) + 2 * n * n * d),
     )
@@ -94,7 +94,8 @@ class SceneMemory:
         index: the centers and k neighbours of each.
         tokens: c rows of the width, including the result, and the assignment map.
         chunk: temporaries of a chunk of groups.
-        encoder: rows and attention weights of the encoder.
+        encoder: rows and attention weights of the encoder, or of its blocks on all tokens in
+            windows, whichever are more.
     """
 
     points: int
@@ -120,6 +121,7 @@ def scene_memory(
     encoded: int | None = None,
     window: int | None = None,
     output_dim: int | None = None,
+    first_blocks: int = 0,
 ) -> SceneMemory:
     """The memory of a scene, from sizes alone.
 
@@ -127,10 +129,12 @@ def scene_memory(
         shape: sizes of the model.
         points: N.
         tokens: c.
-        supertokens: of a student, s times its assignment heads; None = a teacher.
+        supertokens: of a student, s times its assignment heads, 0 of a truncated one; None = a
+            teacher.
         encoded: n, tokens that enter the encoder; None = s, or c for a teacher.
         window: w, tokens per window; None = the scene is encoded as a whole.
         output_dim: width of the features; None = the encoder's.
+        first_blocks: blocks that a student runs on all tokens, in windows of `shape.groups`.
     """
     out = output_dim or shape.dim
     if window is not None:
@@ -140,6 +144,12 @@ def scene_memory(
     else:
         width, n, together = 2 * shape.dim + out, encoded or tokens, 1
     need = attention(shape, n)
+    encoder = together * (need.weights + need.rows)
+    if first_blocks and window is None:
+        window = min(shape.groups, tokens)
+        need = attention(shape, window)
+        together = max(1, groups_at_once(shape) // window)
+        encoder = max(encoder, together * (need.weights + need.rows))
     maps = 0 if supertokens is None else 2 * FLOAT * tokens * supertokens
     rest = 6 * INDEX * tokens  # gate, assignment, slots, order
     return SceneMemory(
@@ -148,7 +158,7 @@ def scene_memory(
         index=(INDEX * shape.group_size + 6 * FLOAT) * tokens,
         tokens=FLOAT * tokens * width + maps + rest,
         chunk=KEPT * max(MOST_TEMPORARY, group_bytes(shape)),
-        encoder=KEPT * together * (need.weights + need.rows),
+        encoder=KEPT * encoder,
     )
 
 

@@ -3,7 +3,8 @@
 A student's supertokens are means over the tokens that chose them, so they are summed chunk by
 chunk, and only they and the tokens that are not merged enter its encoder. The index of the groups
 and one row per token are kept for the whole scene. The result is that of `model.encode` on all
-groups at once.
+groups at once. Blocks that a student runs on all tokens (truncated, or before its supertokens) see
+windows of as many tokens as its training clouds had; there the result is that of each window.
 
 Shapes: N points, c tokens, k points per group, s supertokens, d width, h assignment heads, m merged
 tokens.
@@ -11,86 +12,27 @@ tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from foundry3d.errors import InputError
-from foundry3d.geometry import (
-    Groups,
-    build_trees,
-    check_points,
-    farthest_point_sample,
-    gather,
-    nearest_neighbors,
-)
-from foundry3d.models.backbone import Backbone, Tokens
+from foundry3d.geometry import gather
+from foundry3d.models.backbone import Tokens
 from foundry3d.models.budget import Budget, refuse_budget
 from foundry3d.models.entry import Plan, side_by_side
 from foundry3d.models.student import Student
 from foundry3d.models.supertokens import Compressed
+from foundry3d.models.truncated import Truncated
+from foundry3d.scenes.grouping import Scene as Scene
+from foundry3d.scenes.grouping import SceneModel as SceneModel
+from foundry3d.scenes.grouping import Walk as Walk
+from foundry3d.scenes.grouping import group_scene as group_scene
+from foundry3d.scenes.grouping import quietly as quietly
+from foundry3d.scenes.grouping import split_windows, together
 from foundry3d.scenes.memory import MOST_ATTENTION, groups_at_once, require_attention
-
-SceneModel = Backbone | Student
-Walk = Callable[[Sequence[Tensor], str], Iterator[Tensor]]
-"""Iterates over the chunks of a named stage, e.g. to report progress."""
-
-
-def quietly(chunks: Sequence[Tensor], doing: str) -> Iterator[Tensor]:
-    """Iterates without reporting progress."""
-    return iter(chunks)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """The groups of one large cloud as indices; neighbourhoods are gathered when they are needed.
-
-    Attributes:
-        points: (1, N, 3).
-        centers: (1, c, 3).
-        index: (1, c, k) int64, the k nearest points of each center.
-        scale: factor on the neighbourhoods; see `windows.zoom`.
-    """
-
-    points: Tensor
-    centers: Tensor
-    index: Tensor
-    scale: float = 1.0
-
-    def groups(self, rows: Tensor) -> Groups:
-        """The groups at rows (B, n), as B clouds of n groups."""
-        centers = self.centers[0][rows]
-        neighborhoods = self.points[0][self.index[0][rows]] - centers[..., None, :]
-        return Groups(centers, neighborhoods if self.scale == 1 else neighborhoods * self.scale)
-
-
-def group_scene(model: SceneModel, points: Tensor, *, points_per_token: int = 16) -> Scene:
-    """Centers of a cloud of any size by farthest point sampling, and their nearest points.
-
-    Args:
-        model: its group size and radius apply; its number of groups does not.
-        points: (1, N, 3) floating point, N at least the group size and points_per_token.
-        points_per_token: N / c; 16 gives 64 tokens for 1024 points, and 16,384 for 2^18 as in the
-            paper.
-
-    Raises:
-        InputError: `geometry.check_points` refuses the points, there are fewer than a group or a
-            token needs, or there is more than one cloud.
-    """
-    shape = model.shape
-    if points_per_token < 1:
-        raise InputError(f"points_per_token must be at least 1, got {points_per_token}")
-    check_points(points, at_least=max(shape.group_size, points_per_token))
-    if len(points) != 1:
-        raise InputError(f"a scene is one cloud (1, N, 3), got {len(points)}; take them in turn")
-    trees = build_trees(points)
-    chosen = farthest_point_sample(points, points.shape[1] // points_per_token, trees=trees)
-    centers = gather(points, chosen)
-    index = nearest_neighbors(centers, points, shape.group_size, trees=trees)
-    return Scene(points=points, centers=centers, index=index, scale=1 / (shape.radius or 1.0))
 
 
 @torch.no_grad()
@@ -104,8 +46,8 @@ def encode_scene(
 ) -> Tokens:
     """Features of all c tokens of a scene: `model.encode` on all groups, chunk by chunk.
 
-    A student's encoder sees supertokens and the tokens that its gate does not merge; a teacher's
-    sees all c tokens, with c x c attention.
+    A student's encoder sees supertokens and the tokens that its gate does not merge, its blocks on
+    all tokens see windows; a teacher's encoder sees all c tokens, with c x c attention.
 
     Args:
         model: in evaluation mode.
@@ -126,6 +68,8 @@ def encode_scene(
     if isinstance(model, Student):
         return _encode_student(model, scene, budget, most_attention, walk)
     refuse_budget(budget)
+    if isinstance(model, Truncated):
+        return _encode_truncated(model, scene, most_attention, walk)
     count = scene.centers.shape[1]
     require_attention(model.shape, count, most_attention)
     tokens, places = model.with_class(*_tokenised(model, scene, walk))
@@ -142,7 +86,7 @@ def require_scene_model(model: object) -> None:
     Raises:
         InputError: the model is neither teacher nor student, or is in training mode.
     """
-    if not isinstance(model, Backbone | Student):
+    if not isinstance(model, SceneModel):
         raise InputError(
             f"scenes are for teachers and students, got a {type(model).__name__}; name one of those"
         )
@@ -167,23 +111,76 @@ def _tokenised(model: SceneModel, scene: Scene, walk: Walk) -> tuple[Tensor, Ten
 
 def _empty(model: SceneModel, count: int) -> Tensor:
     """Uninitialised tokens (1, count, d) in the precision of the model."""
-    return model.encoder.norm.weight.new_empty(1, count, model.shape.dim)
+    return model.some_weight.new_empty(1, count, model.shape.dim)
+
+
+def _first_blocks(
+    model: Student | Truncated,
+    scene: Scene,
+    tokens: Tensor,
+    blocks: int,
+    most_attention: int,
+    walk: Walk,
+) -> Iterator[Tensor]:
+    """Fills tokens (1, c, d) with the output of the first blocks; yields rows (n,) that are final.
+
+    The blocks see windows of at most `model.shape.groups` tokens. The tokenizer's output does not
+    depend on windows and is computed in chunks.
+
+    Raises:
+        InputError: attention in a window needs more memory than allowed.
+    """
+    shape, count = model.shape, tokens.shape[1]
+    if blocks:
+        require_attention(shape, min(shape.groups, count), most_attention)
+    for rows in walk(in_chunks(model, count, tokens.device), "tokenised"):
+        tokens[:, rows[0]] = model.embed_groups(scene.groups(rows))[0]
+        if not blocks:
+            yield rows[0]
+    if not blocks:
+        return
+    windows = split_windows(scene.centers[0], shape.groups)
+    for batch in walk(together(windows, groups_at_once(shape)), "first blocks"):
+        places = model.embed_centers(scene.centers[0][batch])
+        tokens[0, batch] = model.encoder.begin(tokens[0][batch], places, blocks)
+        yield batch.flatten()
+
+
+def _encode_truncated(model: Truncated, scene: Scene, most_attention: int, walk: Walk) -> Tokens:
+    """`Truncated.forward` after grouping, in chunks, and in windows where it has blocks."""
+    count = scene.centers.shape[1]
+    tokens = _empty(model, count)
+    features = _features_like(model, tokens)
+    depth = model.shape.depth
+    for rows in _first_blocks(model, scene, tokens, depth, most_attention, walk):
+        places = model.embed_centers(scene.centers[:, rows])
+        features[:, rows] = model.features_of(tokens[:, rows], places).float()
+    used = torch.tensor([count], device=tokens.device)
+    return Tokens(features=features, centers=scene.centers, tokens_used=used)
+
+
+def _features_like(model: Student | Truncated, tokens: Tensor) -> Tensor:
+    """Where features (1, c, output_dim) float32 go: over the tokens (1, c, d), if they fit."""
+    if model.output_dim == tokens.shape[-1] and tokens.dtype == torch.float32:
+        return tokens
+    return tokens.new_empty(1, tokens.shape[1], model.output_dim, dtype=torch.float32)
 
 
 def _encode_student(
     model: Student, scene: Scene, budget: Budget | None, most_attention: int, walk: Walk
 ) -> Tokens:
     """`Student.forward` after grouping, with every step over all c tokens in chunks."""
-    tokens, plan = _planned(model, scene, budget, walk)
+    tokens, plan = _planned(model, scene, budget, most_attention, walk)
     compressed = _compressed(model, scene, tokens, plan, walk)
     stays = plan.staying()
     kept = stays[0].nonzero()[:, 0]
     require_attention(model.shape, int(compressed.used.sum()) + len(kept), most_attention)
     places = model.embed_centers(scene.centers[:, kept])
     entered = side_by_side(compressed, tokens[:, kept], places, stays[:, kept])
-    supertokens, own = entered.split(entered.encode(model.encoder))
+    after = model.config.supertokens_after
+    supertokens, own = entered.split(entered.encode(model.encoder, start=after))
     return Tokens(
-        features=_restored(model, tokens, plan, supertokens, own, walk),
+        features=_restored(model, scene, tokens, plan, supertokens, own, walk),
         centers=scene.centers,
         assignment=plan.assignment,
         tokens_used=entered.used,
@@ -192,12 +189,13 @@ def _encode_student(
 
 
 def _planned(
-    model: Student, scene: Scene, budget: Budget | None, walk: Walk
+    model: Student, scene: Scene, budget: Budget | None, most_attention: int, walk: Walk
 ) -> tuple[Tensor, Plan]:
     """All tokens (1, c, d), and which of them are merged into which supertokens.
 
     Raises:
-        InputError: the student cannot keep the budget.
+        InputError: the student cannot keep the budget, or attention in a window of its first blocks
+            needs more memory than allowed.
     """
     compression, count, dso = model.compression, scene.centers.shape[1], model.dso
     budget = compression.checked(budget, count)
@@ -207,11 +205,12 @@ def _planned(
     tokens = _empty(model, count)
     cam = tokens.new_empty(1, *heads, count, supertokens)
     probability = scene.centers.new_ones(1, count)
-    for rows in walk(in_chunks(model, count, tokens.device), "tokenised"):
-        tokens[:, rows[0]] = part = model.embed_groups(scene.groups(rows))[0]
-        cam[..., rows[0], :] = dso.choose(part, count=supertokens)[1]
+    after = model.config.supertokens_after
+    for rows in _first_blocks(model, scene, tokens, after, most_attention, walk):
+        part = tokens[:, rows]
+        cam[..., rows, :] = dso.choose(part, count=supertokens)[1]
         if model.gate is not None:
-            probability[:, rows[0]] = model.gate(part).to(probability.dtype)
+            probability[:, rows] = model.gate(part).to(probability.dtype)
     if model.gate is None:
         return tokens, Plan(cam=cam)
     return tokens, compression.select(probability, budget, lambda rows: (None, gather(cam, rows)))
@@ -268,7 +267,13 @@ def _compressed(model: Student, scene: Scene, tokens: Tensor, plan: Plan, walk: 
 
 
 def _restored(
-    model: Student, tokens: Tensor, plan: Plan, supertokens: Tensor, own: Tensor, walk: Walk
+    model: Student,
+    scene: Scene,
+    tokens: Tensor,
+    plan: Plan,
+    supertokens: Tensor,
+    own: Tensor,
+    walk: Walk,
 ) -> Tensor:
     """Features (1, c, output_dim) float32, of merged tokens by the CAU, of others their own row.
 
@@ -276,17 +281,17 @@ def _restored(
 
     Args:
         model: the student.
+        scene: of the tokens.
         tokens: (1, c, d).
         plan: of the tokens.
         supertokens: (1, s, d) encoded.
         own: (1, c - m, d) encoded tokens that are not merged, in their order.
         walk: iterates over chunks.
     """
-    features = tokens
-    if model.output_dim != tokens.shape[-1] or tokens.dtype != torch.float32:
-        features = tokens.new_empty(1, tokens.shape[1], model.output_dim, dtype=torch.float32)
+    features = _features_like(model, tokens)
     for rows, cam in _merged_rows(model, plan, walk, "reconstructed"):
-        features[:, rows] = model.output(model.cau(tokens[:, rows], cam, supertokens)).float()
+        read = model.residual(tokens[:, rows], model.embed_centers(scene.centers[:, rows]))
+        features[:, rows] = model.output(model.cau(read, cam, supertokens)).float()
     kept = plan.staying()[0].nonzero()[:, 0]
     for here in in_chunks(model, len(kept), kept.device):
         features[:, kept[here[0]]] = model.output(own[:, here[0]]).float()

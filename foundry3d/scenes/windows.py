@@ -11,44 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Tokens
 from foundry3d.models.budget import Budget
+from foundry3d.scenes.grouping import Scene, SceneModel, Walk, quietly, together
+from foundry3d.scenes.grouping import split_windows as split_windows
 from foundry3d.scenes.memory import MOST_ATTENTION, groups_at_once, require_attention
-from foundry3d.scenes.scene import Scene, SceneModel, Walk, quietly, require_scene_model
-
-
-def split_windows(centers: Tensor, most: int) -> list[Tensor]:
-    """Splits centers into boxes of nearby centers, by halving along the longest side.
-
-    There are as few windows as `most` centers per window allow, and their sizes are about equal.
-
-    Args:
-        centers: (c, 3).
-        most: w, 1 or more.
-
-    Returns:
-        (w_i,) int64 indices of every window; each center is in exactly one.
-
-    Raises:
-        InputError: most is below 1.
-    """
-    if most < 1:
-        raise InputError(f"windows must hold at least 1 token, got {most}")
-    found: list[Tensor] = []
-    open_boxes = [(torch.arange(len(centers), device=centers.device), -(-len(centers) // most))]
-    while open_boxes:
-        rows, parts = open_boxes.pop()
-        if parts == 1:
-            found.append(rows)
-            continue
-        box = centers[rows]
-        side = int((box.amax(dim=0) - box.amin(dim=0)).argmax())
-        order = rows[box[:, side].argsort(stable=True)]
-        cut = -(-len(rows) * (parts // 2) // parts)
-        open_boxes += [(order[cut:], parts - parts // 2), (order[:cut], parts // 2)]
-    return found
+from foundry3d.scenes.scene import require_scene_model
 
 
 def _reach(centers: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +42,7 @@ def zoom(centers: Tensor, groups: int) -> float:
     over all windows.
     """
     windows = split_windows(centers[0], groups)
-    radii = [_reach(centers[0][batch])[1].flatten() for batch in _together(windows, 2**16)]
+    radii = [_reach(centers[0][batch])[1].flatten() for batch in together(windows, 2**16)]
     return float(1 / torch.cat(radii).median())
 
 
@@ -119,7 +88,7 @@ def encode_windows(
     for i, rows in enumerate(windows):
         window[0, rows] = i
     found = None
-    for batch in walk(_together(windows, groups_at_once(model.shape)), "encoded"):
+    for batch in walk(together(windows, groups_at_once(model.shape)), "encoded"):
         groups = scene.groups(batch)
         found = model.encode(fitted(groups) if fit else groups, budget=budget)
         features[0, batch] = found.features.float()
@@ -137,15 +106,3 @@ def encode_windows(
         probability=None if found.probability is None else probability,
     )
     return tokens, window
-
-
-def _together(windows: list[Tensor], most: int) -> list[Tensor]:
-    """Windows of equal size in batches (B, w) of at most `most` tokens, at least one window."""
-    sizes: dict[int, list[Tensor]] = {}
-    for rows in windows:
-        sizes.setdefault(len(rows), []).append(rows)
-    return [
-        part
-        for size, equal in sizes.items()
-        for part in torch.stack(equal).split(max(1, most // size))
-    ]

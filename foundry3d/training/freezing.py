@@ -17,7 +17,7 @@ from foundry3d.config import DistillConfig
 from foundry3d.config.freezing import FROZEN
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, Teacher
-from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import PointModel
 from foundry3d.training.goals import Learner
 from foundry3d.training.task import freeze
 
@@ -35,17 +35,17 @@ class Part(NamedTuple):
     parameters: list[nn.Parameter]
 
 
-def core_of(model: Backbone | Student | Wrapped) -> Backbone | Student:
+def core_of(model: PointModel | Wrapped) -> PointModel:
     """The backbone or student itself, without a token reducer around it."""
     return model.backbone if isinstance(model, Wrapped) else model
 
 
-def part_of(core: Backbone | Student, name: str) -> Part:
+def part_of(core: PointModel, name: str) -> Part:
     """The part `tokenizer`, `position` or `encoder` of a model."""
     return _part([core.get_submodule(module) for module in MODULES[name]], _loose(core, name))
 
 
-def inherited_part(teacher: Backbone, core: Backbone | Student, names: Iterable[str]) -> Part:
+def inherited_part(teacher: Backbone, core: PointModel, names: Iterable[str]) -> Part:
     """What of these parts holds the teacher's weights, bit for bit; new layers are left out.
 
     Args:
@@ -150,7 +150,7 @@ def _part(modules: list[nn.Module], loose: list[nn.Parameter]) -> Part:
     return Part(modules, [p for module in modules for p in module.parameters()] + loose)
 
 
-def _loose(core: Backbone | Student, name: str) -> list[nn.Parameter]:
+def _loose(core: PointModel, name: str) -> list[nn.Parameter]:
     if not isinstance(core, Backbone) or name != "encoder":
         return []
     return [p for p in (core.class_token, core.class_position) if p is not None]

@@ -20,9 +20,11 @@ from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_at, nearest_of
 from foundry3d.models.backbone import Backbone, Teacher
 from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import PointModel
+from foundry3d.models.truncated import Truncated
 from foundry3d.transforms import normalise
 
-Learner = Student | Merged | FPSStudent
+Learner = Student | Truncated | Merged | FPSStudent
 """What can be distilled from a teacher's token features."""
 
 
@@ -62,7 +64,7 @@ def shared_groups(
         generator: of the FPS starts.
         drawn: False = FPS starts at index 0.
     """
-    if not isinstance(student, Student):
+    if not isinstance(student, PointModel):
         return student.group(points, generator=generator, drawn=drawn)
     size = max(teacher.shape.group_size, student.shape.group_size)
     return student.group(points, generator=generator, group_size=size, drawn=drawn)
@@ -73,7 +75,7 @@ def goal_of(
 ) -> Goal:
     """The goal of groups from `shared_groups`, as far as it is asked for."""
     read = own = groups
-    if isinstance(student, Student):
+    if isinstance(student, PointModel):
         read = nearest_of(groups, teacher.shape.group_size)
         own = nearest_of(groups, student.shape.group_size)
     with torch.no_grad():
@@ -110,9 +112,9 @@ def check_tokens(teacher: Teacher, student: Learner) -> None:
     Raises:
         InputError: they cannot be.
     """
-    if not (isinstance(teacher, Backbone) and isinstance(student, Student)):
+    if not (isinstance(teacher, Backbone) and isinstance(student, PointModel)):
         raise InputError(
-            f"token_loss compares the tokens of a Backbone and a Student, "
+            f"token_loss compares the tokens of a Backbone and a Student or Truncated, "
             f"got a {type(teacher).__name__} and a {type(student).__name__}; leave it out"
         )
     theirs, own = (m.shape.token_dim or m.shape.dim for m in (teacher, student))
@@ -132,8 +134,8 @@ def memory_of(
         return 0.0, "its clouds are streamed"
     if train.points.shape[1] != config.data.points and config.data.subsample != "first":
         return 0.0, "points are drawn from its clouds; add --data.subsample first"
-    if not (isinstance(teacher, Backbone) and isinstance(student, Student)):
-        return 0.0, "that is for students of supertokens and a Backbone"
+    if not (isinstance(teacher, Backbone) and isinstance(student, PointModel)):
+        return 0.0, "that is for a Backbone and students that read its groups"
     numbers = 3 + 3 * student.shape.group_size + teacher.output_dim
     if config.token_loss.used:
         numbers += teacher.shape.token_dim or teacher.shape.dim
@@ -177,19 +179,20 @@ def held_out_losses(
         points: how many points of each cloud are read.
 
     Returns:
-        `loss`; `fusion_ratio`, the share of tokens that are merged (1 without a gate); with a
-        gate also `probability`, its mean.
+        `loss`; `fusion_ratio`, the share of tokens that are merged (1 without a gate, 0 without
+        supertokens); with a gate also `probability`, its mean.
     """
     sums: dict[str, float] = {}
     with torch.inference_mode():
         for batch in in_order(clouds, 64, points):
             groups = student.group(normalise(batch))
             output, goal = student.encode(groups), teacher.encode(groups).features
-            assert output.assignment is not None
             found = {
                 "loss": F.smooth_l1_loss(output.features, goal),
-                "fusion_ratio": (output.assignment >= 0).float().mean(),
+                "fusion_ratio": goal.new_zeros(()),
             }
+            if output.assignment is not None:
+                found["fusion_ratio"] = (output.assignment >= 0).float().mean()
             if output.probability is not None:
                 found["probability"] = output.probability.mean()
             for name, value in found.items():

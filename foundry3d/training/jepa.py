@@ -143,7 +143,8 @@ class Jepa(nn.Module):
 
     Args:
         backbone: trained in place; its online weights are what stays. A student (no gate, one
-            assignment head) makes the paper's Table 9, which reports that it fails.
+            assignment head, supertokens_after 0) makes the paper's Table 9, which reports that it
+            fails.
         config: samplers, predictor, EMA.
         generator: of the predictor's initial weights.
     """
@@ -168,7 +169,9 @@ class Jepa(nn.Module):
         model = self.backbone
         if isinstance(model, Backbone):
             return model.encoder
-        return SupertokenEncoder(model.dso, model.encoder, model.cau)
+        return SupertokenEncoder(
+            model.dso, model.encoder, model.cau, cau_positions=model.config.cau_positions
+        )
 
     @torch.no_grad()
     def update_target(self, progress: float, *, copy_weights: bool = False) -> float:

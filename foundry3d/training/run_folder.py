@@ -14,12 +14,15 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
 from foundry3d.config import to_dict
+from foundry3d.config.earlier import left_out
 from foundry3d.errors import InputError
 from foundry3d.writing import held, write_text
 
@@ -42,7 +45,7 @@ def _rank() -> int:
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
-    """The settings in a YAML file; None where it is missing or empty.
+    """The settings that a run wrote, with what earlier runs left out; None where it wrote none.
 
     Raises:
         InputError: the file is damaged, or holds something else.
@@ -60,6 +63,8 @@ def read_settings(path: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"{path} does not hold settings; restore it, or choose another --out")
+    for (*groups, name), value in list(left_out(values)):
+        reduce(getitem, groups, values)[name] = value
     return values
 
 

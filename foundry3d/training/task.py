@@ -18,9 +18,9 @@ from foundry3d.config import AugmentConfig, BudgetDraws, DataConfig, TrainConfig
 from foundry3d.data.ahead import pinned
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
-from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget, draw_merged, draw_supertokens
 from foundry3d.models.student import Student
+from foundry3d.models.tokenizer import PointModel
 from foundry3d.transforms import augment, subsample
 
 
@@ -133,7 +133,7 @@ class Task(L.LightningModule):
 
 
 def draw_budget(
-    draws: BudgetDraws, model: Backbone | Student, batch: int, generator: torch.Generator
+    draws: BudgetDraws, model: PointModel, batch: int, generator: torch.Generator
 ) -> Budget | None:
     """The budget of a step: numbers of merged tokens and of supertokens, where they are drawn.
 
@@ -143,7 +143,9 @@ def draw_budget(
     if not (draws.random_ratio or draws.nested):
         return None
     if not isinstance(model, Student):
-        raise InputError("budgets are drawn for students; a teacher encodes all of its tokens")
+        raise InputError(
+            f"budgets are drawn for students with supertokens, got a {type(model).__name__}"
+        )
     merged = supertokens = None
     if draws.random_ratio:
         merged = draw_merged(

@@ -86,7 +86,8 @@ def tokens_left(row: Row, total: int | None) -> int | None:
     if row.at_test:
         return int(row.at_test.rpartition("-")[2])
     model = MODELS[row.model]
-    return total if model.how == "teacher" else model.tokens
+    whole = model.how == "teacher" or model.student.get("kind") == "truncated"
+    return total if whole else model.tokens
 
 
 def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:

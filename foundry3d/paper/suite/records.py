@@ -102,6 +102,11 @@ MODELS: dict[str, Model] = {
     **{f"s{n}": Model(how="student", tokens=n) for n in (16, 8, 4, 2, 1)},
     "s16-frozen-all": Model(how="student", frozen="all"),
     "s16-vit_t": Model(how="student", narrow=True, frozen="none"),
+    **{
+        f"truncated-{k}": Model(how="student", student={"kind": "truncated", "depth": k})
+        for k in (0, 1, 2)
+    },
+    "s16-after-1": Model(how="student", student={"supertokens_after": 1}),
     "s16-soft": Model(how="student", student={"soft_assignment": True}),
     "s16-qkv-bias": Model(how="student", student={"dso_bias": True}),
     "s16-cau-norm": Model(how="student", student={"cau_norm": True}),

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from foundry3d.config import SuiteConfig
 from foundry3d.paper.suite.gate_tables import GATE_TABLES, detailed_rows, is_chosen
-from foundry3d.paper.suite.records import ALL, COLUMNS, LATE, NEVER, Row, Table
+from foundry3d.paper.suite.records import ALL, COLUMNS, LATE, NEVER, Row, Table, Unfreeze
 
 FOUNDRY = "Foundry"
+FOUNDRY_LATER = "Supertokens after blocks on all tokens"
 TEACHER = Row("teacher", "baseline", "teacher")
 
 
@@ -40,6 +41,14 @@ def _distilled() -> Iterator[Row]:
         for n in (16, 1):
             name = f"{method}-fmd-{n}"
             yield Row(name, f"s = {n}", name, LATE, f"{title}, distilled and fine-tuned")
+
+
+def _cheaper(unfreeze: Unfreeze) -> Iterator[Row]:
+    """Students that the paper does not have: without supertokens, or with some after a block."""
+    for k in (0, 1, 2):
+        name, title = f"truncated-{k}", f"{k} block{'' if k == 1 else 's'}"
+        yield Row(name, title, name, unfreeze, "Truncated, no supertokens")
+    yield Row("s16-after-1", "s = 16 after 1 block", "s16-after-1", unfreeze, FOUNDRY_LATER)
 
 
 EVERYWHERE = tuple(COLUMNS)
@@ -78,13 +87,20 @@ TABLES: dict[str, Table] = {
             Row("s16-frozen-all", "Foundry", "s16-frozen-all", NEVER, WHOLE),
             Row("kmeans-student-all", "KMeans-Student", "kmeans-student", NEVER, WHOLE),
             Row("fps-student-all", "FPS-Student", "fps-student-all", NEVER, WHOLE),
+            *_cheaper(NEVER),
         ),
         ("sn55",),
     ),
     "table5": Table(
         "5",
         "Table 5: Foundry across benchmarks",
-        (TEACHER, *_students(False), *_at_test((16, 1), (16, 8, 4, 2, 1)), *_distilled()),
+        (
+            TEACHER,
+            *_students(False),
+            *_cheaper(ALL),
+            *_at_test((16, 1), (16, 8, 4, 2, 1)),
+            *_distilled(),
+        ),
         EVERYWHERE,
     ),
     "table8": Table(

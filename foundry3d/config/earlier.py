@@ -1,0 +1,28 @@
+"""What settings stand for that were written before an option existed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+EARLIER: dict[str, Any] = {"cau_positions": False, "supertokens_after": 0}
+"""Options of students that are newer than some saved students, as those students are."""
+
+
+def student_completed(values: Any) -> Any:
+    """The settings of a saved student, with what they leave out; anything else as it is."""
+    return EARLIER | values if isinstance(values, dict) else values
+
+
+def left_out(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """What the settings of a run leave out: each option's nested name, and what it stands for.
+
+    Args:
+        values: nested; a student's are those under the name `student`.
+    """
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found = dict(left_out(value))
+            if name == "student":
+                found |= {(key,): old for key, old in EARLIER.items() if key not in value}
+            yield from (((name, *inner), old) for inner, old in found.items())
