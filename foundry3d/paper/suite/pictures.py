@@ -14,7 +14,7 @@ from foundry3d.paper.suite.cells import cell_folder, cells_of, column_tasks, row
 from foundry3d.paper.suite.grid import Rows, grid_of
 from foundry3d.paper.suite.records import COLUMNS, MODELS, Row
 from foundry3d.paper.suite.tables import table_of
-from foundry3d.report.figures import Level, Panel, draw_lines
+from foundry3d.report.figures import Curves, Level, Panel, draw_lines
 from foundry3d.report.scatter import Mark, draw_scatter
 
 SUPERTOKENS = ("s = 1", "s = 2", "s = 4", "s = 8", "s = 16")
@@ -37,16 +37,16 @@ def losses_and_scores(config: SuiteConfig, rows: Rows) -> list[Mark]:
     return [
         Mark(
             loss,
-            result.mean,
+            score,
             shown.heading,
             training_of(row),
             f"s = {MODELS[row.model].tokens}",
-            result.std,
+            results[i].std,
         )
         for i, shown in enumerate(grid.columns)
         if shown.key not in ("loss", "avg")
         for row, results in grid.lines
-        if (loss := results[place].mean) is not None and (result := results[i]).mean is not None
+        if (loss := results[place].mean) is not None and (score := results[i].mean) is not None
     ]
 
 
@@ -96,40 +96,42 @@ def scores_over_tokens(config: SuiteConfig, rows: Rows) -> list[Panel]:
     The teacher, which reads all tokens, is a horizontal line.
     """
     total = next((row["tokens"] for row in rows.values() if "tokens" in row), None)
-    grid, panels = grid_of(config, rows), []
+    grid = grid_of(config, rows)
+    panels: list[Panel] = []
     for i, shown in enumerate(grid.columns):
         if shown.key in ("loss", "avg"):
             continue
-        panel = Panel(shown.heading, "tokens left per cloud", {}, {}, {})
-        curves, errors, levels = {}, {}, {}
+        curves: Curves = {}
+        errors: dict[str, list[float | None]] = {}
+        levels: dict[str, Level] = {}
         for row, results in grid.lines:
             tokens, model, result = tokens_left(row, total), MODELS[row.model], results[i]
             if result.mean is None or "@" in row.name:
                 continue
+            section = row.section or row.title
             if model.how == "teacher" and not row.at_test:
                 name = "teacher" if total is None else f"teacher, {total} tokens"
                 levels[name] = Level(result.mean, result.std)
                 continue
-            name = (
-                (row.section or row.title)
-                + ", frozen" * model.stays_frozen
-                + ", ViT-T" * model.narrow
-            )
+            if tokens is None:
+                continue
+            name = section + ", frozen" * model.stays_frozen + ", ViT-T" * model.narrow
             xs, ys = curves.setdefault(name, ([], []))
             xs.append(float(tokens))
             ys.append(result.mean)
             errors.setdefault(name, []).append(result.std)
         if curves or levels:
-            panels.append(panel._replace(curves=curves, errors=errors, levels=levels))
+            panels.append(Panel(shown.heading, "tokens left per cloud", curves, errors, levels))
     return panels
 
 
 def validation_curves(config: SuiteConfig, rows: Rows) -> list[Panel]:
     """Figure 4: held-out accuracy over the epochs of fine-tuning, mean and deviation over seeds."""
-    table, panels = table_of(config), []
+    table = table_of(config)
+    panels: list[Panel] = []
     for column, task in column_tasks(config, table).items():
-        panel = Panel(COLUMNS.get(column, column), "epoch", {}, {}, {})
-        curves, errors = {}, {}
+        curves: Curves = {}
+        errors: dict[str, list[float | None]] = {}
         for row in rows_of(config, table) if task == "classify" else ():
             cells = [c for c in cells_of(config, table, row, column) if c.name in rows]
             runs = [logged(cell_folder(config, c), "validation_oa") for c in cells]
@@ -141,7 +143,7 @@ def validation_curves(config: SuiteConfig, rows: Rows) -> list[Panel]:
                 if len(runs) > 1:
                     errors[row.title] = [statistics.stdev(found) for found in values]
         if curves:
-            panels.append(panel._replace(curves=curves, errors=errors))
+            panels.append(Panel(COLUMNS.get(column, column), "epoch", curves, errors))
     return panels
 
 
