@@ -149,7 +149,7 @@ class Own(nn.Module):
 
 
 def test_a_teacher_of_ones_own(points: Tensor, generator: torch.Generator) -> None:
-    config = DistillConfig()
+    config = DistillConfig(frozen="none")
     student = Student(StudentConfig(backbone=TINY, supertokens=4, output_dim=7))
 
     def goal_of(teacher: Own, student: Student) -> Goal:
