@@ -231,6 +231,7 @@ class DistillTask(Task):
     def count(self, assignment: Tensor | None) -> None:
         """Adds the choices of a batch, (B, c), to those of the epoch."""
         assert assignment is not None
+        assert not isinstance(self.student, Truncated)
         chosen = choices(assignment, self.student.config.supertokens)
         self.chosen = chosen if self.chosen is None else self.chosen + chosen
 

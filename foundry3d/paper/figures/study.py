@@ -25,6 +25,7 @@ from foundry3d.evaluation.rows import short_name
 from foundry3d.heads.classifier import Inner
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.student import Student
+from foundry3d.models.truncated import Truncated
 from foundry3d.report.rows import code_version
 from foundry3d.transforms import normalise
 
@@ -54,7 +55,7 @@ class Subject(NamedTuple):
     def supertokens(self) -> int:
         """s, or the number of tokens that a reducer leaves, of a model that assigns tokens."""
         assert self.model is not None
-        assert not isinstance(self.model, Backbone)
+        assert not isinstance(self.model, Backbone | Truncated)
         return self.model.config.supertokens
 
 

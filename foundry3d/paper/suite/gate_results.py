@@ -108,7 +108,8 @@ def correlations(scores: Iterable[tuple[Model, float | None]]) -> dict[str, Corr
     for name, kinds in STUDENTS.items():
         points = {x: [known.get(kind) for kind in kinds] for x, known in by_lambda.items()}
         # Rounded, so that equal means tie however they were added up.
-        means = {x: round(mean_std(ys).mean, 9) for x, ys in points.items() if None not in ys}
+        whole = {x: [y for y in ys if y is not None] for x, ys in points.items() if None not in ys}
+        means = {x: round(mean_std(ys).mean, 9) for x, ys in whole.items()}
         found[name] = correlation(means, of=len(points))
     return found
 

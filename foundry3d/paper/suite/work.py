@@ -101,9 +101,12 @@ def require_protocol(config: SuiteConfig, cell: Cell) -> tuple[str, protocols.Ta
         InputError: none was published for the column and task, or the folder of the published
             episodes is not named.
     """
-    task: protocols.TaskName = "fewshot"
-    if cell.task == "classify" or cell.task == "segment" or cell.task == "probe":
-        task = cell.task
+    tasks: dict[str, protocols.TaskName] = {
+        "classify": "classify",
+        "segment": "segment",
+        "probe": "probe",
+    }
+    task = tasks.get(cell.task, "fewshot")
     known = protocols.COLUMNS[task]
     if cell.column not in known:
         raise InputError(
