@@ -95,7 +95,7 @@ def card(
 
 
 def save_pretrained(
-    model: Backbone | Student,
+    model: Backbone | Student | Truncated,
     folder: str | Path,
     *,
     provenance: dict[str, Any] | None = None,
