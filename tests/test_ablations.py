@@ -40,6 +40,7 @@ OPTIONS = {
     "assignment_heads": 3,
     "temperature": 0.5,
     "cau_positions": False,
+    "supertokens_after": 1,
 }
 DATA = DataConfig(train="procedural", train_clouds=32, points=64, validation=0.0)
 TRAIN = TrainConfig(epochs=1, batch_size=16, warmup_epochs=1, accelerator="cpu")

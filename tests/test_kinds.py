@@ -226,6 +226,16 @@ def test_truncated_students_survive_saving(
     assert torch.equal(found(points), headed(points))
 
 
+def test_a_truncated_student_is_asked_for_and_shared(teacher: Backbone, tmp_path: Path) -> None:
+    words = ["--data.train", "procedural", "--student.kind", "truncated", "--student.depth", "0"]
+    options = read_options("distill", words).student
+    assert options == StudentOptions(kind="truncated", depth=0)
+    student = Truncated.from_teacher(teacher, options)
+    foundry3d.save_pretrained(student, tmp_path / "shared")
+    assert "first 0 blocks" in (tmp_path / "shared" / "README.md").read_text()
+    assert isinstance(foundry3d.from_pretrained(tmp_path / "shared"), Truncated)
+
+
 @pytest.mark.parametrize("depth", [0, 1])
 def test_a_part_head_reads_the_blocks_there_are(
     teacher: Backbone, points: Tensor, depth: int

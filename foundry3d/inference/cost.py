@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -157,7 +157,7 @@ def _counters(
     """A counter for each part of a model, after one pass of its shapes."""
     if is_compiled(model):
         raise InputError("a compiled model's layers are merged; count the one it was made of")
-    shapes = copy.deepcopy(model).to("meta").eval()
+    shapes: Any = copy.deepcopy(model).to("meta").eval()
     clouds = clouds or 1
     rows, size = tokens or model.shape.groups, model.shape.group_size
     groups = Groups(_shape(clouds, rows, 3), _shape(clouds, rows, size, 3))
