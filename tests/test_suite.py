@@ -304,6 +304,7 @@ def test_all_tables_go_on_after_a_failure(
     data = (*config.data, "sn55=a.npz,b.npz")
     asked = faked(monkeypatch, failing="s16-soft")
     monkeypatch.setattr(module, "require_inputs", lambda *_: None)
+    monkeypatch.setattr(module, "draw", lambda *_: None)
     every = replace(config, name="all", data=data)
     with pytest.raises(PartialFailure, match=r"1 of \d+ .*table8.*no luck") as found:
         suite(every)

@@ -44,6 +44,13 @@ from foundry3d.paper.suite.records import EPISODES, MODELS
 from foundry3d.report.rows import code_version
 from foundry3d.training.goals import held_out_losses
 
+COMMANDS: dict[str, protocols.TaskName] = {
+    "classify": "classify",
+    "segment": "segment",
+    "probe": "probe",
+}
+"""The command whose protocols a task has; all others are episodes."""
+
 EPOCHS = 150
 """Of published classification runs (Appendix D.2), which override the protocol."""
 
@@ -101,12 +108,7 @@ def require_protocol(config: SuiteConfig, cell: Cell) -> tuple[str, protocols.Ta
         InputError: none was published for the column and task, or the folder of the published
             episodes is not named.
     """
-    tasks: dict[str, protocols.TaskName] = {
-        "classify": "classify",
-        "segment": "segment",
-        "probe": "probe",
-    }
-    task = tasks.get(cell.task, "fewshot")
+    task = COMMANDS.get(cell.task, "fewshot")
     known = protocols.COLUMNS[task]
     if cell.column not in known:
         raise InputError(
