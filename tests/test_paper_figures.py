@@ -16,6 +16,7 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.student import Student
+from foundry3d.paper.figures import study
 from foundry3d.paper.figures.curves import curves_of
 from foundry3d.paper.figures.features import coloured
 from foundry3d.paper.figures.health import stability
@@ -218,8 +219,13 @@ def test_curves_of_a_fine_tuned_model_start_with_its_distillation(tmp_path: Path
 
 
 def test_all_figures_and_the_same_pictures_again(
-    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+    models: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(study, "code_version", lambda: "1.2.3")
+
     def drawn(out: Path) -> dict[str, str]:
         named = words(models, "teacher", "a", "b", "gated")
         which = ["--which", "tsne", "pca", "assignment", "supertokens3d", "projections", "health"]
@@ -238,6 +244,7 @@ def test_all_figures_and_the_same_pictures_again(
     captions = (tmp_path / "one" / "captions.md").read_text()
     assert all(f"## {name}\n" in captions for name in names)
     assert "60 clouds, 64 points each, seed 0" in captions
+    assert "Code: 1.2.3." in captions
     assert not [name for name in first if name.endswith("partial")]
     assert drawn(tmp_path / "two") == first
 
@@ -336,7 +343,7 @@ def test_a_picture_that_is_interrupted_leaves_the_earlier_one(tmp_path: Path) ->
 def test_legends_fit_below_their_panels() -> None:
     assert legend_shape(["chair", "bathtub"], 3.4) == (2, 1)
     columns, lines = legend_shape(["class name"] * 40, 3.4)
-    assert columns * 16 <= 3.4 * 14 < (columns + 1) * 16
+    assert columns * 10 < 3.4 * 18 < (columns + 1) * 15  # about 18 letters in an inch
     assert lines == -(-40 // columns)
     assert legend_shape(["a name that is wider than the picture"], 1.0) == (1, 1)
     assert legend_shape([], 3.4) == (1, 0)

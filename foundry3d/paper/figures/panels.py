@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from foundry3d.paper.figures.palette import distinct_colours
 
@@ -102,7 +102,7 @@ def draw_classes(
 
 def legend_shape(names: Sequence[str], width: float) -> tuple[int, int]:
     """Columns and lines of a legend of these names in `width` inches."""
-    fitting = int(width * 14 / (max(map(len, names), default=0) + 6))
+    fitting = int(width * 18 / (max(map(len, names), default=0) + 5))
     columns = max(1, min(fitting, len(names)))
     return columns, -(-len(names) // columns)
 
@@ -133,6 +133,8 @@ def draw_curves(
         axes.plot(curve.x, curve.y, marker=alone, markersize=2.5, linewidth=1.2, color=colour)
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes.set_xlabel("epoch")
     axes.set_ylabel(y)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
