@@ -106,11 +106,13 @@ def correlations(scores: Iterable[tuple[Model, float | None]]) -> dict[str, Corr
         by_lambda.setdefault(model.gate_lambda or 0.0, {})[model.stays_frozen] = score
     found = {}
     for name, kinds in STUDENTS.items():
-        points = {x: [known.get(kind) for kind in kinds] for x, known in by_lambda.items()}
-        # Rounded, so that equal means tie however they were added up.
-        whole = {x: [y for y in ys if y is not None] for x, ys in points.items() if None not in ys}
-        means = {x: round(mean_std(ys).mean, 9) for x, ys in whole.items()}
-        found[name] = correlation(means, of=len(points))
+        means: dict[float, float] = {}
+        for x, known in by_lambda.items():
+            ys = [y for kind in kinds if (y := known.get(kind)) is not None]
+            if len(ys) == len(kinds):
+                # Rounded, so that equal means tie however they were added up.
+                means[x] = round(mean_std(ys).mean, 9)
+        found[name] = correlation(means, of=len(by_lambda))
     return found
 
 
