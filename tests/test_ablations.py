@@ -42,6 +42,8 @@ OPTIONS = {
     "cau_positions": False,
     "supertokens_after": 1,
 }
+DRAWN = {"temperature_end": 0.5, "supertoken_std": 0.02}
+"""Options of which a finished student's function knows nothing, see `test_health.py`."""
 DATA = DataConfig(train="procedural", train_clouds=32, points=64, validation=0.0)
 TRAIN = TrainConfig(epochs=1, batch_size=16, warmup_epochs=1, accelerator="cpu")
 
@@ -58,7 +60,7 @@ def made(teacher: Backbone, **options: object) -> Student:
 
 def test_every_option_of_a_distillation_reaches_the_student(teacher: Backbone) -> None:
     """Only sizes that follow from the teacher are no options."""
-    wanted = OPTIONS | {"supertokens": 7, "gate_through": False, "gate_ratio": 0.25}
+    wanted = OPTIONS | DRAWN | {"supertokens": 7, "gate_through": False, "gate_ratio": 0.25}
     found = student_of(teacher, DistillConfig(student=StudentOptions(**wanted))).config
     assert {name: getattr(found, name) for name in wanted} == wanted
     gated = DistillConfig(student=StudentOptions(gate=True, supertokens=7))

@@ -236,7 +236,7 @@ def test_a_resumed_run_remembers_the_same(saved: Path, tmp_path: Path) -> None:
     [
         ({"teacher_cache": 0}, "teacher_cache is 0"),
         ({"data": replace(DATA, points=48)}, "add --data.subsample first"),
-        ({"student": StudentOptions(kind="fps-student")}, "students of supertokens"),
+        ({"student": StudentOptions(kind="fps-student")}, "students that read its groups"),
         ({"starts": "random"}, None),
         ({"augment": replace(STILL, flip=True)}, None),
         ({"augment": replace(STILL, scale=(1.0, 1.1))}, None),

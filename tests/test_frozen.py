@@ -363,6 +363,8 @@ def test_table_4_has_both_meanings(tables: SuiteConfig, teacher: Backbone) -> No
         "s16-frozen-all": ("all", "all"),
         "fps-student-all": ("all", "all"),
         "kmeans-student": ("all", "all"),
+        "truncated-1-frozen": ("encoder", "encoder"),
+        "truncated-1-frozen-all": ("all", "all"),
     }
     for name, whole in {
         "fps-student-all": True,
@@ -375,8 +377,8 @@ def test_table_4_has_both_meanings(tables: SuiteConfig, teacher: Backbone) -> No
         assert whole == (kept(model.backbone, larger) == set(larger.state_dict()))
         assert of(larger, "encoder") <= kept(model.backbone, larger)
     text = (Path(tables.out) / "table4.md").read_text()
-    assert text.count("✓ (encoder)") == 2
-    assert text.count("✓ (all)") == 4
+    assert text.count("✓ (encoder)") == 3
+    assert text.count("✓ (all)") == 5
     assert text.count("(paper") == 3
     printed = [r.name for r in TABLES["table4"].rows if TABLES["table4"].paper(r.name, "sn55")]
     assert printed == ["s16-frozen", "kmeans-student", "fps-student"]

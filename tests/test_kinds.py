@@ -288,7 +288,7 @@ def test_a_truncated_student_learns(
         teacher=str(tmp_path / "teacher"),
         out=str(tmp_path / "run"),
         student=StudentOptions(kind="truncated", **options),
-        unfreeze_encoder=0,
+        frozen="none",
         token_loss=TokenLossConfig(weight=0.1 if "point_widths" in options else 0.0),
         data=data,
         train=TrainConfig(epochs=4, batch_size=16, warmup_epochs=0, lr=5e-3, accelerator="cpu"),

@@ -106,6 +106,12 @@ MODELS: dict[str, Model] = {
         f"truncated-{k}": Model(how="student", student={"kind": "truncated", "depth": k})
         for k in (0, 1, 2)
     },
+    **{
+        f"truncated-1-frozen{'-all' * (what == 'all')}": Model(
+            how="student", frozen=what, student={"kind": "truncated", "depth": 1}
+        )
+        for what in ("encoder", "all")
+    },
     "s16-after-1": Model(how="student", student={"supertokens_after": 1}),
     "s16-soft": Model(how="student", student={"soft_assignment": True}),
     "s16-qkv-bias": Model(how="student", student={"dso_bias": True}),

@@ -136,7 +136,11 @@ def origins(config: SuiteConfig, rows: Rows) -> str:
     columns = list(columns_of(config, table))
     cells = (c for row in table.rows for col in columns for c in cells_of(config, table, row, col))
     done = [cell for cell in cells if cell.name in rows]
-    taught = [cell for cell in done if recipe_of(cell.model) == "distill"]
+    taught = [
+        cell
+        for cell in done
+        if recipe_of(cell.model) == "distill" and cell.model != "fps-student-all"
+    ]  # of which nothing trains
 
     def names(some: list[Cell], key: str) -> str:
         found = {rows[cell.name].get(key) or "data that is not recorded" for cell in some}

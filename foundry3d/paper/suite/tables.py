@@ -54,6 +54,7 @@ def _cheaper(unfreeze: Unfreeze) -> Iterator[Row]:
 EVERYWHERE = tuple(COLUMNS)
 ENCODER = "Encoder frozen"
 WHOLE = "Tokenizer, position and encoder frozen"
+ONE_BLOCK = "truncated, 1 block, no supertokens"
 TABLES: dict[str, Table] = {
     "table2": Table(
         "2",
@@ -84,10 +85,11 @@ TABLES: dict[str, Table] = {
             Row("s16-frozen", "Foundry", "s16-frozen", NEVER, ENCODER),
             Row("kmeans-student", "KMeans-Student", "kmeans-student", NEVER, ENCODER),
             Row("fps-student", "FPS-Student", "fps-student", NEVER, ENCODER),
+            Row("truncated-1-frozen", ONE_BLOCK, "truncated-1-frozen", NEVER, ENCODER),
             Row("s16-frozen-all", "Foundry", "s16-frozen-all", NEVER, WHOLE),
             Row("kmeans-student-all", "KMeans-Student", "kmeans-student", NEVER, WHOLE),
             Row("fps-student-all", "FPS-Student", "fps-student-all", NEVER, WHOLE),
-            *_cheaper(NEVER),
+            Row("truncated-1-frozen-all", ONE_BLOCK, "truncated-1-frozen-all", NEVER, WHOLE),
         ),
         ("sn55",),
     ),
