@@ -170,7 +170,7 @@ def _counters(
         elif isinstance(shapes, Student):
             shapes.encode(groups, budget=Budget(supertokens=supertokens))
         else:
-            shapes.encode(groups)  # type: ignore[operator]
+            shapes.encode(groups)
     return counters
 
 

@@ -1,10 +1,9 @@
 """Into the encoder and back: the gated compression of sections 3.2 to 3.4.
 
 `Compression` holds DSO, CAU and gate. It plans which tokens are merged, puts supertokens and the
-other tokens into the encoder, and restores a feature for every token. Without a gate every token is
-merged. With one, training computes both features of every token and weights them by the gate's
-choice, so that the loss can reach the gate; at inference merged tokens and unused supertokens do
-not enter the encoder.
+other tokens into the encoder, and restores a feature for every token. Without a gate all are merged.
+With one, training weights both features of every token by the gate's choice, so that the loss can
+reach the gate; at inference merged tokens and unused supertokens do not enter the encoder.
 
 Shapes: B clouds, c tokens, s supertokens, d width, m tokens that the DSO reads, n rows encoded.
 """
