@@ -23,12 +23,14 @@ from foundry3d.config import (
     AugmentConfig,
     BudgetDraws,
     DistillConfig,
+    PackConfig,
     ReductionConfig,
     StudentOptions,
     TokenLossConfig,
     to_dict,
 )
 from foundry3d.config.earlier import DISTILLATION
+from foundry3d.data.packing import pack
 from foundry3d.errors import InputError
 from foundry3d.geometry import group_at
 from foundry3d.models.backbone import Backbone
@@ -95,6 +97,13 @@ def test_similarities_by_hand() -> None:
     half = math.sqrt(0.5)
     wanted = torch.tensor([[[1.0, 0.0, half], [0.0, 1.0, half], [half, half, 1.0]]])
     torch.testing.assert_close(similarities(features), wanted)
+
+
+def test_similarities_are_not_rounded_in_mixed_precision(generator: torch.Generator) -> None:
+    features = torch.randn(2, 5, 6, generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = similarities(features)
+    assert torch.equal(found, similarities(features))
 
 
 def test_relations_do_not_see_rotations_and_scales_of_features(
@@ -405,6 +414,14 @@ def test_whitening_is_measured_on_training_batches(
     assert kinds.shape == (2, 2 * 16, 12, 24)
     torch.testing.assert_close(mean, kinds.mean(dim=(1, 2)))
     torch.testing.assert_close(std, kinds.flatten(1, 2).std(dim=1, correction=0))
+
+
+def test_streamed_clouds_take_every_option(saved: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    pack(PackConfig(source="procedural", clouds=32, samples=80, shard_clouds=16, out=str(shards)))
+    config = replace(RUN, teacher=str(saved), data=replace(DATA, train=str(shards)), **ALL)
+    found = [distill(replace(config, out=str(tmp_path / name))) for name in ("a", "b")]
+    assert same(*found)
 
 
 @pytest.mark.parametrize("options", [*OPTIONS.values(), ALL])

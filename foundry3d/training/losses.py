@@ -24,9 +24,13 @@ def distance(own: Tensor, goal: Tensor, kind: Literal["smooth_l1", "mse"]) -> Te
 
 
 def similarities(features: Tensor) -> Tensor:
-    """Cosine similarity (B, c, c) of every two tokens of a cloud, of features (B, c, d)."""
+    """Cosine similarity (B, c, c) of every two tokens of a cloud, of features (B, c, d).
+
+    In the precision of the features in mixed precision too, which would round differences away.
+    """
     unit = F.normalize(features, dim=-1)
-    return unit @ unit.mT
+    with torch.autocast(unit.device.type, enabled=False):
+        return unit @ unit.mT
 
 
 def relation_loss(own: Tensor, goal: Tensor) -> Tensor:
