@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from foundry3d.config.data import AugmentConfig, DataConfig
 from foundry3d.config.freezing import PUBLISHED, Epoch, Frozen, Limits, limits_of, words_of
 from foundry3d.config.models import StudentOptions
 from foundry3d.config.pretraining import TEACHER_RUN
-from foundry3d.config.records import not_negative, require
+from foundry3d.config.records import DEEPEST, fraction, not_negative, require
 from foundry3d.config.training import BudgetDraws, TrainConfig
 
 
@@ -58,6 +58,17 @@ class DistillConfig:
             starts first, no random subsample. 0 = never.
         loss: smooth_l1 (beta 1) or mse.
         token_loss: how a lighter tokenizer learns the teacher's tokens.
+        loss_blocks: teacher blocks, counted from 0, whose features are goals too, for those of the
+            student's block at the same relative depth (truncated: the same block).
+        block_weights: of each of these losses, added to that of the final features; one number
+            stands for all.
+        relation_weight: of the loss between the similarities of every two tokens of a cloud.
+        whiten: features are compared in units of their standard deviation over training clouds,
+            each less its mean. The student returns plain features all the same.
+        ema: decay of a moving average of the student's weights, which is saved in place of the
+            last ones; 0 = none.
+        teacher_dropped_points: share of the points read by the teacher that the student does not
+            read, drawn for each cloud.
         gate_lambda: weight of the regulariser that pulls the gate towards merging (equation 6).
         gate_decay: weight decay on the gate too.
         budgets: what is drawn in training so that one checkpoint serves every budget.
@@ -73,6 +84,12 @@ class DistillConfig:
     teacher_cache: int = 2048
     loss: Literal["smooth_l1", "mse"] = "smooth_l1"
     token_loss: TokenLossConfig = field(default_factory=TokenLossConfig)
+    loss_blocks: tuple[int, ...] = ()
+    block_weights: tuple[float, ...] = (1.0,)
+    relation_weight: float = 0.0
+    whiten: bool = False
+    ema: float = 0.0
+    teacher_dropped_points: float = 0.0
     gate_lambda: float = 0.0
     gate_decay: bool = False
     budgets: BudgetDraws = field(default_factory=BudgetDraws)
@@ -83,8 +100,15 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         student, kind = self.student, self.student.kind
-        not_negative(self, "teacher_cache", "gate_lambda")
+        not_negative(self, "teacher_cache", "gate_lambda", "relation_weight")
+        fraction(self, "ema", "teacher_dropped_points")
         self._check_frozen()
+        self._check_blocks()
+        require(
+            kind != "fps-student" or not self.teacher_dropped_points,
+            "teacher_dropped_points needs a student that reads groups around the teacher's "
+            "centers, got kind fps-student",
+        )
         require(
             kind == "supertokens" or not self.budgets.nested,
             f"budgets.nested needs a student of kind supertokens, got kind {kind}",
@@ -114,6 +138,38 @@ class DistillConfig:
             f"unfreeze_epoch must be positive, null or auto, got {epoch}; for a student that "
             "trains whole from the start give --frozen none instead",
         )
+
+    def _check_blocks(self) -> None:
+        blocks, weights, kind = self.loss_blocks, self.block_weights, self.student.kind
+        require(
+            all(0 <= block < DEEPEST for block in blocks) and len(set(blocks)) == len(blocks),
+            f"loss_blocks are different blocks of the teacher, counted from 0, got {list(blocks)}",
+        )
+        require(
+            len(weights) in (1, len(blocks)) and all(weight >= 0 for weight in weights),
+            "block_weights are one number of at least 0 for all loss_blocks or one for each, got "
+            f"{list(weights)} for {len(blocks)} blocks",
+        )
+        require(
+            kind in ("supertokens", "truncated") or not blocks,
+            f"loss_blocks needs a student of kind supertokens or truncated, got kind {kind}",
+        )
+
+    @property
+    def block_losses(self) -> dict[int, float]:
+        """The weight of the loss of each of `loss_blocks`."""
+        weights = self.block_weights
+        if len(weights) == 1:
+            weights *= len(self.loss_blocks)
+        return dict(zip(self.loss_blocks, weights, strict=True))
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What this run has beyond the plain loss of the last weights, for provenance."""
+        names: tuple[str, ...] = ("relation_weight", "whiten", "ema", "teacher_dropped_points")
+        if self.loss_blocks:
+            names += ("loss_blocks", "block_weights")
+        return {name: value for name in names if (value := getattr(self, name))}
 
     @property
     def limits(self) -> Limits:

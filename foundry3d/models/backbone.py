@@ -175,6 +175,20 @@ class Backbone(PointModel):
         states = self.encoder.states(tokens, positions, generator=generator)
         return [states[layer][:, -groups.centers.shape[1] :] for layer in layers]
 
+    def encode_blocks(
+        self, groups: Groups, layers: Sequence[int], *, tokens: Tensor | None = None
+    ) -> tuple[Tokens, list[Tensor]]:
+        """`encode` and `block_features` with one run of the encoder."""
+        entering, positions = self.with_class(*self.embed_groups(groups, tokens))
+        states = self.encoder.states(entering, positions)
+        first = entering.shape[1] - groups.centers.shape[1]
+        output = Tokens(
+            features=self.encoder.norm(states[-1])[:, first:],
+            centers=groups.centers,
+            tokens_used=torch.full(entering.shape[:1], entering.shape[1], device=entering.device),
+        )
+        return output, [states[layer][:, first:] for layer in layers]
+
     def with_class(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and positions (B, n, d) with the class token in front, if there is one."""
         if self.class_token is None or self.class_position is None:

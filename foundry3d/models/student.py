@@ -5,7 +5,7 @@ Shapes: B clouds, N points, c tokens, s supertokens, d width, n rows encoded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from foundry3d.config import StudentConfig, SupertokenOptions
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.budget import Budget, candidates, choose, profile
-from foundry3d.models.entry import Compression
+from foundry3d.models.entry import Compression, EncoderInput, Plan
 from foundry3d.models.gate import Gate
 from foundry3d.models.inherit import copy_weights
 from foundry3d.models.inherit import student_config as student_config
@@ -131,8 +131,39 @@ class Student(PointModel):
         Raises:
             InputError: the student cannot keep the budget.
         """
+        _, _, after_block = self._traced(groups, None, budget, generator)
+        return [after_block(layer) for layer in layers]
+
+    def encode_blocks(
+        self,
+        groups: Groups,
+        layers: Sequence[int],
+        *,
+        tokens: Tensor | None = None,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tokens, list[Tensor]]:
+        """`encode` and `block_features` with one run of the encoder and the same draws."""
+        plan, entered, after_block = self._traced(groups, tokens, budget, generator)
+        output = Tokens(
+            features=after_block(None),
+            centers=groups.centers,
+            assignment=plan.assignment,
+            tokens_used=entered.used,
+            probability=plan.probability,
+        )
+        return output, [after_block(layer) for layer in layers]
+
+    def _traced(
+        self,
+        groups: Groups,
+        tokens: Tensor | None,
+        budget: Budget | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Plan, EncoderInput, Callable[[int | None], Tensor]]:
+        """Runs all blocks; the function gives features after one, None = after the final norm."""
         compression, after = self.compression, self.config.supertokens_after
-        tokens, positions = self.embed_groups(groups)
+        tokens, positions = self.embed_groups(groups, tokens)
         before = self.encoder.states(tokens, positions, generator=generator, stop=after)
         tokens = [tokens, *before][-1]
         plan = compression.plan(tokens, budget, generator)
@@ -140,14 +171,15 @@ class Student(PointModel):
         states = self.encoder.states(
             entered.tokens, entered.positions, bias=entered.bias, generator=generator, start=after
         )
-        residual, found = self.residual(tokens, positions), []
-        for layer in layers:
-            if layer < after:
-                features = before[layer]
-            else:
-                features = compression.restore(residual, plan, entered, states[layer - after])
-            found.append(self.output(features))
-        return found
+        residual = self.residual(tokens, positions)
+
+        def after_block(layer: int | None) -> Tensor:
+            if layer is not None and layer < after:
+                return self.output(before[layer])
+            encoded = self.encoder.norm(states[-1]) if layer is None else states[layer - after]
+            return self.output(compression.restore(residual, plan, entered, encoded))
+
+        return plan, entered, after_block
 
     def begin(
         self,

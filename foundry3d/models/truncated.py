@@ -117,6 +117,31 @@ class Truncated(PointModel):
         chosen = [states[layer] if states else tokens for layer in layers]
         return [self.features_of(state, positions) for state in chosen]
 
+    def encode_blocks(
+        self,
+        groups: Groups,
+        layers: Sequence[int],
+        *,
+        tokens: Tensor | None = None,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tokens, list[Tensor]]:
+        """`encode` and `block_features` with one run of the encoder.
+
+        Raises:
+            InputError: a budget is given.
+        """
+        refuse_budget(budget)
+        tokens, positions = self.embed_groups(groups, tokens)
+        states = [tokens, *self.encoder.states(tokens, positions, generator=generator)]
+        count = torch.full(tokens.shape[:1], tokens.shape[1], device=tokens.device)
+        output = Tokens(
+            features=self.features_of(states[-1], positions),
+            centers=groups.centers,
+            tokens_used=count,
+        )
+        return output, [self.features_of(states[layer + 1], positions) for layer in layers]
+
     @classmethod
     def from_teacher(
         cls,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from foundry3d.baselines import FPSStudent, Merged
@@ -70,8 +72,10 @@ def distill(
     task = DistillTask(config, teacher, student)
     task.remember(train)
     metrics = fit(task, train, config)
-    student = task.student.cpu().eval().requires_grad_(True)
-    origin = {"made_by": "distill", "teacher": config.teacher}
+    student = task.final().cpu().eval().requires_grad_(True)
+    origin: dict[str, Any] = {"made_by": "distill", "teacher": config.teacher}
     origin["distill_frozen"] = config.frozen_words
+    if config.extras:
+        origin["distill_extras"] = config.extras
     keep(student, task, train, config.out, origin | {"metrics": metrics})
     return student

@@ -5,7 +5,7 @@ Shapes: B clouds of a batch, n clouds of a split, N points, c tokens, k points a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from foundry3d.models.backbone import Backbone, Teacher
 from foundry3d.models.student import Student
 from foundry3d.models.tokenizer import PointModel
 from foundry3d.models.truncated import Truncated
+from foundry3d.training.losses import matching_block, plain_norm
 from foundry3d.transforms import normalise
 
 Learner = Student | Truncated | Merged | FPSStudent
@@ -35,16 +36,19 @@ class Goal(NamedTuple):
         groups: that the student reads.
         features: (B, c, d) the teacher's; None while the tokenizer trains alone.
         tokens: (B, c, width) the teacher's tokens, before positions; None where they play no part.
+        blocks: (B, c, n, d) the teacher's features after n blocks, each layer-normed without
+            parameters; None where there is no loss for them.
     """
 
     groups: Groups
     features: Tensor | None
     tokens: Tensor | None
+    blocks: Tensor | None = None
 
     def take(self, index: Tensor) -> Goal:
         """The goal of the clouds at index (B,)."""
-        features, tokens = (None if t is None else t[index] for t in (self.features, self.tokens))
-        return Goal(Groups(*(part[index] for part in self.groups)), features, tokens)
+        rest = (None if part is None else part[index] for part in self[1:])
+        return Goal(Groups(*(part[index] for part in self.groups)), *rest)
 
 
 def shared_groups(
@@ -71,19 +75,38 @@ def shared_groups(
 
 
 def goal_of(
-    teacher: Backbone, student: Learner, groups: Groups, *, features: bool, tokens: bool
+    teacher: Backbone,
+    student: Learner,
+    groups: Groups,
+    *,
+    features: bool,
+    tokens: bool,
+    blocks: Sequence[int] = (),
 ) -> Goal:
-    """The goal of groups from `shared_groups`, as far as it is asked for."""
+    """The goal of groups from `shared_groups`, as far as it is asked for.
+
+    Args:
+        teacher: in evaluation mode.
+        student: that is to read the groups.
+        groups: of B clouds.
+        features: the teacher's final features, and those after `blocks`.
+        tokens: the teacher's tokens.
+        blocks: of the teacher, from 0.
+    """
     read = own = groups
     if isinstance(student, PointModel):
         read = nearest_of(groups, teacher.shape.group_size)
         own = nearest_of(groups, student.shape.group_size)
     with torch.no_grad():
         found = teacher.tokenizer(read.neighborhoods)
-        encoded = None
-        if features:
+        encoded = after = None
+        if features and blocks:
+            output, states = teacher.encode_blocks(read, blocks, tokens=found)
+            encoded = output.features.float()
+            after = plain_norm(torch.stack(states, dim=-2).float())
+        elif features:
             encoded = teacher.encode(read, tokens=found).features.float()
-    return Goal(own, encoded, found.float() if tokens else None)
+    return Goal(own, encoded, found.float() if tokens else None, after)
 
 
 def own_goal(teacher: Teacher, student: Learner, points: Tensor) -> Goal:
@@ -104,6 +127,31 @@ def own_goal(teacher: Teacher, student: Learner, points: Tensor) -> Goal:
     shape = student.shape
     groups = group_at(points, centers, shape.group_size, radius=shape.radius)
     return Goal(groups, features, None)
+
+
+def check_blocks(blocks: Sequence[int], teacher: Teacher, student: Learner) -> list[int]:
+    """The student's block for each of these blocks of the teacher.
+
+    Raises:
+        InputError: one of the two has no such block, or is not a model whose blocks are known.
+    """
+    if not blocks:
+        return []
+    if not (isinstance(teacher, Backbone) and isinstance(student, Student | Truncated)):
+        raise InputError(
+            f"loss_blocks compares blocks of a Backbone and of a Student or Truncated, got a "
+            f"{type(teacher).__name__} and a {type(student).__name__}; leave it out"
+        )
+    depth, own = teacher.shape.depth, student.shape.depth
+    least = min(depth, own) if isinstance(student, Truncated) else depth
+    if max(blocks) >= least:
+        whose = "truncated student" if least < depth else "teacher"
+        raise InputError(
+            f"loss_blocks are counted from 0 and the {whose} has {least} blocks, got {list(blocks)}"
+        )
+    if isinstance(student, Truncated):
+        return list(blocks)
+    return [matching_block(block, teacher=depth, student=own) for block in blocks]
 
 
 def check_tokens(teacher: Teacher, student: Learner) -> None:
@@ -139,6 +187,7 @@ def memory_of(
     numbers = 3 + 3 * student.shape.group_size + teacher.output_dim
     if config.token_loss.used:
         numbers += teacher.shape.token_dim or teacher.shape.dim
+    numbers += len(config.loss_blocks) * teacher.output_dim
     size = 4 * len(train) * student.shape.groups * numbers / 1e6
     if size > config.teacher_cache:
         return 0.0, f"they would take {size:.1f} MB and teacher_cache is {config.teacher_cache}"
@@ -155,16 +204,16 @@ def joined(goals: Iterable[Goal], clouds: int) -> Goal:
     whole: list[Tensor | None] = []
     first = 0
     for goal in goals:
-        parts = (*goal.groups, goal.features, goal.tokens)
+        parts = (*goal.groups, *goal[1:])
         whole = whole or [None if p is None else p.new_empty(clouds, *p.shape[1:]) for p in parts]
         last = first + len(goal.groups.centers)
         for into, part in zip(whole, parts, strict=True):
             if into is not None and part is not None:
                 into[first:last] = part
         first = last
-    centers, neighborhoods, features, tokens = whole
+    centers, neighborhoods, *rest = whole
     assert centers is not None and neighborhoods is not None
-    return Goal(Groups(centers, neighborhoods), features, tokens)
+    return Goal(Groups(centers, neighborhoods), *rest)
 
 
 def held_out_losses(
