@@ -10,7 +10,8 @@ import torch
 from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.checkpoints.folder import load
 from foundry3d.config import DistillConfig, ReductionConfig, require_data
-from foundry3d.data.loading import Measured, load_and_measured
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.loading import Measured, Stream, load_and_measured
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, Teacher, require_teacher
 from foundry3d.models.student import Student
@@ -70,6 +71,28 @@ def distill(
     teacher = require_teacher(load(config.teacher)) if teacher is None else teacher
     student = student or student_of(teacher, config)
     train, held = load_and_measured(config.data, seed=config.train.seed)
+    return distill_on(config, teacher, student, train, held)
+
+
+def distill_on(
+    config: DistillConfig,
+    teacher: Teacher,
+    student: Learner,
+    train: Clouds | Stream,
+    held: Measured | None,
+) -> Learner:
+    """`distill` with clouds that are read already.
+
+    Args:
+        config: of the run.
+        teacher: frozen.
+        student: trained in place.
+        train: what `load_and_measured` returns for `config.data`, and `held` with it.
+        held: clouds on which the trained student is measured; None = it is not.
+
+    Raises:
+        InputError: unusable sizes or run folder.
+    """
     task = DistillTask(config, teacher, student)
     task.remember(train)
     metrics = fit(task, train, config)
