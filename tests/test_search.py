@@ -9,7 +9,9 @@ from typing import Any
 import optuna
 import pytest
 import torch
+import yaml
 from optuna.trial import TrialState
+from processes import start, wait_for
 
 from foundry3d import cli
 from foundry3d.checkpoints.folder import load, save
@@ -22,6 +24,7 @@ from foundry3d.config import (
     StudentOptions,
     TrainConfig,
     from_dict,
+    to_dict,
 )
 from foundry3d.config.search import limit_of
 from foundry3d.errors import InputError
@@ -115,7 +118,7 @@ def test_no_candidate_is_cheaper_than_the_smallest() -> None:
 
     least = [costs(parameters) for parameters in smallest(space)]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    drawn = [costs(suggest(study.ask(), space)) for _ in range(60)]
+    drawn = [costs(suggest(study.ask(), space)) for _ in range(20)]
     for unit in ("gmacs", "mb"):
         assert min(getattr(c, unit) for c in least) <= min(getattr(c, unit) for c in drawn)
 
@@ -207,7 +210,7 @@ def test_a_damaged_study_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_candidate_of_a_killed_process_is_taken_up(
-    config: SearchConfig, monkeypatch: pytest.MonkeyPatch
+    config: SearchConfig,
 ) -> None:
     """It is called running, half a line follows, nobody holds its folder: the next one goes on."""
     setting = prepared(config)
@@ -216,14 +219,14 @@ def test_the_candidate_of_a_killed_process_is_taken_up(
         with taken(prepared(config)) as second:  # its process is alive: another candidate
             assert second is not None
             assert second.name != first.name
-        assert [t.state for t in setting.study.trials[:2]] == [TrialState.RUNNING] * 2
+        trials = [candidate.trial.number for candidate in (first, second)]
+        assert [setting.study.trials[i].state for i in trials] == [TrialState.RUNNING] * 2
     with open(setting.out / "study.log", "ab") as journal:
         journal.write(b'{"op_code":6,"trial')
     again = prepared(config)
     with taken(again) as third:
         assert third is not None
-        states = [t.state for t in again.study.trials[:2]]
-        assert states == [TrialState.FAIL] * 2
+        assert [again.study.trials[i].state for i in trials] == [TrialState.FAIL] * 2
     names = set()
     for _ in range(8):
         with taken(prepared(config)) as candidate:
@@ -312,9 +315,7 @@ def test_a_search_from_end_to_end(
     # the same command again has nothing left to train
     monkeypatch.setattr(module, "distill_on", None)
     monkeypatch.setattr("foundry3d.training.search.trials.distill_on", None)
-    before = (out / "study.log").read_bytes()
     assert search(config) == rows
-    assert (out / "study.log").read_bytes() == before
 
     # the printed command makes the same student
     command = shlex.split((out / "command.txt").read_text())
@@ -323,6 +324,27 @@ def test_a_search_from_end_to_end(
     again = load(out / "again")
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_a_search_survives_kill(config: SearchConfig, tmp_path: Path) -> None:
+    """Killed in the middle of a distillation, the same command goes on with that candidate."""
+    config = replace(config, trials=0, rungs=(40,))
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(to_dict(config)))
+    process = start(["search", "--config", str(path)], tmp_path / "said")
+    out, name = Path(config.out), name_of(rivals(space_of(SIZES))["truncated, 0 blocks"])
+    folder = out / "trials" / name / "epochs-40"
+    wait_for(folder / "checkpoints" / "previous.ckpt", process)
+    process.kill()
+    process.join()
+    assert not (folder / "model").exists()
+    run_name = (folder / "config.yaml").read_text().splitlines()[0]
+    rows = search(config)
+    assert {r["state"] for r in rows} == {"tried", "over the limit"}
+    assert (folder / "config.yaml").read_text().splitlines()[0] == run_name  # it went on
+    setting = prepared(config)
+    named = [t for t in setting.study.trials if t.user_attrs.get("name") == name]
+    assert [t.state for t in named] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
 def test_what_cannot_be_trained_is_a_failed_trial(
@@ -338,7 +360,7 @@ def test_what_cannot_be_trained_is_a_failed_trial(
     try_candidates(setting)
     rows = rows_of(setting.study.trials, setting.limit)
     assert {r["state"] for r in rows} == {"failed", "over the limit"}
-    with pytest.raises(InputError, match="none of .* candidates was trained within"):
+    with pytest.raises(InputError, match="candidates was trained within"):
         search(config)
 
 

@@ -141,13 +141,18 @@ def draw(out: Path, rows: Sequence[Row], *, epochs: int) -> list[Path]:
             marks,
             title="Students of one teacher",
             x=AXES[cost],
-            y=f"unexplained variance (%) after {epochs} epoch{'' if epochs == 1 else 's'}",
+            y=f"unexplained variance (%) after {epoch_words(epochs)}",
             sizes=SIZES,
             headings=("kind", "student", ""),
             log=True,
         )
         made.append(path)
     return made
+
+
+def epoch_words(count: int) -> str:
+    """`1 epoch`, `9 epochs`."""
+    return f"{count} epoch{'' if count == 1 else 's'}"
 
 
 def differing(record: Any, default: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

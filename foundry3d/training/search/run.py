@@ -21,7 +21,15 @@ from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.training.distill import distill_on
 from foundry3d.training.engine import retain_memory
 from foundry3d.training.search.costs import counted, full_cost, require_possible
-from foundry3d.training.search.outcome import Row, best, command_of, draw, rows_of, shown
+from foundry3d.training.search.outcome import (
+    Row,
+    best,
+    command_of,
+    draw,
+    epoch_words,
+    rows_of,
+    shown,
+)
 from foundry3d.training.search.space import name_of, options_of, rivals, smallest, space_of
 from foundry3d.training.search.study import open_study
 from foundry3d.training.search.trials import (
@@ -136,7 +144,7 @@ def write_outcome(setting: Setting, rows: list[Row]) -> None:
     over = [t for t in setting.study.get_trials(deepcopy=False) if t.user_attrs.get("over")]
     text = (
         f"Students within {setting.limit}, compared on {len(setting.held.clouds)} held-out clouds "
-        f"of {setting.held.clouds.name} after {epochs} epochs; * = no other one is both cheaper "
+        f"of {setting.held.clouds.name} after {epoch_words(epochs)}; * = no other one is both cheaper "
         f"and better. {len(over)} candidates over the limit were not trained.\n\n{shown(rows)}"
     )
     write_text(out / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
@@ -162,7 +170,7 @@ def distilled_in_full(setting: Setting, chosen: Row) -> Origin:
     found = origin_of(setting.out)
     print(
         f"\n{chosen['name']} is in {setting.out}/model: {100 * (found.unexplained or 0):.1f} % "
-        f"unexplained, cosine {found.cosine:.3f}, after {config.train.epochs} epochs "
+        f"unexplained, cosine {found.cosine:.3f}, after {epoch_words(config.train.epochs)} "
         f"({found.fidelity_on}). The command that repeats its distillation:\n\n{command}"
     )
     return found
