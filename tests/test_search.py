@@ -229,7 +229,7 @@ def test_the_candidate_of_a_killed_process_is_taken_up(
         assert [again.study.trials[i].state for i in trials] == [TrialState.FAIL] * 2
     names = set()
     for _ in range(8):
-        with taken(prepared(config)) as candidate:
+        with taken(again) as candidate:
             if candidate is None:
                 break
             names.add(candidate.name)
@@ -328,12 +328,12 @@ def test_a_search_from_end_to_end(
 
 def test_a_search_survives_kill(config: SearchConfig, tmp_path: Path) -> None:
     """Killed in the middle of a distillation, the same command goes on with that candidate."""
-    config = replace(config, trials=0, rungs=(40,))
+    config = replace(config, trials=0, rungs=(12,), limit="0.00028gmacs")  # one rival keeps it
     path = tmp_path / "search.yaml"
     path.write_text(yaml.safe_dump(to_dict(config)))
     process = start(["search", "--config", str(path)], tmp_path / "said")
     out, name = Path(config.out), name_of(rivals(space_of(SIZES))["truncated, 0 blocks"])
-    folder = out / "trials" / name / "epochs-40"
+    folder = out / "trials" / name / "epochs-12"
     wait_for(folder / "checkpoints" / "previous.ckpt", process)
     process.kill()
     process.join()

@@ -119,13 +119,14 @@ def try_candidates(setting: Setting) -> None:
 
 
 def report_progress(setting: Setting, number: int, seconds: float) -> None:
-    """One line: what a trial found, and how long the rest takes at `seconds` a trial."""
+    """One line: what a trial found, and how long the rest takes at this many seconds for each."""
     trials = setting.study.get_trials(deepcopy=False)
     facts = trials[number].user_attrs
     waiting = sum(trial.state == TrialState.WAITING for trial in trials)
     left = left_to_draw(setting) + waiting
     cost, share = facts["cost"], facts.get("fidelity", {}).get("unexplained")
-    minutes = round(left * seconds) // 60
+    others = sum(trial.state == TrialState.RUNNING for trial in trials)
+    minutes, rest = divmod(round(left * seconds / (1 + others)), 60)
     log.info(
         "%s: %s unexplained, %.3g GMACs, %s ms; %d trials left, about %d:%02d",
         facts["name"],
@@ -134,7 +135,7 @@ def report_progress(setting: Setting, number: int, seconds: float) -> None:
         "-" if cost["ms"] is None else f"{cost['ms']:.3g}",
         left,
         minutes,
-        round(left * seconds) % 60,
+        rest,
     )
 
 
@@ -142,10 +143,13 @@ def write_outcome(setting: Setting, rows: list[Row]) -> None:
     """Writes `rows.jsonl`, `search.md` and the pictures, and prints the table."""
     out, epochs = setting.out, setting.config.rungs[-1]
     over = [t for t in setting.study.get_trials(deepcopy=False) if t.user_attrs.get("over")]
+    teacher = full_cost(setting.teacher.cpu(), setting.config.data.points)
     text = (
-        f"Students within {setting.limit}, compared on {len(setting.held.clouds)} held-out clouds "
-        f"of {setting.held.clouds.name} after {epoch_words(epochs)}; * = no other one is both cheaper "
-        f"and better. {len(over)} candidates over the limit were not trained.\n\n{shown(rows)}"
+        f"Students within {setting.limit}, compared after {epoch_words(epochs)} on "
+        f"{len(setting.held.clouds)} held-out clouds of {setting.held.clouds.name}; * = no other "
+        f"one is both as cheap and as good. The teacher costs {teacher.gmacs:.3g} GMACs, "
+        f"{teacher.ms:.3g} ms and {teacher.mb:.3g} MB. {len(over)} candidates over the limit were "
+        f"not trained.\n\n{shown(rows)}"
     )
     write_text(out / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_text(out / "search.md", text + "\n")
