@@ -50,6 +50,7 @@ def _keys(axes: Any, heading: str, handles: list[Line2D], top: float) -> None:
         frameon=False,
     )
     axes.add_artist(legend)
+    legend.set_clip_on(False)  # what is clipped to the axes gets no room beside them
 
 
 def draw_scatter(
