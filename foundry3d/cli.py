@@ -47,6 +47,8 @@ COMMANDS = {
         "pre-train a teacher without labels"),
     "distill": Command(configs.DistillConfig, "training.distill:distill",
         "distil a student from a frozen teacher"),
+    "search": Command(configs.SearchConfig, "training.search.run:search",
+        "the student that reproduces a teacher best: search --teacher M --limit 5ms"),
     "probe": Command(configs.ProbeConfig, "evaluation.probe:probe_models",
         "linear SVM and k-NN on frozen features"),
     "classify": Command(configs.ClassifyConfig, "evaluation.classify:classify",

@@ -18,6 +18,7 @@ from foundry3d.config import (
     DistillConfig,
     HeadConfig,
     PretrainConfig,
+    SearchConfig,
     SegmentConfig,
     SuiteConfig,
     from_dict,
@@ -93,6 +94,7 @@ RECIPE_KINDS = {
     "classify": ClassifyConfig,
     "segment": SegmentConfig,
     "suite": SuiteConfig,
+    "search": SearchConfig,
 }
 
 

@@ -21,11 +21,24 @@ class Origin(NamedTuple):
         pretrained_on: data of the pre-training, the teacher's for a student; None = not known.
         distilled_on: data of the distillation; None = not distilled.
         distill_frozen: what stayed frozen in it (`DistillConfig.frozen`); None = not known.
+        unexplained: share of the variance of the teacher's token features that the student leaves
+            unexplained at the end of the distillation; None = not measured, and for the others.
+        cosine: mean cosine between the token features of student and teacher.
+        cka: linear CKA of their pooled features.
+        fidelity_on: the clouds that these three were measured on.
     """
 
     pretrained_on: str | None = None
     distilled_on: str | None = None
     distill_frozen: str | None = None
+    unexplained: float | None = None
+    cosine: float | None = None
+    cka: float | None = None
+    fidelity_on: str | None = None
+
+
+FIDELITY = ("unexplained", "cosine", "cka", "fidelity_on")
+"""The fields of `Origin` that describe how well a student reproduces its teacher."""
 
 
 def origin_of(path: str | Path, *, longest: int = LONGEST) -> Origin:
@@ -69,7 +82,8 @@ def origin_from(facts: dict[str, Any], *, longest: int = LONGEST) -> Origin:
     if made_by.startswith("pretrain"):
         return origin._replace(pretrained_on=after(origin.pretrained_on, data))
     if made_by in ("distill", "k-means"):
-        return origin._replace(distilled_on=after(origin.distilled_on, data))
+        own = {name: facts.get(name) for name in FIDELITY}
+        return origin._replace(distilled_on=after(origin.distilled_on, data), **own)
     return origin
 
 

@@ -53,6 +53,7 @@ from foundry3d.config.models import (
 from foundry3d.config.paper import LAMBDAS, CostConfig, SuiteConfig, SweepConfig
 from foundry3d.config.pretraining import JepaConfig, MaskedConfig, PretrainConfig
 from foundry3d.config.records import from_dict, to_dict
+from foundry3d.config.search import SearchConfig
 from foundry3d.config.settings import RECIPES, read_recipe
 from foundry3d.config.training import PRECISIONS, BudgetDraws, TrainConfig
 
@@ -94,6 +95,7 @@ __all__ = [
     "PretrainConfig",
     "ProbeConfig",
     "ReductionConfig",
+    "SearchConfig",
     "SegmentConfig",
     "SegmenterConfig",
     "SpecialistConfig",

@@ -131,6 +131,57 @@ def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards:
     return load_splits(replace(config, test=None), seed=seed).train
 
 
+class Measured(NamedTuple):
+    """Clouds that a trained model is measured on, and which part of the data they are."""
+
+    part: str
+    clouds: Clouds
+
+
+def measured(splits: Splits) -> Measured:
+    """Held-out clouds where there are any, or else test, or else training clouds."""
+    if splits.validation is not None:
+        return Measured("held-out clouds", splits.validation)
+    if splits.test is not None:
+        return Measured("test clouds", splits.test)
+    return Measured("training clouds", splits.train)
+
+
+MOST_MEASURED = 1024
+"""Clouds on which a distillation measures its student."""
+
+
+def load_and_measured(
+    config: DataConfig, *, seed: int = 0
+) -> tuple[Clouds | Shards, Measured | None]:
+    """The training data of `load_train`, and what a student of it is measured on.
+
+    That is at most `MOST_MEASURED` clouds of `measured`, evenly spaced. Test clouds are only read
+    where nothing is held out. None = streamed training without test clouds.
+
+    Raises:
+        InputError: as `load_train`, or the test clouds cannot be read.
+    """
+    train = load_train(config, seed=seed) if is_sharded(config.train) else None
+    splits = None if train is not None else load_splits(replace(config, test=None), seed=seed)
+    test = None
+    if config.test is not None and (splits is None or splits.validation is None):
+        test = _read(config, config.test, config.test_clouds, 2 * seed + 1, train=False)
+    if splits is None:
+        assert train is not None
+        return train, None if test is None else _thinned(Measured("test clouds", test))
+    return splits.train, _thinned(measured(replace(splits, test=test)))
+
+
+def _thinned(found: Measured) -> Measured:
+    """The same, with at most `MOST_MEASURED` clouds."""
+    count = len(found.clouds)
+    if count <= MOST_MEASURED:
+        return found
+    index = np.linspace(0, count - 1, MOST_MEASURED).astype(int)
+    return found._replace(clouds=found.clouds.take(index))
+
+
 class Batches(EpochBatches[Clouds]):
     """Shuffled training batches of an in-memory split; the order depends on seed and epoch alone.
 

@@ -10,6 +10,7 @@ Shapes: n clouds, d width; pooled features are (n, 2d), maximum and mean over to
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from foundry3d.data.labelled import require_classes
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
+from foundry3d.evaluation.retrieval import retrieval_map
 from foundry3d.evaluation.rows import data_columns, model_columns, short_name
 from foundry3d.heads.classifier import Inner
 from foundry3d.models import backbone as models
@@ -44,12 +46,16 @@ Model = Callable[[torch.Tensor], Tokens]
 
 
 class Scores(NamedTuple):
-    """Test accuracies in percent, and the C that the held-out clouds selected."""
+    """Test accuracies and retrieval mAP in percent, and the C that the held-out clouds selected.
+
+    `retrieval_map` is NaN where every test cloud has a class of its own.
+    """
 
     svm: float
     svm_c012: float
     knn: float
     c: float
+    retrieval_map: float
 
 
 def extract(model: Model, clouds: Clouds, *, points: int, batch_size: int = 64) -> np.ndarray:
@@ -103,7 +109,13 @@ def score(
         svm_c012=100 * _svm(everything, all_labels, 0.012).score(test, test_labels),
         knn=100 * neighbors.score(seen, test_labels),
         c=c,
+        retrieval_map=100 * retrieval_map(seen, test_labels) if _repeats(test_labels) else math.nan,
     )
+
+
+def _repeats(labels: np.ndarray) -> bool:
+    """Whether two clouds have the same label."""
+    return len(np.unique(labels)) < len(labels)
 
 
 def probe(model: Model, splits: Splits, *, points: int) -> Scores:
@@ -144,6 +156,7 @@ PROBE_COLUMNS = {
     "svm": "SVM",
     "knn": "20-NN",
     "svm_c012": "SVM C=0.012",
+    "retrieval_map": "retrieval mAP",
 }
 
 
@@ -164,7 +177,8 @@ def probe_row(
     return row | {
         "task": "linear probe",
         "protocol": "svm: standardised, C selected on held-out train; svm_c012: C 0.012, raw; "
-        "knn: 20 neighbours, standardised; nothing selected on test",
+        "knn: 20 neighbours, standardised; retrieval_map: test clouds among each other, cosine, "
+        "standardised; nothing selected on test",
         **data_columns(splits, points=data.points, seed=seed),
         "seconds": round(time.monotonic() - began, 1),
     }

@@ -42,7 +42,12 @@ class Tokens:
 
     def pooled(self) -> Tensor:
         """(B, 2d): maximum and mean over the tokens, the global feature of the protocols."""
-        return torch.cat([self.features.amax(dim=1), self.features.mean(dim=1)], dim=-1)
+        return pool(self.features)
+
+
+def pool(features: Tensor) -> Tensor:
+    """(B, 2d): maximum and mean over the tokens of features (B, c, d)."""
+    return torch.cat([features.amax(dim=1), features.mean(dim=1)], dim=-1)
 
 
 class TokenFeatures(Protocol):

@@ -50,6 +50,7 @@ def _keys(axes: Any, heading: str, handles: list[Line2D], top: float) -> None:
         frameon=False,
     )
     axes.add_artist(legend)
+    legend.set_clip_on(False)  # what is clipped to the axes gets no room beside them
 
 
 def draw_scatter(
@@ -61,6 +62,7 @@ def draw_scatter(
     y: str,
     sizes: Sequence[str],
     headings: tuple[str, str, str],
+    log: bool = False,
 ) -> Path:
     """Writes a scatter plot with legends of its shapes, colours and sizes.
 
@@ -72,6 +74,7 @@ def draw_scatter(
         y: name of the y axis, with its unit.
         sizes: names of sizes from the smallest to the largest mark.
         headings: above the legends of shapes, colours and sizes.
+        log: whether both axes are logarithmic; places are then above 0.
 
     Returns:
         The path.
@@ -101,6 +104,9 @@ def draw_scatter(
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
+    if log:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
 
     def key(name: str, shape: str, colour: str, size: float) -> Line2D:
         return Line2D(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ import torch
 from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.checkpoints.folder import load
 from foundry3d.config import DistillConfig, ReductionConfig, require_data
-from foundry3d.data.loading import load_train
+from foundry3d.data.clouds import Clouds
+from foundry3d.data.loading import Measured, Stream, load_and_measured
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, Teacher, require_teacher
 from foundry3d.models.student import Student
@@ -17,9 +19,9 @@ from foundry3d.models.truncated import Truncated
 from foundry3d.training.distill_task import DistillTask as DistillTask
 from foundry3d.training.distill_task import gate_loss as gate_loss
 from foundry3d.training.engine import fit, keep
-from foundry3d.training.goals import (
-    Learner,
-)
+from foundry3d.training.goals import Learner, held_out_losses
+
+log = logging.getLogger("foundry3d")
 
 
 def student_of(teacher: Teacher, config: DistillConfig) -> Learner:
@@ -68,14 +70,67 @@ def distill(
     require_data(config.data)
     teacher = require_teacher(load(config.teacher)) if teacher is None else teacher
     student = student or student_of(teacher, config)
-    train = load_train(config.data, seed=config.train.seed)
+    train, held = load_and_measured(config.data, seed=config.train.seed)
+    return distill_on(config, teacher, student, train, held)
+
+
+def distill_on(
+    config: DistillConfig,
+    teacher: Teacher,
+    student: Learner,
+    train: Clouds | Stream,
+    held: Measured | None,
+) -> Learner:
+    """`distill` with clouds that are read already.
+
+    Args:
+        config: of the run.
+        teacher: frozen.
+        student: trained in place.
+        train: what `load_and_measured` returns for `config.data`, and `held` with it.
+        held: clouds on which the trained student is measured; None = it is not.
+
+    Raises:
+        InputError: unusable sizes or run folder.
+    """
     task = DistillTask(config, teacher, student)
     task.remember(train)
     metrics = fit(task, train, config)
-    student = task.final().cpu().eval().requires_grad_(True)
+    student = task.final()
+    fidelity = measure(task, student, teacher, held, config) if held is not None else {}
+    student = student.cpu().eval().requires_grad_(True)
     origin: dict[str, Any] = {"made_by": "distill", "teacher": config.teacher}
     origin["distill_frozen"] = config.frozen_words
     if config.extras:
         origin["distill_extras"] = config.extras
-    keep(student, task, train, config.out, origin | {"metrics": metrics})
+    keep(student, task, train, config.out, origin | {"metrics": metrics} | fidelity)
     return student
+
+
+def measure(
+    task: DistillTask, student: Learner, teacher: Teacher, held: Measured, config: DistillConfig
+) -> dict[str, Any]:
+    """The fidelity of a trained student as its provenance keeps it; logged and printed.
+
+    Only the first process measures. See `training.fidelity` for the three numbers.
+    """
+    trainer, (part, clouds) = task.trainer, held
+    if not trainer.is_global_zero:
+        return {}
+    student = student.to(trainer.strategy.root_device).eval()
+    found = held_out_losses(
+        teacher, student, clouds, config.data.points, normalised=config.augment.normalise
+    )
+    numbers = {name: found[name] for name in ("unexplained", "cosine", "cka")}
+    for logger in trainer.loggers:
+        logger.log_metrics({f"fidelity/{k}": v for k, v in numbers.items()}, trainer.global_step)
+        logger.save()
+    log.info(
+        "%d %s: %.1f %% of the variance of the teacher's token features unexplained, cosine %.3f",
+        len(clouds),
+        part,
+        100 * numbers["unexplained"],
+        numbers["cosine"],
+    )
+    rounded = {name: round(value, 5) for name, value in numbers.items()}
+    return rounded | {"fidelity_on": f"{len(clouds)} {part} of {clouds.name}"}

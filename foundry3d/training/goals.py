@@ -18,10 +18,11 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Stream, in_order
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_at, nearest_of
-from foundry3d.models.backbone import Backbone, Teacher
+from foundry3d.models.backbone import Backbone, Teacher, pool
 from foundry3d.models.student import Student
 from foundry3d.models.tokenizer import PointModel
 from foundry3d.models.truncated import Truncated
+from foundry3d.training.fidelity import TokenFidelity, linear_cka
 from foundry3d.training.losses import matching_block, plain_norm
 from foundry3d.transforms import normalise
 
@@ -216,29 +217,51 @@ def joined(goals: Iterable[Goal], clouds: int) -> Goal:
     return Goal(Groups(centers, neighborhoods), *rest)
 
 
+def evaluation_goal(teacher: Teacher, student: Learner, points: Tensor) -> Goal:
+    """The goal of points (B, N, 3) in evaluation: sampling of centers starts at index 0."""
+    if not isinstance(teacher, Backbone):
+        return own_goal(teacher, student, points)
+    unused = torch.Generator()
+    groups = shared_groups(teacher, student, points, unused, drawn=False)
+    return goal_of(teacher, student, groups, features=True, tokens=False)
+
+
 def held_out_losses(
-    teacher: Backbone, student: Learner, clouds: Clouds, points: int
+    teacher: Teacher,
+    student: Learner,
+    clouds: Clouds,
+    points: int,
+    *,
+    normalised: bool = True,
 ) -> dict[str, float]:
-    """The distillation loss on clouds without augmentation: Smooth L1, equation 1.
+    """The distillation loss and the fidelity on clouds without augmentation.
 
     Args:
-        teacher: with groups of the student's size.
-        student: in evaluation mode.
+        teacher: in evaluation mode.
+        student: in evaluation mode, on the device of the teacher.
         clouds: usually held out of training.
         points: how many points of each cloud are read.
+        normalised: whether clouds are centred and scaled into the unit sphere, as in training.
 
     Returns:
-        `loss`; `fusion_ratio`, the share of tokens that are merged (1 without a gate, 0 without
-        supertokens); with a gate also `probability`, its mean.
+        `loss`, Smooth L1 (equation 1); `unexplained` and `cosine` of all tokens, `cka` of pooled
+        features (see `training.fidelity`); `fusion_ratio`, the share of tokens that are merged (1
+        without a gate, 0 without supertokens); with a gate also `probability`, its mean.
     """
     sums: dict[str, float] = {}
+    tokens, pooled = TokenFidelity(), []
+    device = next(student.parameters()).device
     with torch.inference_mode():
         for batch in in_order(clouds, 64, points):
-            groups = student.group(normalise(batch))
-            output, goal = student.encode(groups), teacher.encode(groups).features
+            batch = batch.to(device)
+            goal = evaluation_goal(teacher, student, normalise(batch) if normalised else batch)
+            output, wanted = student.encode(goal.groups), goal.features
+            assert wanted is not None
+            tokens.add(output.features, wanted)
+            pooled.append([pool(features).cpu() for features in (output.features, wanted)])
             found = {
-                "loss": F.smooth_l1_loss(output.features, goal),
-                "fusion_ratio": goal.new_zeros(()),
+                "loss": F.smooth_l1_loss(output.features, wanted),
+                "fusion_ratio": wanted.new_zeros(()),
             }
             if output.assignment is not None:
                 found["fusion_ratio"] = (output.assignment >= 0).float().mean()
@@ -246,4 +269,6 @@ def held_out_losses(
                 found["probability"] = output.probability.mean()
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
-    return {name: total / len(clouds) for name, total in sums.items()}
+    means = {name: total / len(clouds) for name, total in sums.items()}
+    cka = linear_cka(*(torch.cat(parts) for parts in zip(*pooled, strict=True)))
+    return means | {"unexplained": tokens.unexplained, "cosine": tokens.cosine, "cka": cka}

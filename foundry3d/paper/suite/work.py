@@ -25,7 +25,7 @@ from foundry3d.config import (
 )
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.labelled import labelled_splits
-from foundry3d.data.loading import Splits, load_splits
+from foundry3d.data.loading import load_splits, measured
 from foundry3d.data.parts import part_splits
 from foundry3d.data.published.sources import is_published
 from foundry3d.errors import InputError
@@ -246,15 +246,6 @@ def loss_clouds(config: SuiteConfig, column: str) -> tuple[str, Clouds]:
     return measured(load_splits(data, seed=seed))
 
 
-def measured(splits: Splits) -> tuple[str, Clouds]:
-    """The split that a loss is measured on, named: held-out clouds, or else test, or training."""
-    if splits.validation is not None:
-        return "held-out clouds", splits.validation
-    if splits.test is not None:
-        return "test clouds", splits.test
-    return "training clouds", splits.train
-
-
 def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     """The distillation loss, and the fusion ratio of a gate, on the clouds of `loss_clouds`."""
     teacher = require_teacher(load(model_path(config, "teacher")))
@@ -264,6 +255,8 @@ def loss_row(config: SuiteConfig, cell: Cell) -> dict[str, Any]:
     found = held_out_losses(teacher, student, clouds, settings.data.points)
     row = model_columns(str(path), student, origin_of(path))
     row |= {"loss": round(found["loss"], 5), "task": "distillation loss, Smooth L1", "split": part}
+    row |= {name: round(found[name], 5) for name in ("unexplained", "cosine", "cka")}
+    row["fidelity_on"] = f"{len(clouds)} {part} of {clouds.name}"
     row["teacher_sizes"] = to_dict(teacher.config)
     if "probability" in found:
         row["fusion_ratio"] = round(found["fusion_ratio"], 5)
