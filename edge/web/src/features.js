@@ -73,6 +73,17 @@ export function similarity({ index, weight }, products, chosen) {
   return found.map((dot, p) => dot / Math.sqrt(Math.max(squares[p] * own, 1e-24)));
 }
 
+/** Cosine similarity (N) of the rows (N, width) with row `chosen`. */
+export function rowSimilarity(rows, width, chosen) {
+  const own = rows.subarray(chosen * width, (chosen + 1) * width);
+  const norm = Math.hypot(...own);
+  return Float32Array.from({ length: rows.length / width }, (_, i) => {
+    const row = rows.subarray(i * width, (i + 1) * width);
+    const dot = row.reduce((sum, value, j) => sum + value * own[j], 0);
+    return dot / Math.max(norm * Math.hypot(...row), 1e-12);
+  });
+}
+
 /** Scores (c, 3) of tokens along the three main directions of their features. */
 export function mainDirections(products) {
   const count = Math.sqrt(products.length);

@@ -127,13 +127,14 @@ export function readPly(bytes) {
   for (const element of elements) {
     const names = element.properties.map((property) => property.name);
     const places = ["x", "y", "z"].map((axis) => names.indexOf(axis));
+    const corners = names.findIndex((name) => name === "vertex_indices" || name === "vertex_index");
     if (element.name === "vertex" && places.includes(-1)) {
       throw new InputError("expected vertices with x, y and z");
     }
     for (let i = 0; i < element.count; i++) {
       const row = element.properties.map((property) => plyValue(property, next));
       if (element.name === "vertex") points.push(...places.map((place) => row[place]));
-      if (element.name === "face") fan(row.find(Array.isArray) ?? [], triangles);
+      if (element.name === "face") fan(row[corners] ?? [], triangles);
     }
   }
   return { points: Float64Array.from(points), triangles: Uint32Array.from(triangles) };

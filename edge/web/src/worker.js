@@ -5,7 +5,7 @@
 import { InputError } from "./errors.js";
 import { gram, interpolate, largest, mainDirections, shares } from "./features.js";
 import { readCloud } from "./formats.js";
-import { describe } from "./model_file.js";
+import { describe, encodedTokens, sameCheckpoint } from "./model_file.js";
 import { difference, feeds, leastPoints, run } from "./network.js";
 import { prepare } from "./prepare.js";
 
@@ -36,6 +36,11 @@ async function openModels({ files }) {
     const array = new Uint8Array(bytes);
     return { name, bytes: array, about: describe(name, array), cpu: null, gpu: undefined };
   });
+  opened.sort((a, b) => encodedTokens(a.about) - encodedTokens(b.about));
+  const other = opened.find(({ about }) => !sameCheckpoint(about, opened[0].about));
+  if (other) {
+    throw new InputError(`${other.name} and ${opened[0].name} are of different checkpoints; open one`);
+  }
   models = opened;
   return { models: models.map(({ name, about, bytes }) => ({ name, about, size: bytes.length })) };
 }
@@ -108,7 +113,7 @@ async function encodeCloud({ model: number, up, category }) {
     throw error;
   }
   const read = prepared.points.slice(0, 3 * prepared.read);
-  const shown = parts ? read : prepared.points.slice(0, 3 * Math.max(MOST_SHOWN, prepared.read));
+  const shown = parts ? read : prepared.points.slice(0, 3 * MOST_SHOWN);
   const { inputs, centers } = feeds(runtime.library, about, read, category);
   const preparation = performance.now() - began;
   const { outputs, milliseconds } = await encode(model, inputs);
