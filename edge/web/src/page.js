@@ -7,10 +7,10 @@ import { ENDINGS } from "./formats.js";
 import { $, explain, fillClouds, say, showLegend, showModel, showModels, showResult } from "./panel.js";
 import { CloudView } from "./scene.js";
 
-const SAMPLES = ["chair", "table", "lamp", "airplane", "car", "mug"];
-const request = connect(new Worker("worker.js", { type: "module" }));
+const SAMPLES = ["chair", "table", "lamp", "airplane", "car", "mug"].map((name) => `${name}.ply`);
+const request = connect(new Worker(`worker.js${location.search}`, { type: "module" }));
 
-const samples = SAMPLES.map((name) => ({ name, address: `samples/${name}.ply`, up: "z" }));
+const samples = SAMPLES.map((name) => ({ name, address: `samples/${name}`, up: "z" }));
 let files = []; // clouds that were opened: { name, bytes } or { name, address }
 let models = []; // { name, about, size }, fewest tokens first
 let chosen = 0; // of the models

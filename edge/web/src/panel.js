@@ -102,11 +102,17 @@ function showClasses(about, logits) {
       item.append(
         element("span", name),
         element("span", `${(100 * share).toFixed(1)} %`),
-        element("meter", "", { value: share, "aria-label": name }),
+        bar(share),
       );
       return item;
     }),
   );
+}
+
+function bar(share) {
+  const made = element("i", "");
+  made.style.width = `${100 * share}%`;
+  return made;
 }
 
 const EXPLAIN = {

@@ -23,7 +23,7 @@ function ball(context) {
   const shade = context.createRadialGradient(26, 24, 4, 32, 32, 31);
   shade.addColorStop(0, "#fff");
   shade.addColorStop(0.6, "#eee");
-  shade.addColorStop(1, "#999");
+  shade.addColorStop(1, "#aaa");
   context.fillStyle = shade;
   context.arc(32, 32, 30, 0, 2 * Math.PI);
   context.fill();
@@ -127,7 +127,7 @@ export class CloudView {
     );
     this.group.updateMatrixWorld();
     this.material.size = Math.min(0.05, Math.max(0.007, 1.5 / Math.sqrt(points.length / 3)));
-    this.marker.scale.setScalar(0.13 * (radius || 1));
+    this.marker.scale.setScalar(0.07 * (radius || 1));
     this.mark(null);
   }
 

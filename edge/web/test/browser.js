@@ -9,7 +9,7 @@ import { basename, join } from "node:path";
 import { chromium } from "playwright-core";
 
 const [executablePath, address, cloud, model, pictures] = process.argv.slice(2);
-const WAIT = { timeout: 120_000 };
+const WAIT = { timeout: 60_000, polling: 100 };
 mkdirSync(pictures, { recursive: true });
 
 const browser = await chromium.launch({
@@ -18,7 +18,7 @@ const browser = await chromium.launch({
 });
 const problems = [];
 
-async function open(options) {
+async function open(options, query = "") {
   const page = await browser.newPage(options);
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
@@ -26,12 +26,17 @@ async function open(options) {
     const own = [address, "blob:", "data:"].some((start) => request.url().startsWith(start));
     if (!own) problems.push(`asked for ${request.url()}`);
   });
-  await page.goto(address);
+  await page.goto(address + query);
   return page;
 }
 
-const status = (page, part) =>
-  page.waitForFunction((text) => document.getElementById("status").textContent.includes(text), part, WAIT);
+/** Waits until the status line has a text; says what it has instead after a long time. */
+async function status(page, part) {
+  const reads = (text) => document.getElementById("status").textContent.includes(text);
+  await page.waitForFunction(reads, part, WAIT).catch(async () => {
+    throw new Error(`expected "${part}" in the status, got "${await page.textContent("#status")}"`);
+  });
+}
 
 async function drop(page, path) {
   const content = readFileSync(path).toString("base64");
@@ -55,7 +60,7 @@ const shot = (page, name) => page.screenshot({ path: join(pictures, `${name}.png
 const text = (page, selector) => page.textContent(selector);
 const found = {};
 
-const page = await open({ viewport: { width: 1200, height: 800 }, colorScheme: "light" });
+const page = await open({ viewport: { width: 1200, height: 800 }, colorScheme: "light" }, "?threads=2");
 await status(page, "was encoded");
 found.isolated = await page.evaluate(() => self.crossOriginIsolated);
 await shot(page, "light-features");
@@ -95,15 +100,17 @@ await page.setInputFiles("#cloud-file", { name: "bad.ply", mimeType: "x/y", buff
 await status(page, "bad.ply");
 found.wrong = await text(page, "#status");
 
+await page.close();
 const dark = await open({ viewport: { width: 1200, height: 800 }, colorScheme: "dark" });
 await status(dark, "was encoded");
-await dark.selectOption("#clouds", { label: "airplane" });
-await status(dark, "airplane was encoded");
+await dark.selectOption("#clouds", { label: "airplane.ply" });
+await status(dark, "airplane.ply was encoded");
 await shot(dark, "dark-features");
 await dark.click('label:has([value="groups"])');
 await dark.mouse.click(440, 400);
 await shot(dark, "dark-similarity");
 
+await dark.close();
 const phone = await open({
   viewport: { width: 375, height: 720 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true,
   colorScheme: "light",
