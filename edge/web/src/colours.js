@@ -9,7 +9,7 @@ export function fromScores(scores) {
     const high = values[Math.ceil(0.98 * (values.length - 1))];
     for (let i = axis; i < scores.length; i += 3) {
       const share = high > low ? (scores[i] - low) / (high - low) : 0.5;
-      colours[i] = 0.12 + 0.83 * Math.min(1, Math.max(0, share));
+      colours[i] = 0.25 + 0.72 * Math.min(1, Math.max(0, share));
     }
   }
   return colours;

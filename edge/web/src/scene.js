@@ -126,7 +126,7 @@ export class CloudView {
       center.clone().applyEuler(this.group.rotation).multiplyScalar(-1 / (radius || 1)),
     );
     this.group.updateMatrixWorld();
-    this.material.size = Math.min(0.05, Math.max(0.007, 1.5 / Math.sqrt(points.length / 3)));
+    this.material.size = Math.min(0.065, Math.max(0.008, 1.9 / Math.sqrt(points.length / 3)));
     this.marker.scale.setScalar(0.07 * (radius || 1));
     this.mark(null);
   }

@@ -12,27 +12,37 @@ import { prepare } from "./prepare.js";
 const MOST_SHOWN = 200_000;
 const TOLERANCE = 1e-3; // of WebGPU's outputs against the CPU's; else the CPU is used
 
+const ASKED = new URL(self.location.href).searchParams;
+const DEVICE = ASKED.get("device"); // cpu, webgpu, or whichever is faster
+
 let models = []; // { name, about, bytes, cpu, gpu }
 let cloud = null; // { name, raw }
 let runtime = null;
 
-/** ONNX Runtime: the form with WebGPU where the browser offers an adapter. */
+/** ONNX Runtime: the form with WebGPU where the browser offers a graphics processor. */
 async function start() {
   if (runtime) return runtime;
-  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
-  const file = adapter ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs";
+  const gpu = await graphics();
+  const file = gpu ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs";
   const library = await import(new URL(`ort/${file}`, self.location.href).href);
   library.env.wasm.wasmPaths = new URL("ort/", self.location.href).href;
   library.env.wasm.numThreads = threads();
   library.env.logLevel = "error";
-  runtime = { library, gpu: adapter !== null && adapter !== undefined };
+  runtime = { library, gpu };
   return runtime;
+}
+
+/** Whether to try WebGPU; not where a processor imitates it, unless the page's address asks. */
+async function graphics() {
+  if (DEVICE === "cpu" || !navigator.gpu) return false;
+  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  return adapter !== null && (DEVICE === "webgpu" || !adapter.info?.isFallbackAdapter);
 }
 
 /** As many as the page's address asks for, else half the cores, at most 4; 1 without isolation. */
 function threads() {
   if (!self.crossOriginIsolated) return 1;
-  const asked = Number(new URL(self.location.href).searchParams.get("threads"));
+  const asked = Number(ASKED.get("threads"));
   return asked >= 1 ? Math.floor(asked) : Math.min(4, Math.ceil(navigator.hardwareConcurrency / 2));
 }
 
@@ -67,12 +77,9 @@ async function session(model, provider) {
   }
 }
 
-/**
- * Outputs of a model, on WebGPU if that agrees with the CPU and is faster, tried on its first cloud.
- */
+/** Outputs of a model, and the median time of several runs. */
 async function encode(model, inputs) {
   model.cpu ??= await session(model, "wasm");
-  if (model.gpu === undefined) model.gpu = await faster(model, inputs);
   const best = model.gpu ?? model.cpu;
   const { outputs } = await run(best, inputs); // the first run also makes room for its tensors
   const times = [];
@@ -83,20 +90,18 @@ async function encode(model, inputs) {
   return { outputs, milliseconds: times[times.length >> 1] };
 }
 
-async function faster(model, inputs) {
-  if (!runtime.gpu) return null;
+/** A session on WebGPU, if it agrees with the CPU and is faster; null otherwise. */
+async function tryGraphics(model, inputs) {
   try {
     const gpu = await session(model, "webgpu");
     await run(gpu, inputs); // compiles its shaders
-    await run(model.cpu, inputs);
     const [there, here] = [await run(gpu, inputs), await run(model.cpu, inputs)];
-    const usable =
-      difference(here.outputs, there.outputs) <= TOLERANCE &&
-      there.milliseconds < here.milliseconds;
-    if (usable) return gpu;
+    const agrees = difference(here.outputs, there.outputs) <= TOLERANCE;
+    if (agrees && (DEVICE === "webgpu" || there.milliseconds < here.milliseconds)) return gpu;
     await gpu.release();
+    if (!agrees) console.warn(`${model.name}: WebGPU differs from the CPU and is not used`);
   } catch (error) {
-    console.warn(`WebGPU is not used: ${firstLine(error)}`);
+    console.warn(`${model.name}: WebGPU is not used, ${firstLine(error)}`);
   }
   return null;
 }
@@ -126,6 +131,9 @@ async function encodeCloud({ model: number, up, category }) {
   const { inputs, centers } = feeds(runtime.library, about, read, category);
   const preparation = performance.now() - began;
   const { outputs, milliseconds } = await encode(model, inputs);
+  if (runtime.gpu && model.gpu === undefined) {
+    later(async () => (model.gpu = await tryGraphics(model, inputs)));
+  }
   if (Object.values(outputs).some((values) => values.some(Number.isNaN))) {
     throw new InputError(`${cloud.name}: the model returns NaN for it`);
   }
@@ -170,13 +178,18 @@ function firstLine(error) {
 const ACTIONS = { openModels, openCloud, encodeCloud };
 let last = Promise.resolve();
 
-self.addEventListener("message", ({ data }) => {
-  last = last.then(async () => {
+/** Does something when all that was asked for before is done. */
+function later(action) {
+  last = last.then(action);
+}
+
+self.addEventListener("message", ({ data }) =>
+  later(async () => {
     try {
       self.postMessage({ id: data.id, answer: await ACTIONS[data.do](data) });
     } catch (error) {
       if (!(error instanceof InputError)) console.error(error);
       self.postMessage({ id: data.id, error: firstLine(error) });
     }
-  });
-});
+  }),
+);

@@ -1,14 +1,15 @@
 // Drives the built page in Chromium and prints what it found as one line of JSON.
 //
-//     node test/browser.js CHROMIUM PAGE_ADDRESS CLOUD_FILE MODEL_FILE PICTURES_FOLDER
+//     node test/browser.js CHROMIUM PAGE_ADDRESS CLOUD CLASSIFIER SEGMENTER PICTURES
 //
-// The page is served with models and clouds; CLOUD_FILE is dropped on it, then MODEL_FILE.
+// The page is served with two budgets of one student, and a cloud; the files named here are dropped
+// on it. Pictures are written into the folder PICTURES.
 
 import { mkdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { chromium } from "playwright-core";
 
-const [executablePath, address, cloud, model, pictures] = process.argv.slice(2);
+const [executablePath, address, cloud, model, segmenter, pictures] = process.argv.slice(2);
 const WAIT = { timeout: 60_000, polling: 100 };
 mkdirSync(pictures, { recursive: true });
 
@@ -95,6 +96,14 @@ await status(page, basename(model));
 found.headed = await saved(page);
 found.bars = await page.$$eval("#bars li", (items) => items.map((item) => item.textContent));
 await shot(page, "light-class");
+
+await drop(page, segmenter);
+await status(page, basename(segmenter));
+found.parts = await saved(page);
+found.featuresOff = await page.isDisabled('[value="features"]');
+await page.click('label:has([value="groups"])');
+found.partNames = await text(page, "#legend");
+await shot(page, "light-parts");
 
 await page.setInputFiles("#cloud-file", { name: "bad.ply", mimeType: "x/y", buffer: Buffer.from("no") });
 await status(page, "bad.ply");
