@@ -131,7 +131,9 @@ def as_ply(path: Path) -> bytes:
 
     points = np.ascontiguousarray(read_points(path).points, "<f4")
     axes = "".join(f"property float {axis}\n" for axis in "xyz")
-    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{axes}end_header\n"
+    header = (
+        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{axes}end_header\n"
+    )
     return header.encode() + points.tobytes()
 
 
