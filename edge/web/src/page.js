@@ -17,7 +17,8 @@ let chosen = 0; // of the models
 let opened = null; // the cloud that the worker holds
 let result = null; // what it answered for the last cloud
 let picked = null; // index of a point
-let wanted = 0; // encodings that were asked for; only the last one is shown
+let busy = false; // the worker is encoding
+let again = false; // and something has changed since it began
 let view = null;
 
 const mode = () => document.querySelector('[name="mode"]:checked').value;
@@ -64,20 +65,36 @@ async function openCloud(position) {
   await encode();
 }
 
+/** Encodes what is open and chosen; of many requests during an encoding, only the last counts. */
 async function encode() {
+  again = true;
+  if (busy) return;
+  busy = true;
+  try {
+    while (again) {
+      again = false;
+      await encodeOnce().catch((error) => {
+        if (!again) throw error;
+      });
+    }
+  } finally {
+    busy = false;
+  }
+}
+
+async function encodeOnce() {
   if (opened === null || models.length === 0) {
     $("hint").hidden = false;
     if (models.length === 0) say("Open a model that foundry3d export has written.");
     return;
   }
-  const number = ++wanted;
   say("Encoding …");
   const answer = await request("encodeCloud", {
     model: chosen,
     up: $("up").value || opened.up || null,
     category: Number($("categories").value || 0),
   });
-  if (number !== wanted) return;
+  if (again) return;
   const same = result?.cloud === answer.cloud && result.points.length === answer.points.length;
   result = answer;
   $("hint").hidden = true;

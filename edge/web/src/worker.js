@@ -113,7 +113,7 @@ function place(model) {
 }
 
 async function encodeCloud({ model: number, up, category }) {
-  const model = models[number];
+  const model = models[number] ?? models.at(-1);
   const { about } = model;
   await start();
   const began = performance.now();
