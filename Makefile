@@ -1,18 +1,26 @@
 # make demo   the main job on built-in shapes, in a few minutes on a CPU
 # make test   the tests
 # make check  style and types
+# make web    the page that `foundry3d view` shows (needs node and npm)
 # make chaos  attacks: kills, damaged files, hostile options; some minutes
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos clean
+.PHONY: demo test check web chaos clean
 
 demo: $(READY)
 	$(BIN)/foundry3d demo
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+web: edge/web/node_modules/.ready
+	cd edge/web && npm run --silent build
+
+edge/web/node_modules/.ready: edge/web/package-lock.json
+	cd edge/web && npm ci --no-audit --no-fund --silent
+	@touch $@
 
 chaos: $(READY)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m chaos $(CHAOS)
@@ -30,4 +38,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache edge/web/node_modules edge/web/dist

@@ -81,6 +81,8 @@ COMMANDS = {
         "the paper's figures of any models: figures NAME=FOLDER ... --data D"),
     "bench": Command(configs.BenchConfig, "bench.run:bench",
         "speed and memory: bench objects|scene|geometry|train|scaling|all"),
+    "view": Command(configs.ViewConfig, "view:view",
+        "exported models in the browser: view MODEL.onnx [FILES]"),
     "cost": Command(configs.CostConfig, "paper.cost:show_cost", "MACs, FLOPs and parameters"),
     "doctor": Command(configs.DoctorConfig, "doctor:doctor",
         "what was found on this machine and what is used"),

@@ -21,7 +21,7 @@ FLOORS = [
     {"evaluation"},
     {"paper"},
     {"bench"},
-    {"demo", "doctor"},
+    {"demo", "doctor", "view"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -12,7 +12,7 @@ from foundry3d.config.baselines import (
 )
 from foundry3d.config.bench import BenchConfig
 from foundry3d.config.budgets import BudgetsConfig
-from foundry3d.config.commands import ConvertConfig, DemoConfig, DoctorConfig
+from foundry3d.config.commands import ConvertConfig, DemoConfig, DoctorConfig, ViewConfig
 from foundry3d.config.data import (
     AugmentConfig,
     CheckConfig,
@@ -107,6 +107,7 @@ __all__ = [
     "TokenLossConfig",
     "TrainConfig",
     "TruncatedConfig",
+    "ViewConfig",
     "ZeroshotConfig",
     "from_dict",
     "preset",

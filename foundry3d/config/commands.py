@@ -1,4 +1,4 @@
-"""Options of the small commands: `demo`, `convert` and `doctor`."""
+"""Options of the small commands: `demo`, `convert`, `view` and `doctor`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,31 @@ class ConvertConfig:
     def __post_init__(self) -> None:
         require(bool(self.model), "name the checkpoint to convert: foundry3d convert PATH")
         positive_or_null(self, "num_heads", "num_groups", "group_size", most=WIDEST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewConfig:
+    """`foundry3d view`: exported models and clouds in the browser.
+
+    Attributes:
+        files: exported .onnx files, several of one checkpoint for a slider over their budgets, and
+            files of point clouds and meshes.
+        page: folder of the built page; null = where `make web` builds it.
+        port: on 127.0.0.1; 0 = any free one.
+        no_browser: only print the address.
+    """
+
+    files: tuple[str, ...] = ()
+    page: str | None = None
+    port: int = 0
+    no_browser: bool = False
+
+    def __post_init__(self) -> None:
+        require(
+            any(name.lower().endswith(".onnx") for name in self.files),
+            "name an exported model: foundry3d view MODEL.onnx [FILES]",
+        )
+        not_negative(self, "port", most=65535)
 
 
 @dataclass(frozen=True, kw_only=True)
