@@ -1,8 +1,7 @@
 """The package for the edge against this one: the same indices, preparation and features."""
 
-import json
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from foundry3d_edge import geometry as edge
 from foundry3d_edge.metadata import Preparation
 from foundry3d_edge.preparation import prepare as edge_prepare
 
-from foundry3d import Student, geometry
+from foundry3d import Student, geometry, save
 from foundry3d.data.files import Points
 from foundry3d.embed.clouds import Policy, prepare
 from foundry3d.models.backbone import Backbone
@@ -68,41 +67,19 @@ def test_preparation_is_that_of_embed(normalise: bool, up: str) -> None:
     np.testing.assert_allclose(found.original(found.points), back, atol=1e-4)
 
 
-def exported(model: Any, budget: Budget | None, where: str, path: Path) -> Path:
-    """A file with the least of a record, as the export writes it."""
-    network_module = pytest.importorskip("foundry3d.export.network")
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    onnx_file = pytest.importorskip("foundry3d.export.onnx_file")
-    network = network_module.Network(model, budget, where)
-    onnx_file.write(network, path, "fp32", [])
-    record = {
-        "format": "foundry3d-export",
-        "version": 1,
-        "kind": "student",
-        "geometry": where,
-        "precision": "fp32",
-        "inputs": network.inputs,
-        "outputs": network.outputs,
-        "groups": network.shape.groups,
-        "group_size": network.shape.group_size,
-        "radius": network.shape.radius,
-        "preparation": {"normalise": True, "up": None, "points": None},
-    }
-    onnx_file.describe(path, json.loads(json.dumps(record)))
-    return path
-
-
 @pytest.mark.filterwarnings("ignore")  # of the exporter and its packages
-@pytest.mark.parametrize("where", ["inside", "outside"])
-def test_exported_files_return_the_features_of_embed(
-    teacher: Backbone, where: str, tmp_path: Path
-) -> None:
-    gated = Student.from_teacher(
-        teacher, supertokens=4, gate=True, generator=torch.Generator().manual_seed(0)
-    )
-    budget = Budget(token_budget=8)
-    model = Model(exported(gated, budget, where, tmp_path / "gated.onnx"), threads=1)
+def test_exported_files_return_the_features_of_embed(teacher: Backbone, tmp_path: Path) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime", "foundry3d.export.command"):
+        pytest.importorskip(name)
+    command = import_module("foundry3d.export.command")
+    generator = torch.Generator().manual_seed(0)
+    gated = Student.from_teacher(teacher, supertokens=4, gate=True, generator=generator)
+    save(gated, tmp_path / "gated")
+    out = tmp_path / "gated.onnx"
+    asked = {"model": str(tmp_path / "gated"), "token_budget": 8, "out": str(out)}
+    command.export(command.ExportConfig(**asked))
+
+    model, budget = Model(out, threads=1), Budget(token_budget=8)
     points = [cloud("random", seed, size)[0].numpy() * 7 for seed, size in enumerate((64, 90, 64))]
     found = model(points)
     for i, own in enumerate(points):

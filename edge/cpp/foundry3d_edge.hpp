@@ -571,12 +571,11 @@ struct Metadata {
   std::string kind, precision;
   bool outside = false;  // the file takes groups of points
   std::vector<std::string> inputs, outputs, classes, parts, categories;
+  std::vector<std::vector<std::size_t>> owned;  // part numbers of each category; empty = all
   std::size_t groups = 0, group_size = 0;
+  std::size_t least = 0;  // the fewest points that a cloud may have
   std::optional<float> radius;
   Preparation preparation;
-
-  // The fewest points that a cloud may have.
-  std::size_t least() const { return std::max(groups, group_size); }
 };
 
 // The record of an exported file, from its JSON text.
@@ -598,6 +597,13 @@ inline Metadata parse_metadata(const std::string& text) {
   out.categories = record["categories"].words();
   out.groups = static_cast<std::size_t>(record["groups"].value);
   out.group_size = static_cast<std::size_t>(record["group_size"].value);
+  for (const detail::Json& category : record["owned"].items) {
+    out.owned.emplace_back();
+    for (const detail::Json& part : category.items)
+      out.owned.back().push_back(static_cast<std::size_t>(part.value));
+  }
+  out.least = std::max({out.groups, out.group_size,
+                        static_cast<std::size_t>(record["least_points"].value)});
   if (record["radius"].kind == detail::Json::number)
     out.radius = static_cast<float>(record["radius"].value);
   const detail::Json& how = record["preparation"];
@@ -609,12 +615,15 @@ inline Metadata parse_metadata(const std::string& text) {
   return out;
 }
 
-// The largest of logits, and its softmax.
-inline std::pair<std::size_t, float> answer(const float* logits, std::size_t count) {
-  const float* best = std::max_element(logits, logits + count);
+// The largest of some logits, the first among equals, and its softmax among them.
+inline std::pair<std::size_t, float> answer(const float* logits,
+                                            const std::vector<std::size_t>& candidates) {
+  const auto smaller = [&](std::size_t a, std::size_t b) { return logits[a] < logits[b]; };
+  const std::size_t best = *std::max_element(candidates.begin(), candidates.end(), smaller);
   double sum = 0;
-  for (std::size_t i = 0; i < count; ++i) sum += std::exp(static_cast<double>(logits[i] - *best));
-  return {static_cast<std::size_t>(best - logits), static_cast<float>(1 / sum)};
+  for (const std::size_t i : candidates)
+    sum += std::exp(static_cast<double>(logits[i] - logits[best]));
+  return {best, static_cast<float>(1 / sum)};
 }
 
 // ---- A model ------------------------------------------------------------------------------------
@@ -645,8 +654,11 @@ class Model {
 
   // Runs the model on one cloud. `up` and `seed` as in `prepare`; `category` for segmenters.
   Result operator()(const Cloud& cloud, char up = 0, std::uint64_t seed = 0, int category = 0) {
+    const std::size_t known = std::max<std::size_t>(1, metadata_.categories.size());
+    if (category < 0 || static_cast<std::size_t>(category) >= known)
+      throw InputError("expected a category of 0 to " + std::to_string(known - 1));
     Result found;
-    found.cloud = prepare(cloud, metadata_.preparation, metadata_.least(), up, seed);
+    found.cloud = prepare(cloud, metadata_.preparation, metadata_.least, up, seed);
     const std::vector<float>& points = found.cloud.points;
     const std::size_t c = metadata_.groups, k = metadata_.group_size;
     std::map<std::string, Tensor> given;
@@ -663,18 +675,22 @@ class Model {
     for (std::size_t i = 0; i < outputs.size(); ++i)
       found.outputs[metadata_.outputs[i]] = std::move(outputs[i]);
     if (metadata_.outside) found.outputs["centers"] = given["centers"];
-    label(found);
+    label(found, static_cast<std::size_t>(category));
     return found;
   }
 
  private:
-  void label(Result& found) const {
+  void label(Result& found, std::size_t category) const {
     const auto logits = found.outputs.find("logits");
     if (logits == found.outputs.end()) return;
     const auto& names = metadata_.classes.empty() ? metadata_.parts : metadata_.classes;
     const std::size_t width = logits->second.shape.back();
+    std::vector<std::size_t> candidates(width);
+    std::iota(candidates.begin(), candidates.end(), std::size_t{0});
+    if (!metadata_.owned.empty() && !metadata_.owned[category].empty())
+      candidates = metadata_.owned[category];
     for (std::size_t at = 0; at < logits->second.values.size(); at += width) {
-      const auto [best, confidence] = answer(&logits->second.values[at], width);
+      const auto [best, confidence] = answer(&logits->second.values[at], candidates);
       found.labels.push_back(best < names.size() ? names[best] : std::to_string(best));
       found.confidences.push_back(confidence);
     }

@@ -40,6 +40,7 @@ class Metadata:
         outputs: names, in order.
         groups: c, tokens of a cloud.
         group_size: k, points of a group.
+        least: the fewest points that a cloud may have.
         radius: divides the coordinates of groups; None = they are taken as they are.
         preparation: of clouds.
         classes: names of the classes of a classifier.
@@ -56,6 +57,7 @@ class Metadata:
     outputs: tuple[str, ...]
     groups: int
     group_size: int
+    least: int
     radius: float | None
     preparation: Preparation
     classes: tuple[str, ...]
@@ -63,11 +65,6 @@ class Metadata:
     categories: tuple[str, ...]
     owned: tuple[tuple[int, ...], ...]
     everything: dict[str, Any]
-
-    @property
-    def least(self) -> int:
-        """The fewest points that a cloud may have."""
-        return max(self.groups, self.group_size)
 
 
 def parse(text: str | None, source: str) -> Metadata:
@@ -110,6 +107,7 @@ def _record(found: dict[str, Any]) -> Metadata:
         outputs=tuple(found["outputs"]),
         groups=found["groups"],
         group_size=found["group_size"],
+        least=found.get("least_points") or max(found["groups"], found["group_size"]),
         radius=found.get("radius"),
         preparation=Preparation(
             normalise=given["normalise"], up=given.get("up"), points=given.get("points")
