@@ -74,7 +74,7 @@ def test_exported_files_return_the_features_of_embed(teacher: Backbone, tmp_path
     command = import_module("foundry3d.export.command")
     generator = torch.Generator().manual_seed(0)
     gated = Student.from_teacher(teacher, supertokens=4, gate=True, generator=generator)
-    save(gated, tmp_path / "gated")
+    save(gated, tmp_path / "gated", provenance={})
     out = tmp_path / "gated.onnx"
     asked = {"model": str(tmp_path / "gated"), "token_budget": 8, "out": str(out)}
     command.export(command.ExportConfig(**asked))
