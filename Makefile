@@ -26,8 +26,8 @@ chaos: $(READY)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m chaos $(CHAOS)
 
 check: $(READY)
-	$(BIN)/ruff check foundry3d tests examples
-	$(BIN)/ruff format --check foundry3d tests examples
+	$(BIN)/ruff check foundry3d tests examples edge
+	$(BIN)/ruff format --check foundry3d tests examples edge
 	$(BIN)/mypy
 
 $(READY): pyproject.toml constraints.txt

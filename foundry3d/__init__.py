@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from foundry3d.errors import InputError as InputError
     from foundry3d.evaluation.probe import probe as probe
     from foundry3d.inference.compiled import compile as compile
+    from foundry3d.inference.stream import Stream as Stream
     from foundry3d.models.backbone import Backbone as Backbone
     from foundry3d.models.backbone import Teacher as Teacher
     from foundry3d.models.backbone import Tokens as Tokens
@@ -44,6 +45,7 @@ _HOME = {
     "BackboneConfig": "config",
     "Budget": "models.budget",
     "InputError": "errors",
+    "Stream": "inference.stream",
     "Student": "models.student",
     "StudentConfig": "config",
     "Teacher": "models.backbone",

@@ -195,18 +195,29 @@ def candidates(tokens: int, supertokens: int, *, gated: bool, steps: int = 7) ->
 
 
 def profile(
-    run: Callable[..., object], budgets: Sequence[Timing], *, repeats: int = 9
+    run: Callable[..., object],
+    budgets: Sequence[Timing],
+    *,
+    repeats: int = 9,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
-    """Times `run(budget=...)` at every budget, interleaved, after one warm-up call each."""
+    """Times `run(budget=...)` at every budget, interleaved, after one warm-up call each.
+
+    Args:
+        run: called with the budget.
+        budgets: from `candidates`.
+        repeats: measured calls of each.
+        clock: seconds.
+    """
     taken: list[list[float]] = [[] for _ in budgets]
     for repeat in range(repeats + 1):
         for times, timing in zip(taken, budgets, strict=True):
-            began = time.perf_counter()
+            began = clock()
             run(budget=timing.budget)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if repeat:
-                times.append(1000 * (time.perf_counter() - began))
+                times.append(1000 * (clock() - began))
     return [
         timing._replace(milliseconds=median(times))
         for timing, times in zip(budgets, taken, strict=True)

@@ -1,0 +1,68 @@
+// Exported files (.onnx, or .xml with .bin) in OpenVINO, in float32.
+#pragma once
+
+#include <openvino/openvino.hpp>
+
+#include "foundry3d_edge.hpp"
+
+namespace foundry3d {
+
+class OpenVINORuntime {
+ public:
+  OpenVINORuntime(const std::string& path, int threads) {
+    try {
+      const auto model = core_.read_model(path);
+      record_ = ends_in(path, ".onnx") ? onnx_entry(read_bytes(path))
+                : model->has_rt_info("foundry3d") ? model->get_rt_info<std::string>("foundry3d")
+                                                  : "";
+      // Without the first, machines with bf16 instructions round coordinates.
+      compiled_ = core_.compile_model(
+          model, "CPU", ov::hint::inference_precision(ov::element::f32),
+          ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+          ov::inference_num_threads(threads));
+      request_ = compiled_.create_infer_request();
+    } catch (const ov::Exception&) {
+      throw InputError(path + ": expected a file that foundry3d export wrote, but OpenVINO cannot "
+                              "load it");
+    }
+  }
+
+  const std::string& record() const { return record_; }
+
+  std::vector<Tensor> run(const Metadata& metadata, const std::vector<Tensor>& inputs) {
+    if (inputs.size() != compiled_.inputs().size() ||
+        metadata.outputs.size() != compiled_.outputs().size())
+      throw InputError("the file does not have the inputs and outputs that it records");
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      ov::Tensor tensor(compiled_.input(i).get_element_type(), inputs[i].shape);
+      const std::vector<float>& values = inputs[i].values;
+      if (tensor.get_element_type() == ov::element::i64)
+        std::copy(values.begin(), values.end(), tensor.data<std::int64_t>());
+      else
+        std::copy(values.begin(), values.end(), tensor.data<float>());
+      request_.set_input_tensor(i, tensor);
+    }
+    request_.infer();
+    std::vector<Tensor> found;
+    for (std::size_t i = 0; i < metadata.outputs.size(); ++i) {
+      const ov::Tensor tensor = request_.get_output_tensor(i);
+      Tensor out{tensor.get_shape(), std::vector<float>(tensor.get_size())};
+      if (tensor.get_element_type() == ov::element::i64)
+        std::copy_n(tensor.data<std::int64_t>(), out.values.size(), out.values.begin());
+      else
+        std::copy_n(tensor.data<float>(), out.values.size(), out.values.begin());
+      found.push_back(std::move(out));
+    }
+    return found;
+  }
+
+ private:
+  ov::Core core_;
+  ov::CompiledModel compiled_;
+  ov::InferRequest request_;
+  std::string record_;
+};
+
+using DefaultRuntime = OpenVINORuntime;
+
+}  // namespace foundry3d
