@@ -219,7 +219,7 @@ class Plan:
     def staying(self) -> Tensor:
         """(B, c) bool: the tokens that are not merged."""
         if self.weight is None:
-            return self.cam.new_zeros(len(self.cam), self.cam.shape[-2], dtype=torch.bool)
+            return self.cam.new_zeros(self.cam.shape[0], self.cam.shape[-2], dtype=torch.bool)
         stays = self.weight < 0.5
         if self.rows is None or self.probability is None:
             return stays
@@ -264,7 +264,7 @@ class EncoderInput:
     def split(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Encoded supertokens (B, s, d) and the tokens behind them; rows left out are zero."""
         if self.index is not None:
-            zeros = encoded.new_zeros(len(encoded), self.total, encoded.shape[-1])
+            zeros = encoded.new_zeros(encoded.shape[0], self.total, encoded.shape[-1])
             encoded = zeros.scatter(1, self.index.unsqueeze(-1).expand_as(encoded), encoded)
         return encoded[:, : self.supertokens], encoded[:, self.supertokens :]
 
