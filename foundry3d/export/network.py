@@ -5,18 +5,19 @@ Shapes: B clouds, N points, c tokens, k points per group, d width, K categories.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from foundry3d.baselines import FPSStudent
+from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.checkpoints.folder import Model
+from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.heads.classifier import Classifier, Inner
 from foundry3d.heads.segmenter import Segmenter
-from foundry3d.models.backbone import Tokens
+from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 
@@ -35,6 +36,10 @@ class Network(nn.Module):
         budget: of every call; None = as the student was made.
         geometry: whether sampling and neighbours are part of it.
 
+    Attributes:
+        shape: sizes of the model, with the groups that features are returned for.
+        least: the fewest points that a cloud may have.
+
     Raises:
         InputError: the model cannot keep the budget, keeps a number of tokens that depends on the
             cloud, or makes groups that only it can make.
@@ -44,8 +49,11 @@ class Network(nn.Module):
         super().__init__()
         self.model, self.budget, self.geometry = model, budget, geometry
         inner = inner_of(model)
-        self.sizes = inner.shape
+        self.shape = shape_of(inner)
+        self.least = max(self.shape.groups, inner.shape.group_size, self.shape.group_size)
         check_budget(inner, budget)
+        if isinstance(inner, Merged) and inner.config.reduction.method == "random":
+            raise InputError("random clusters are drawn anew for every batch; no file can do that")
         if geometry == "outside" and isinstance(inner, FPSStudent):
             raise InputError("an FPS-Student makes two sets of groups; export it with the geometry")
 
@@ -63,7 +71,7 @@ class Network(nn.Module):
         if isinstance(self.model, Segmenter):
             return ("logits",)
         names = ("features", *(("centers",) * (self.geometry == "inside")), "pooled")
-        assigned = ("assignment",) * isinstance(inner_of(self.model), Student)
+        assigned = ("assignment",) * (not isinstance(inner_of(self.model), Backbone))
         return names + assigned + ("logits",) * isinstance(self.model, Classifier)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -98,6 +106,11 @@ def inner_of(model: Model) -> Inner:
     return model.backbone if isinstance(model, Classifier | Segmenter) else model
 
 
+def shape_of(inner: Inner) -> BackboneConfig:
+    """Sizes of a model, with the groups that features are returned for."""
+    return inner.backbone.shape if isinstance(inner, FPSStudent) else inner.shape
+
+
 def check_budget(inner: Inner, budget: Budget | None) -> None:
     """Requires that as many tokens are encoded of every cloud, as a static graph needs.
 
@@ -121,16 +134,8 @@ def check_budget(inner: Inner, budget: Budget | None) -> None:
         raise InputError("a gated student of soft assignment has no fixed number of tokens")
 
 
-class Example(NamedTuple):
-    """Inputs of a network for B clouds of N points, in its order."""
-
-    tensors: tuple[Tensor, ...]
-    batch: int
-    points: int
-
-
-def example(network: Network, points: Tensor) -> Example:
-    """The inputs of a network for points (B, N, 3), grouped where it wants groups.
+def example(network: Network, points: Tensor) -> tuple[Tensor, ...]:
+    """The inputs of a network for points (B, N, 3), grouped where it takes groups.
 
     Categories, where it takes them, run through all that it knows.
     """
@@ -140,29 +145,41 @@ def example(network: Network, points: Tensor) -> Example:
         values |= {"centers": groups.centers, "neighborhoods": groups.neighborhoods}
     if isinstance(network.model, Segmenter):
         values["categories"] = torch.arange(points.shape[0]) % network.model.head.categories
-    chosen = tuple(values[name] for name in network.inputs)
-    return Example(chosen, *points.shape[:2])
+    return tuple(values[name] for name in network.inputs)
 
 
-def exported_program(network: Network) -> torch.export.ExportedProgram:
+TRACED_CLOUDS = 3
+
+
+def traced_points(network: Network) -> int:
+    """N of the clouds that a network is recorded with; any other number of points may come."""
+    return 2 * network.least + 5
+
+
+def exported_program(
+    network: Network, *, most_clouds: int = 2**16, most_points: int = 2**24
+) -> torch.export.ExportedProgram:
     """The network recorded by `torch.export`, for any number of clouds and points.
 
     Sampling and neighbours stay single operators, `foundry3d::farthest_point_sample` and
     `foundry3d::nearest_neighbors`, which each writer replaces by what its format has.
+
+    Args:
+        network: in evaluation mode.
+        most_clouds: upper limit of B, for runtimes that plan their memory.
+        most_points: upper limit of N, likewise.
     """
-    least = max(network.sizes.groups, network.sizes.group_size)
-    points = torch.randn(3, 2 * least + 5, 3, generator=torch.Generator().manual_seed(0))
-    batch = torch.export.Dim("B", min=1, max=2**16)
-    size = torch.export.Dim("N", min=least, max=2**24)
+    size = traced_points(network)
+    points = torch.randn(TRACED_CLOUDS, size, 3, generator=torch.Generator().manual_seed(0))
+    batch = torch.export.Dim("B", min=1, max=most_clouds)
+    count = torch.export.Dim("N", min=network.least, max=max(most_points, size))
     shapes = {
-        "points": {0: batch, 1: size},
+        "points": {0: batch, 1: count},
         "centers": {0: batch},
         "neighborhoods": {0: batch},
         "categories": {0: batch},
     }
-    given = example(network, points).tensors
     dynamic = {"inputs": tuple(shapes[name] for name in network.inputs)}
+    given = example(network, points)
     with torch.no_grad():
-        return torch.export.export(
-            network.eval(), given, dynamic_shapes=dynamic, strict=False
-        )
+        return torch.export.export(network.eval(), given, dynamic_shapes=dynamic, strict=False)

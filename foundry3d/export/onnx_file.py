@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -21,16 +20,24 @@ from onnxruntime.quantization import (
 
 from foundry3d.export.network import Network, exported_program
 from foundry3d.export.operators import OPSET, translations
+from foundry3d.export.runners import Arrays
 from foundry3d.writing import replacing
 
-Arrays = tuple[np.ndarray, ...]
-Run = Callable[[Arrays], Arrays]
 METADATA = "foundry3d"
 """Name of the entry in a file's metadata: JSON text."""
 
 
-def write(network: Network, path: Path) -> None:
-    """Writes the network in float32."""
+def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays]) -> None:
+    """Writes a network in fp32, fp16 (weights only) or int8 (calibrated on samples)."""
+    write_float(network, path)
+    if precision == "fp16":
+        halve(path)
+    if precision == "int8":
+        quantise(path, network.inputs, samples)
+
+
+def write_float(network: Network, path: Path) -> None:
+    """Writes a network in float32."""
     program = torch.onnx.export(
         exported_program(network),
         dynamo=True,
@@ -38,6 +45,7 @@ def write(network: Network, path: Path) -> None:
         input_names=list(network.inputs),
         output_names=list(network.outputs),
         custom_translation_table=translations(),
+        optimize=False,  # the optimiser takes small constants for zeros; runtimes have their own
         verbose=False,
     )
     assert program is not None
@@ -117,19 +125,3 @@ def describe(path: Path, metadata: dict[str, Any]) -> None:
     model.metadata_props.add(key=METADATA, value=json.dumps(metadata))
     with replacing(path) as partial:
         onnx.save(model, partial)
-
-
-def runner(path: Path, threads: int = 0) -> Run:
-    """The file in onnxruntime on the CPU; 0 threads = its default."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
-    names = [given.name for given in session.get_inputs()]
-
-    def run(arrays: Arrays) -> Arrays:
-        return tuple(session.run(None, dict(zip(names, arrays, strict=True))))
-
-    return run

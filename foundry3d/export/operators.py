@@ -57,10 +57,27 @@ def nearest_neighbors(queries: Any, points: Any, k: int, backend: str) -> Any:
 def stable_sort(
     values: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> Any:
-    """Sorted values and their indices; equal values keep their order."""
-    wide = values.dtype
-    count = op.Gather(op.Shape(values), whole(dim))
-    return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
+    """Sorted values (B, n) and their indices; equal values keep their order.
+
+    By rank, which is how many values come earlier: runtimes differ in the order of equal values.
+    """
+    wide = op.Cast(values, to=1)
+    a, b = op.Unsqueeze(wide, whole(2)), op.Unsqueeze(wide, whole(1))
+    end = op.Gather(op.Shape(wide), whole(1))
+    order = op.Range(op.Constant(value_int=0), op.Squeeze(end), op.Constant(value_int=1))
+    before = op.Less(op.Unsqueeze(order, whole(0)), op.Unsqueeze(order, whole(1)))
+    ahead = op.Greater(b, a) if descending else op.Less(b, a)
+    earlier = op.Or(ahead, op.And(op.Equal(a, b), op.Unsqueeze(before, whole(0))))
+    rank = op.ReduceSum(op.Cast(earlier, to=7), whole(2), keepdims=0)
+    rows = op.Expand(op.Unsqueeze(order, whole(0)), op.Shape(rank))
+    index = op.ScatterElements(rows, rank, rows, axis=1)
+    return op.GatherElements(values, index, axis=1), index
+
+
+def cdist(a: Any, b: Any, p: float, compute_mode: int | None) -> Any:
+    """Euclidean distances (..., m, n) of a (..., m, d) and b (n, d), by direct differences."""
+    difference = op.Sub(op.Unsqueeze(a, whole(-2)), op.Unsqueeze(b, whole(-3)))
+    return op.Sqrt(op.ReduceSum(op.Mul(difference, difference), whole(-1), keepdims=0))
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -70,4 +87,5 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         ours.farthest_point_sample.default: farthest_point_sample,
         ours.nearest_neighbors.default: nearest_neighbors,
         torch.ops.aten.sort.stable: stable_sort,
+        torch.ops.aten._cdist_forward.default: cdist,
     }

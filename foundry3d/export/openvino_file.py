@@ -1,0 +1,61 @@
+"""A network as an OpenVINO file: NAME.xml with NAME.bin, converted from the ONNX file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import openvino
+from openvino import opset11 as opset
+
+from foundry3d.export import onnx_file
+from foundry3d.export.network import Network
+from foundry3d.export.runners import OPENVINO_OPTIONS, Arrays
+
+HINT = "INFERENCE_PRECISION_HINT"
+
+
+def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays]) -> None:
+    """Writes a network in fp32, fp16 (weights only) or int8 (calibrated on samples)."""
+    with TemporaryDirectory(dir=path.parent) as folder:
+        source = Path(folder) / "source.onnx"
+        onnx_file.write(network, source, "int8" if precision == "int8" else "fp32", samples)
+        model = openvino.convert_model(source)
+        stabilise(model)
+        model.set_rt_info(OPENVINO_OPTIONS[HINT], ["runtime_options", HINT])
+        openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+
+
+def stabilise(model: openvino.Model) -> None:
+    """Makes equal values keep their order in every choice of largest or smallest ones.
+
+    Otherwise points at the same distance are chosen in another order than in torch.
+    """
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "TopK":
+            continue
+        given = node.get_attributes()
+        stable = opset.topk(
+            *(node.input_value(i) for i in range(2)),
+            given["axis"],
+            given["mode"],
+            "value",
+            index_element_type=given["index_element_type"],
+            stable=True,
+        )
+        stable.set_friendly_name(node.get_friendly_name())
+        openvino.utils.replace_node(node, stable)
+
+
+def describe(path: Path, metadata: dict[str, Any]) -> None:
+    """Writes metadata into a file that nobody reads yet."""
+    model = openvino.Core().read_model(path)
+    model.set_rt_info(json.dumps(metadata), onnx_file.METADATA)
+    described = path.with_name(f"described-{path.name}")
+    openvino.save_model(model, described, compress_to_fp16=False)
+    del model  # it reads the weights from their file as long as it lives
+    described.replace(path)
+    described.with_suffix(".bin").replace(path.with_suffix(".bin"))
