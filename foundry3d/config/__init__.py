@@ -26,6 +26,7 @@ from foundry3d.config.downstream import (
     ZeroshotConfig,
 )
 from foundry3d.config.embed import EmbedConfig
+from foundry3d.config.export import BenchExportConfig, ExportConfig
 from foundry3d.config.heads import (
     ClassifierConfig,
     HeadConfig,
@@ -55,6 +56,7 @@ __all__ = [
     "AugmentConfig",
     "BackboneConfig",
     "BenchConfig",
+    "BenchExportConfig",
     "BudgetDraws",
     "BudgetsConfig",
     "CheckConfig",
@@ -67,6 +69,7 @@ __all__ = [
     "DistillConfig",
     "DoctorConfig",
     "EmbedConfig",
+    "ExportConfig",
     "FPSStudentConfig",
     "FewshotConfig",
     "FinetuneConfig",

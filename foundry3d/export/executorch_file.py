@@ -26,7 +26,7 @@ from foundry3d.geometry.reference import squared_distances
 from foundry3d.writing import write_text
 
 MOST_CLOUDS, MOST_POINTS = 4, 2048
-"""Upper limits of B and N."""
+"""Upper limits of B and N; N may be four times what the model needs at least."""
 
 
 def farthest_point_sample(points: Tensor, count: int, start: Tensor, backend: str) -> Tensor:
@@ -79,7 +79,8 @@ def decompositions() -> dict[Any, Any]:
 
 def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays]) -> None:
     """Writes a network in fp32, the only precision of this format."""
-    program = exported_program(network, most_clouds=MOST_CLOUDS, most_points=MOST_POINTS)
+    most = max(MOST_POINTS, 4 * network.least)
+    program = exported_program(network, most_clouds=MOST_CLOUDS, most_points=most)
     lowered = to_edge_transform_and_lower(
         program.run_decompositions(decompositions()),
         partitioner=[XnnpackPartitioner(configs=[LinearConfig, AddmmConfig])],

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -33,7 +34,7 @@ def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays
     if precision == "fp16":
         halve(path)
     if precision == "int8":
-        quantise(path, network.inputs, samples)
+        quantise(path, network, samples)
 
 
 def write_float(network: Network, path: Path) -> None:
@@ -51,6 +52,17 @@ def write_float(network: Network, path: Path) -> None:
     assert program is not None
     with replacing(path) as partial:
         program.save(partial)
+    simplify(path)
+
+
+def simplify(path: Path) -> None:
+    """Computes what does not depend on the input, by onnxruntime; operators stay standard ones."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with replacing(path) as partial:
+        options.optimized_model_filepath = str(partial)
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def halve(path: Path) -> None:
@@ -87,7 +99,7 @@ class Calibration(CalibrationDataReader):
         return next(self.left, None)
 
 
-def quantise(path: Path, names: tuple[str, ...], samples: Iterable[Arrays]) -> None:
+def quantise(path: Path, network: Network, samples: Iterable[Arrays]) -> None:
     """Brings the linear layers of a float32 file to int8, calibrated on samples.
 
     Geometry, attention products, norms and activations stay in float32.
@@ -96,10 +108,10 @@ def quantise(path: Path, names: tuple[str, ...], samples: Iterable[Arrays]) -> N
         quantize_static(
             str(path),
             str(partial),
-            Calibration(names, samples),
+            Calibration(network.inputs, samples),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_exclude=kept(onnx.load(path)),
+            nodes_to_exclude=kept(onnx.load(path), {3, network.shape.dim + 3}),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -107,15 +119,22 @@ def quantise(path: Path, names: tuple[str, ...], samples: Iterable[Arrays]) -> N
         )
 
 
-def kept(model: onnx.ModelProto) -> list[str]:
+def kept(model: onnx.ModelProto, widths: set[int]) -> list[str]:
     """Names of the products that stay in float32.
 
     Those of two computed tensors (attention, assignment maps), which have no weights, and those
-    that read coordinates, so that no coordinate is rounded.
+    that read coordinates, whose inputs have one of the widths.
     """
-    rows = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if tensor.dims}
-    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
-    return [n.name for n in products if not any(rows.get(name, 3) != 3 for name in n.input[:2])]
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    found = []
+    for node in model.graph.node:
+        if node.op_type not in ("MatMul", "Gemm"):
+            continue
+        turned = any(a.name == "transB" and a.i for a in node.attribute)
+        shape = shapes.get(node.input[1], ())
+        if len(shape) != 2 or shape[1 if turned else 0] in widths:
+            found.append(node.name)
+    return found
 
 
 def describe(path: Path, metadata: dict[str, Any]) -> None:
