@@ -1,4 +1,4 @@
-"""`foundry3d export`: a saved model as a file for another runtime, delivered only if it is equal."""
+"""`foundry3d export`: a saved model as a file for another runtime, verified before it appears."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def export(config: ExportConfig) -> Path:
     if "scores" in report:
         print(f"\n{table(report['scores'], {'form': 'form', 'svm': 'SVM', 'knn': '20-NN'})}")
     size = sum(path.stat().st_size for path in files_of(out))
-    print(f"\n{out}: {size / 1e6:.1f} MB, {config.precision}, equal to torch as shown")
+    print(f"\n{out}: {size / 1e6:.1f} MB in {config.precision}, compared with torch as shown")
     return out
 
 

@@ -20,6 +20,7 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 from torch import Tensor
 
+from foundry3d.errors import InputError
 from foundry3d.export.network import Network, exported_program
 from foundry3d.export.runners import Arrays
 from foundry3d.geometry.reference import squared_distances
@@ -78,7 +79,16 @@ def decompositions() -> dict[Any, Any]:
 
 
 def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays]) -> None:
-    """Writes a network in fp32, the only precision of this format."""
+    """Writes a network in fp32, the only precision of this format.
+
+    Raises:
+        InputError: the geometry is inside.
+    """
+    if network.geometry == "inside":
+        raise InputError(
+            "ExecuTorch has no operator for sampling or neighbours, and takes many minutes to plan "
+            "them in single steps; add --geometry outside"
+        )
     most = max(MOST_POINTS, 4 * network.least)
     program = exported_program(network, most_clouds=MOST_CLOUDS, most_points=most)
     lowered = to_edge_transform_and_lower(

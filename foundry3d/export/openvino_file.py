@@ -30,24 +30,25 @@ def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays
 
 
 def stabilise(model: openvino.Model) -> None:
-    """Makes equal values keep their order in every choice of largest or smallest ones.
+    """Makes equal values keep their order, and sums of several clouds right.
 
-    Otherwise points at the same distance are chosen in another order than in torch.
+    Without it points at the same distance are chosen in another order than in torch. A sum over
+    an axis that is then compared with a row of numbers is fused with it, and the row is applied
+    along the wrong axis, so that gated students merge other tokens from two clouds on.
     """
     for node in model.get_ordered_ops():
-        if node.get_type_name() != "TopK":
-            continue
         given = node.get_attributes()
-        stable = opset.topk(
-            *(node.input_value(i) for i in range(2)),
-            given["axis"],
-            given["mode"],
-            "value",
-            index_element_type=given["index_element_type"],
-            stable=True,
-        )
-        stable.set_friendly_name(node.get_friendly_name())
-        openvino.utils.replace_node(node, stable)
+        inputs = [node.input_value(i) for i in range(node.get_input_size())]
+        if node.get_type_name() == "TopK":
+            kind = given["index_element_type"]
+            order = given["axis"], given["mode"], "value"
+            new = opset.topk(*inputs, *order, index_element_type=kind, stable=True)
+        elif node.get_type_name() == "ReduceSum" and not given["keep_dims"]:
+            new = opset.squeeze(opset.reduce_sum(*inputs, keep_dims=True), inputs[1])
+        else:
+            continue
+        new.set_friendly_name(node.get_friendly_name())
+        openvino.utils.replace_node(node, new)
 
 
 def describe(path: Path, metadata: dict[str, Any]) -> None:

@@ -21,7 +21,9 @@ from foundry3d.models.backbone import Tokens
 POINTS = 1024
 
 
-def scores(network: Network, origin: Origin, run: Run, config: ExportConfig) -> list[dict[str, Any]]:
+def scores(
+    network: Network, origin: Origin, run: Run, config: ExportConfig
+) -> list[dict[str, Any]]:
     """A row with the scores of the exported file, and one with torch's.
 
     Raises:
