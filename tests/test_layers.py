@@ -19,7 +19,7 @@ FLOORS = [
     {"checkpoints"},
     {"training", "embed"},
     {"evaluation"},
-    {"paper"},
+    {"paper", "export"},
     {"bench"},
     {"demo", "doctor", "view"},
     {"cli"},

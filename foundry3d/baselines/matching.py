@@ -22,7 +22,7 @@ def merge(values: Tensor, target: Tensor, left: int, sizes: Tensor) -> Tensor:
     """
     weighted = values * sizes.unsqueeze(-1)  # in float32 at least, as sizes are
     rows = target.unsqueeze(-1).expand_as(values)
-    total = weighted.new_zeros(len(values), left, values.shape[-1])
+    total = weighted.new_zeros(values.shape[0], left, values.shape[-1])
     mass = merged_sizes(target, left, sizes)
     mass = mass.masked_fill(mass == 0, 1).unsqueeze(-1)
     return (total.scatter_add(1, rows, weighted) / mass).to(values.dtype)
@@ -30,7 +30,7 @@ def merge(values: Tensor, target: Tensor, left: int, sizes: Tensor) -> Tensor:
 
 def merged_sizes(target: Tensor, left: int, sizes: Tensor) -> Tensor:
     """Sizes (B, m) of the rows: each is the sum of the sizes (B, n) of its tokens."""
-    return sizes.new_zeros(len(sizes), left).scatter_add(1, target, sizes)
+    return sizes.new_zeros(sizes.shape[0], left).scatter_add(1, target, sizes)
 
 
 def soft_matching(keys: Tensor, left: int) -> Tensor:

@@ -187,11 +187,11 @@ class KMeansStudent(Wrapped):
         ones = torch.ones(tokens.shape[:2], device=tokens.device)
         sizes = merged_sizes(chosen, count, ones)
         entering = self.backbone.with_class(
-            self.prototypes.to(tokens.dtype).expand(len(tokens), -1, -1),
+            self.prototypes.to(tokens.dtype).expand(tokens.shape[0], -1, -1),
             merge(positions, chosen, count, ones),
         )
         first = entering[0].shape[1] - count
-        used = torch.cat([sizes.new_ones(len(sizes), first), sizes], dim=1) > 0
+        used = torch.cat([sizes.new_ones(sizes.shape[0], first), sizes], dim=1) > 0
         states = self.encoder.states(
             *entering, bias=key_bias(used, tokens.dtype), generator=generator
         )

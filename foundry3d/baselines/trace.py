@@ -135,7 +135,7 @@ class Trace:
         tokens = torch.cat([before.tokens[:, : self.first], self.now.tokens], dim=1)
         positions = torch.cat([before.positions[:, : self.first], self.now.positions], dim=1)
         if bias is not None:
-            bias = torch.cat([bias.new_zeros(len(bias), self.first), bias], dim=1)
+            bias = torch.cat([bias.new_zeros(bias.shape[0], self.first), bias], dim=1)
         return State(tokens=tokens, positions=positions, bias=bias)
 
     def target(self, layer: int, keys: Tensor, left: int) -> Tensor:

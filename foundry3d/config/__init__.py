@@ -33,6 +33,7 @@ from foundry3d.config.downstream import (
     ZeroshotConfig,
 )
 from foundry3d.config.embed import EmbedConfig
+from foundry3d.config.export import BenchExportConfig, ExportConfig
 from foundry3d.config.figures import FIGURES, FiguresConfig
 from foundry3d.config.heads import (
     ClassifierConfig,
@@ -66,6 +67,7 @@ __all__ = [
     "AugmentConfig",
     "BackboneConfig",
     "BenchConfig",
+    "BenchExportConfig",
     "BudgetDraws",
     "BudgetsConfig",
     "CheckConfig",
@@ -78,6 +80,7 @@ __all__ = [
     "DistillConfig",
     "DoctorConfig",
     "EmbedConfig",
+    "ExportConfig",
     "FPSStudentConfig",
     "FewshotConfig",
     "FiguresConfig",

@@ -203,7 +203,7 @@ def group_points(
             a radius that is not positive.
     """
     check_points(points, at_least=max(groups, group_size))
-    pays = cpu.tree_pays(points.shape[1], groups)
+    pays = not traced(points) and cpu.tree_pays(points.shape[1], groups)
     trees = build_trees(points, backend=backend) if pays else None
     chosen = farthest_point_sample(points, groups, start=start, trees=trees, backend=backend)
     centers = gather(points, chosen)

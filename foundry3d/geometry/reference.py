@@ -23,8 +23,9 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 def gather(values: Tensor, index: Tensor) -> Tensor:
     """Rows of values (B, N, C) at index (B, ...): (B, ..., C)."""
-    flat = index.reshape(index.shape[0], -1, 1).expand(-1, -1, values.shape[-1])
-    return values.gather(1, flat).reshape(*index.shape, values.shape[-1])
+    flat = index.flatten(1).unsqueeze(-1).expand(-1, -1, values.shape[-1])
+    found = values.gather(1, flat)
+    return found if index.ndim == 2 else found.reshape(*index.shape, values.shape[-1])
 
 
 def farthest_point_sample(points: Tensor, count: int, start: Tensor) -> Tensor:

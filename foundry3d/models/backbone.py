@@ -198,8 +198,8 @@ class Backbone(PointModel):
         """Tokens and positions (B, n, d) with the class token in front, if there is one."""
         if self.class_token is None or self.class_position is None:
             return tokens, positions
-        first = self.class_token.to(tokens.dtype).expand(len(tokens), 1, -1)
-        place = self.class_position.to(positions.dtype).expand(len(tokens), 1, -1)
+        first = self.class_token.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
+        place = self.class_position.to(positions.dtype).expand(tokens.shape[0], 1, -1)
         return torch.cat([first, tokens], dim=1), torch.cat([place, positions], dim=1)
 
 

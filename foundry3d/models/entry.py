@@ -1,9 +1,9 @@
 """Into the encoder and back: the gated compression of sections 3.2 to 3.4.
 
 `Compression` holds DSO, CAU and gate. It plans which tokens are merged, puts supertokens and the
-other tokens into the encoder, and restores a feature for every token. Without a gate all are merged.
-With one, training weights both features of every token by the gate's choice, so that the loss can
-reach the gate; at inference merged tokens and unused supertokens do not enter the encoder.
+other tokens into the encoder, and restores a feature for every token. All are merged without a
+gate. With one, training weights both features of every token by its choice, so that the loss can
+reach it; at inference merged tokens and unused supertokens do not enter the encoder.
 
 Shapes: B clouds, c tokens, s supertokens, d width, m tokens that the DSO reads, n rows encoded.
 """
@@ -220,7 +220,7 @@ class Plan:
     def staying(self) -> Tensor:
         """(B, c) bool: the tokens that are not merged."""
         if self.weight is None:
-            return self.cam.new_zeros(len(self.cam), self.cam.shape[-2], dtype=torch.bool)
+            return self.cam.new_zeros(self.cam.shape[0], self.cam.shape[-2], dtype=torch.bool)
         stays = self.weight < 0.5
         if self.rows is None or self.probability is None:
             return stays
@@ -268,7 +268,7 @@ class EncoderInput:
     def split(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Encoded supertokens (B, s, d) and the tokens behind them; rows left out are zero."""
         if self.index is not None:
-            zeros = encoded.new_zeros(len(encoded), self.total, encoded.shape[-1])
+            zeros = encoded.new_zeros(encoded.shape[0], self.total, encoded.shape[-1])
             encoded = zeros.scatter(1, self.index.unsqueeze(-1).expand_as(encoded), encoded)
         return encoded[:, : self.supertokens], encoded[:, self.supertokens :]
 

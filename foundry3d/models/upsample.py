@@ -5,10 +5,13 @@ Shapes: B clouds, N points, c tokens, d token width.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from foundry3d.geometry import gather, nearest_neighbors
+from foundry3d.geometry.opaque import traced
 from foundry3d.models.tokenizer import PointConv
 
 MOST_SHARES = 2**25
@@ -36,8 +39,8 @@ def interpolate(points: Tensor, centers: Tensor, features: Tensor) -> Tensor:
     """
     index, weight = nearest_shares(points, centers)
     weight = weight.to(features.dtype)
-    shape = torch.Size((*index.shape[:2], centers.shape[1]))
-    if shape.numel() > MOST_SHARES:
+    shape = *index.shape[:2], centers.shape[1]
+    if traced(points) or math.prod(shape) > MOST_SHARES:
         return (gather(features, index) * weight[..., None]).sum(dim=2)
     return features.new_zeros(shape).scatter(2, index, weight) @ features
 

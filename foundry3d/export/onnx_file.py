@@ -1,0 +1,163 @@
+"""A network as an ONNX file, in float32, with weights in half precision, or in int8."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+from foundry3d.export.network import Network, exported_program
+from foundry3d.export.operators import OPSET, translations
+from foundry3d.export.runners import Arrays
+from foundry3d.writing import replacing
+
+METADATA = "foundry3d"
+"""Name of the entry in a file's metadata: JSON text."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings of the exporters, which say nothing about the model."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays]) -> None:
+    """Writes a network in fp32, fp16 (weights only) or int8 (calibrated on samples)."""
+    write_float(network, path)
+    if precision == "fp16":
+        halve(path)
+    if precision == "int8":
+        quantise(path, network, samples)
+
+
+def write_float(network: Network, path: Path) -> None:
+    """Writes a network in float32."""
+    with quiet():
+        program = torch.onnx.export(
+            exported_program(network),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(network.inputs),
+            output_names=list(network.outputs),
+            custom_translation_table=translations(),
+            optimize=False,  # it takes small constants for zeros; runtimes have their own
+            verbose=False,
+        )
+    assert program is not None
+    with replacing(path) as partial:
+        program.save(partial)
+    simplify(path)
+
+
+def simplify(path: Path) -> None:
+    """Computes what does not depend on the input, by onnxruntime; operators stay standard ones."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with replacing(path) as partial:
+        options.optimized_model_filepath = str(partial)
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def halve(path: Path) -> None:
+    """Stores the weights of a file in half precision; it still computes in float32."""
+    model = onnx.load(path)
+    graph, casts = model.graph, []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < 64:
+            continue
+        name, values = tensor.name, onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, f"{name}/half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}/half"], [name], to=1))
+    for node in reversed(casts):
+        graph.node.insert(0, node)
+    with replacing(path) as partial:
+        onnx.save(model, partial)
+
+
+class Calibration(CalibrationDataReader):
+    """Inputs of a network, one by one.
+
+    Args:
+        names: of the inputs.
+        samples: arrays in their order.
+    """
+
+    def __init__(self, names: tuple[str, ...], samples: Iterable[Arrays]) -> None:
+        self.left: Iterator[dict[str, np.ndarray]] = (
+            dict(zip(names, arrays, strict=True)) for arrays in samples
+        )
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next inputs, None at the end."""
+        return next(self.left, None)
+
+
+def quantise(path: Path, network: Network, samples: Iterable[Arrays]) -> None:
+    """Brings the linear layers of a float32 file to int8, calibrated on samples.
+
+    Geometry, attention products, norms and activations stay in float32.
+    """
+    with replacing(path) as partial, quiet():
+        quantize_static(
+            str(path),
+            str(partial),
+            Calibration(network.inputs, samples),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=kept(onnx.load(path), {3, network.shape.dim + 3}),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+
+
+def kept(model: onnx.ModelProto, widths: set[int]) -> list[str]:
+    """Names of the products that stay in float32.
+
+    Those of two computed tensors (attention, assignment maps), which have no weights, and those
+    that read coordinates, whose inputs have one of the widths.
+    """
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    found = []
+    for node in model.graph.node:
+        if node.op_type not in ("MatMul", "Gemm"):
+            continue
+        turned = any(a.name == "transB" and a.i for a in node.attribute)
+        shape = shapes.get(node.input[1], ())
+        if len(shape) != 2 or shape[1 if turned else 0] in widths:
+            found.append(node.name)
+    return found
+
+
+def describe(path: Path, metadata: dict[str, Any]) -> None:
+    """Writes metadata into a file."""
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    model.metadata_props.add(key=METADATA, value=json.dumps(metadata))
+    with replacing(path) as partial:
+        onnx.save(model, partial)

@@ -1,0 +1,62 @@
+"""A network as an OpenVINO file: NAME.xml with NAME.bin, converted from the ONNX file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import openvino
+from openvino import opset11 as opset
+
+from foundry3d.export import onnx_file
+from foundry3d.export.network import Network
+from foundry3d.export.runners import OPENVINO_OPTIONS, Arrays
+
+HINT = "INFERENCE_PRECISION_HINT"
+
+
+def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays]) -> None:
+    """Writes a network in fp32, fp16 (weights only) or int8 (calibrated on samples)."""
+    with TemporaryDirectory(dir=path.parent) as folder:
+        source = Path(folder) / "source.onnx"
+        onnx_file.write(network, source, "int8" if precision == "int8" else "fp32", samples)
+        model = openvino.convert_model(source)
+        stabilise(model)
+        model.set_rt_info(OPENVINO_OPTIONS[HINT], ["runtime_options", HINT])
+        openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+
+
+def stabilise(model: openvino.Model) -> None:
+    """Makes equal values keep their order, and sums of several clouds right.
+
+    Without it points at the same distance are chosen in another order than in torch. A sum over
+    an axis that is then compared with a row of numbers is fused with it, and the row is applied
+    along the wrong axis, so that gated students merge other tokens from two clouds on.
+    """
+    for node in model.get_ordered_ops():
+        given = node.get_attributes()
+        inputs = [node.input_value(i) for i in range(node.get_input_size())]
+        if node.get_type_name() == "TopK":
+            kind = given["index_element_type"]
+            order = given["axis"], given["mode"], "value"
+            new = opset.topk(*inputs, *order, index_element_type=kind, stable=True)
+        elif node.get_type_name() == "ReduceSum" and not given["keep_dims"]:
+            new = opset.squeeze(opset.reduce_sum(*inputs, keep_dims=True), inputs[1])
+        else:
+            continue
+        new.set_friendly_name(node.get_friendly_name())
+        openvino.utils.replace_node(node, new)
+
+
+def describe(path: Path, metadata: dict[str, Any]) -> None:
+    """Writes metadata into a file that nobody reads yet."""
+    model = openvino.Core().read_model(path)
+    model.set_rt_info(json.dumps(metadata), onnx_file.METADATA)
+    described = path.with_name(f"described-{path.name}")
+    openvino.save_model(model, described, compress_to_fp16=False)
+    del model  # it reads the weights from their file as long as it lives
+    described.replace(path)
+    described.with_suffix(".bin").replace(path.with_suffix(".bin"))
