@@ -85,7 +85,7 @@ COMMANDS = {
         "speed and memory: bench objects|scene|geometry|train|scaling|all"),
     "bench export": Command(configs.BenchExportConfig, "bench.exported:bench_export",
         "size, speed, memory and error of exported files: bench export MODEL"),
-    "view": Command(configs.ViewConfig, "view:view",
+    "view": Command(configs.ViewConfig, "export.view:view",
         "exported models in the browser: view MODEL.onnx [FILES]"),
     "cost": Command(configs.CostConfig, "paper.cost:show_cost", "MACs, FLOPs and parameters"),
     "doctor": Command(configs.DoctorConfig, "doctor:doctor",

@@ -21,7 +21,7 @@ FLOORS = [
     {"evaluation"},
     {"paper", "export"},
     {"bench"},
-    {"demo", "doctor", "view"},
+    {"demo", "doctor"},
     {"cli"},
     {"__init__", "__main__"},
 ]

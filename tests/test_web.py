@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from foundry3d import cli
-from foundry3d import view as viewing
 from foundry3d.config import ViewConfig
 from foundry3d.data.files import read_points
 from foundry3d.errors import InputError
+from foundry3d.export import view as viewing
 
 ROOT = Path(__file__).parents[1]
 WEB = ROOT / "edge" / "web"

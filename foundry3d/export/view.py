@@ -25,7 +25,7 @@ from foundry3d.errors import InputError
 
 log = logging.getLogger("foundry3d")
 
-PAGE = Path(__file__).parents[1] / "edge" / "web" / "dist"
+PAGE = Path(__file__).parents[2] / "edge" / "web" / "dist"
 """Where `make web` builds the page; it is not part of an installed package."""
 
 TYPES = {
