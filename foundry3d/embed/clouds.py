@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foundry3d.checkpoints.folder import read_config
+from foundry3d.checkpoints.policy import Policy as Policy
+from foundry3d.checkpoints.policy import read_policy as read_policy
+from foundry3d.checkpoints.policy import stored_facts as stored_facts
 from foundry3d.data.files import Points
 from foundry3d.errors import InputError
 from foundry3d.heads.classifier import Inner
@@ -28,24 +28,6 @@ from foundry3d.transforms import normalise as into_sphere
 AnyModel = Inner | Budgeted
 MOST_POINTS = 2**20
 """Points in one batch, at most, unless a single cloud has more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """How clouds are prepared for a model.
-
-    Attributes:
-        normalise: move the mean to the origin and scale the cloud into the unit sphere.
-        turn: how many places the axes x, y, z are rolled, which turns the up axis of the clouds
-            into the up axis of the model.
-        points: size of a random subset; None = all points, as for clouds with no more than that.
-        seed: of the subset.
-    """
-
-    normalise: bool = True
-    turn: int = 0
-    points: int | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,41 +212,3 @@ def embed_clouds(
         for name, cloud in ((f"cloud {i}", cloud) for i, cloud in enumerate(clouds))
     )
     return [finite(cloud, tokens) for cloud, tokens in in_batches(model, prepared, batch)]
-
-
-def stored_facts(path: str | Path) -> dict[str, Any]:
-    """What a saved model records about its training; empty for files of other projects."""
-    found = {} if Path(path).is_file() else read_config(path).get("provenance")
-    return found if isinstance(found, dict) else {}
-
-
-def read_policy(
-    path: str | Path, *, up: str | None = None, normalise: bool | None = None
-) -> tuple[Policy, str | None]:
-    """How the clouds of a saved model's training were prepared.
-
-    Args:
-        path: a model folder, or a checkpoint file of another project, which records nothing.
-        up: the axis that points up in the clouds to embed; None = as in training.
-        normalise: overrides what is stored.
-
-    Returns:
-        The policy, and a sentence about what the model does not record (None if nothing is
-        missing).
-
-    Raises:
-        InputError: not a checkpoint.
-    """
-    stored, missing = stored_facts(path), []
-    if normalise is None:
-        normalise = stored.get("normalise")
-    if not isinstance(normalise, bool):
-        normalise = True
-        missing.append("whether clouds are centred and scaled (they are; see --normalise)")
-    own_up, turn = stored.get("up"), 0
-    if own_up not in ("x", "y", "z"):
-        missing.append("which axis points up (axes are taken as they are)")
-    elif up is not None:
-        turn = "xyz".index(own_up) - "xyz".index(up)
-    notice = f"{path} does not record " + " and ".join(missing) if missing else None
-    return Policy(normalise=normalise, turn=turn), notice

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry3d.checkpoints.folder import KINDS, model_folder
-from foundry3d.embed.clouds import Policy, stored_facts
+from foundry3d.checkpoints.policy import Policy, stored_facts
 from foundry3d.export.network import Network, inner_of
 from foundry3d.heads.classifier import Classifier
 from foundry3d.heads.segmenter import Segmenter
