@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from foundry3d.config.records import not_negative, positive, positive_or_null, require
 
-FORMAT_NAMES = ("onnx", "openvino", "executorch", "torch")
-PRECISION_NAMES = ("fp32", "fp16", "int8")
+FormatName = Literal["onnx", "openvino", "executorch", "torch"]
+PrecisionName = Literal["fp32", "fp16", "int8"]
+GeometryName = Literal["inside", "outside"]
+FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
+PRECISION_NAMES: tuple[PrecisionName, ...] = get_args(PrecisionName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +36,9 @@ class ExportConfig:
     """
 
     model: str = ""
-    to: Literal["onnx", "openvino", "executorch", "torch"] = "onnx"
-    geometry: Literal["inside", "outside"] = "inside"
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    to: FormatName = "onnx"
+    geometry: GeometryName = "inside"
+    precision: PrecisionName = "fp32"
     token_budget: int | None = None
     supertokens: int | None = None
     calibration: str | None = None
@@ -48,7 +51,7 @@ class ExportConfig:
         require(bool(self.model), "name a saved model: foundry3d export MODEL --to onnx")
         for name, known in (
             ("to", FORMAT_NAMES),
-            ("geometry", ("inside", "outside")),
+            ("geometry", get_args(GeometryName)),
             ("precision", PRECISION_NAMES),
         ):
             value = getattr(self, name)
@@ -89,9 +92,9 @@ class BenchExportConfig:
     """
 
     model: str = ""
-    formats: tuple[Literal["onnx", "openvino", "executorch", "torch"], ...] = FORMAT_NAMES
-    precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = PRECISION_NAMES
-    geometry: Literal["inside", "outside"] = "inside"
+    formats: tuple[FormatName, ...] = FORMAT_NAMES
+    precisions: tuple[PrecisionName, ...] = PRECISION_NAMES
+    geometry: GeometryName = "inside"
     token_budget: int | None = None
     supertokens: int | None = None
     calibration: str | None = None

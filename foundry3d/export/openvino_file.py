@@ -23,7 +23,7 @@ def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays
     with TemporaryDirectory(dir=path.parent) as folder:
         source = Path(folder) / "source.onnx"
         onnx_file.write(network, source, "int8" if precision == "int8" else "fp32", samples)
-        model = openvino.convert_model(source)
+        model = openvino.Core().read_model(source)
         stabilise(model)
         model.set_rt_info(OPENVINO_OPTIONS[HINT], ["runtime_options", HINT])
         openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
