@@ -41,8 +41,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command(configs.DemoConfig, "demo:demo",
-        "all of distillation on built-in shapes, in a few minutes"),
+    "demo": Command(configs.DemoConfig, "demo:demo", "distillation on built-in shapes, in minutes"),
     "pretrain": Command(configs.PretrainConfig, "training.pretrain:pretrain",
         "pre-train a teacher without labels"),
     "distill": Command(configs.DistillConfig, "training.distill:distill",
@@ -65,7 +64,7 @@ COMMANDS = {
         "features of your own files: embed FILES --model M --out F.npz"),
     "convert": Command(configs.ConvertConfig, "checkpoints.hub:convert",
         "turn another project's checkpoint into a folder to share: convert PATH"),
-    "export": Command(configs.ExportConfig, "export.command:export",
+    "export": Command(configs.ExportConfig, "evaluation.exported:export",
         "a model as a file for other runtimes, verified: export MODEL --to onnx"),
     "data pack": Command(configs.PackConfig, "data.packing:pack",
         "pack a large collection into tar shards that training streams"),

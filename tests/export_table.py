@@ -20,7 +20,7 @@ from foundry3d.checkpoints.folder import save
 from foundry3d.config import BackboneConfig, ExportConfig
 from foundry3d.errors import InputError
 from foundry3d.export import onnx_file
-from foundry3d.export.command import calibration, deliver, network_of
+from foundry3d.export.delivery import calibration, deliver, network_of
 from foundry3d.export.formats import FORMATS
 from foundry3d.export.network import Network
 from foundry3d.heads.classifier import Classifier

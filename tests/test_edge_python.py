@@ -69,9 +69,9 @@ def test_preparation_is_that_of_embed(normalise: bool, up: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter and its packages
 def test_exported_files_return_the_features_of_embed(teacher: Backbone, tmp_path: Path) -> None:
-    for name in ("onnx", "onnxscript", "onnxruntime", "foundry3d.export.command"):
+    for name in ("onnx", "onnxscript", "onnxruntime", "foundry3d.evaluation.exported"):
         pytest.importorskip(name)
-    command = import_module("foundry3d.export.command")
+    command = import_module("foundry3d.evaluation.exported")
     generator = torch.Generator().manual_seed(0)
     gated = Student.from_teacher(teacher, supertokens=4, gate=True, generator=generator)
     save(gated, tmp_path / "gated", provenance={})

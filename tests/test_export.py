@@ -18,8 +18,8 @@ from foundry3d.baselines import Merged
 from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import BackboneConfig, ExportConfig, ReductionConfig
 from foundry3d.errors import InputError
+from foundry3d.evaluation.exported import export
 from foundry3d.export import formats
-from foundry3d.export.command import export
 from foundry3d.export.network import Network, example, exported_program, traced_points
 from foundry3d.export.verify import Case, cases, compare, verify
 from foundry3d.heads.classifier import Classifier
@@ -284,7 +284,7 @@ def test_a_missing_package_is_named(
 
 def test_the_command_imports_no_runtime() -> None:
     code = (
-        "import sys, foundry3d.export.command, foundry3d.bench.exported\n"
+        "import sys, foundry3d.evaluation.exported, foundry3d.bench.exported\n"
         "print({'onnx', 'onnxruntime', 'onnxscript', 'openvino', 'executorch'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

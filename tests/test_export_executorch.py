@@ -9,7 +9,7 @@ pytest.importorskip("executorch", reason="ExecuTorch is an extra of its own")
 
 from foundry3d.config import ExportConfig
 from foundry3d.errors import InputError
-from foundry3d.export.command import export
+from foundry3d.evaluation.exported import export
 from foundry3d.export.executorch_file import (
     farthest_point_sample,
     nearest_neighbors,

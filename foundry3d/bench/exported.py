@@ -11,6 +11,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,8 @@ from foundry3d.bench.measure import machine
 from foundry3d.bench.subjects import cloud_points
 from foundry3d.config import BenchExportConfig, ExportConfig
 from foundry3d.errors import InputError
-from foundry3d.export.command import calibration, deliver, files_of, network_of
+from foundry3d.evaluation.exported import scores
+from foundry3d.export.delivery import calibration, deliver, files_of, network_of
 from foundry3d.export.formats import FORMATS
 from foundry3d.export.metadata import Origin
 from foundry3d.export.network import Network, example
@@ -128,7 +130,8 @@ def exported_row(
     options = settings(config, name, precision)
     out = folder / f"{precision}{FORMATS[name].suffix}"
     samples = calibration(network, origin, options) if precision == "int8" else ()
-    report = deliver(network, origin, options, out, samples)
+    score = partial(scores, network, origin, config=options) if options.data else None
+    report = deliver(network, origin, options, out, samples, score)
     shown = "features" if "features" in network.outputs else "logits"
     agreed = [row["assignment"] for row in report["cases"] if "assignment" in row]
     row = {

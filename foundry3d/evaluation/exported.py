@@ -1,10 +1,12 @@
-"""A linear probe on the features of an exported file, and on torch's, to compare them.
+"""`foundry3d export`: a file for another runtime, and a linear probe on its features and torch's.
 
 Shapes: B clouds, N points.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +15,47 @@ from torch import Tensor
 from foundry3d.config import DataConfig, ExportConfig
 from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
+from foundry3d.evaluation.probe import probe
+from foundry3d.export.delivery import calibration, deliver, files_of, network_of
+from foundry3d.export.formats import FORMATS, writer
 from foundry3d.export.metadata import Origin
 from foundry3d.export.network import Network, example
 from foundry3d.export.runners import Run
 from foundry3d.models.backbone import Tokens
+from foundry3d.report.rows import table
 
 POINTS = 1024
+
+
+def export(config: ExportConfig) -> Path:
+    """Writes a file that computes what the model does: `foundry3d export`.
+
+    The file is verified before it appears; its report and what a runtime has to know are in its
+    metadata. Prints the report and the size.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        InputError: the model or its budget cannot be exported, a package is missing, or the file
+            differs from torch; nothing is written.
+    """
+    kind = FORMATS[config.to]
+    writer(config.to, config.precision)  # what is missing is said before anything is loaded
+    out = Path(config.out or Path(config.model).resolve().name + kind.suffix)
+    if out.suffix != kind.suffix:
+        raise InputError(f"{out}: {config.to} files end in {kind.suffix}")
+    network, origin = network_of(config)
+    samples = calibration(network, origin, config) if config.precision == "int8" else ()
+    score = partial(scores, network, origin, config=config) if config.data else None
+    report = deliver(network, origin, config, out, samples, score)
+    columns = {name: name for name in report["cases"][0]}
+    print(table(report["cases"], columns))
+    if "scores" in report:
+        print(f"\n{table(report['scores'], {'form': 'form', 'svm': 'SVM', 'knn': '20-NN'})}")
+    size = sum(path.stat().st_size for path in files_of(out))
+    print(f"\n{out}: {size / 1e6:.1f} MB in {config.precision}, compared with torch as shown")
+    return out
 
 
 def scores(
@@ -30,8 +67,6 @@ def scores(
         InputError: a segmenter, which has no pooled features, or data that cannot be read or has
             no labels.
     """
-    from foundry3d.evaluation.probe import probe
-
     if "features" not in network.outputs:
         raise InputError("a segmenter has no features to probe; leave --data out")
     points = max(origin.policy.points or POINTS, network.least)

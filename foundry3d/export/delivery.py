@@ -1,9 +1,9 @@
-"""`foundry3d export`: a saved model as a file for another runtime, verified before it appears."""
+"""A saved model as a file for another runtime, verified before it appears."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,51 +15,18 @@ from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.policy import read_policy
 from foundry3d.config import DataConfig, ExportConfig
 from foundry3d.data.loading import in_order, load_splits
-from foundry3d.errors import InputError
 from foundry3d.export.formats import FORMATS, writer
 from foundry3d.export.metadata import Origin, metadata, origin_of
 from foundry3d.export.network import Network, example
-from foundry3d.export.runners import Arrays
-from foundry3d.export.scores import scores
+from foundry3d.export.runners import Arrays, Run
 from foundry3d.export.verify import verify
 from foundry3d.models.budget import Budget
-from foundry3d.report.rows import table
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")
 
 POINTS = 1024
 """Points of a calibration cloud where the model does not record its own number."""
-
-
-def export(config: ExportConfig) -> Path:
-    """Writes a file that computes what the model does: `foundry3d export`.
-
-    The file is verified before it appears; its report and what a runtime has to know are in its
-    metadata. Prints the report and the size.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        InputError: the model or its budget cannot be exported, a package is missing, or the file
-            differs from torch; nothing is written.
-    """
-    kind = FORMATS[config.to]
-    writer(config.to, config.precision)  # what is missing is said before anything is loaded
-    out = Path(config.out or Path(config.model).resolve().name + kind.suffix)
-    if out.suffix != kind.suffix:
-        raise InputError(f"{out}: {config.to} files end in {kind.suffix}")
-    network, origin = network_of(config)
-    samples = calibration(network, origin, config) if config.precision == "int8" else ()
-    report = deliver(network, origin, config, out, samples)
-    columns = {name: name for name in report["cases"][0]}
-    print(table(report["cases"], columns))
-    if "scores" in report:
-        print(f"\n{table(report['scores'], {'form': 'form', 'svm': 'SVM', 'knn': '20-NN'})}")
-    size = sum(path.stat().st_size for path in files_of(out))
-    print(f"\n{out}: {size / 1e6:.1f} MB in {config.precision}, compared with torch as shown")
-    return out
 
 
 def network_of(config: ExportConfig) -> tuple[Network, Origin]:
@@ -99,7 +66,12 @@ def inputs(network: Network, origin: Origin, clouds: Any, points: int) -> Iterat
 
 
 def deliver(
-    network: Network, origin: Origin, config: ExportConfig, out: Path, samples: Iterable[Arrays]
+    network: Network,
+    origin: Origin,
+    config: ExportConfig,
+    out: Path,
+    samples: Iterable[Arrays],
+    score: Callable[[Run], list[dict[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """Writes, verifies and describes a file in a folder beside `out`, and then moves it there.
 
@@ -109,9 +81,10 @@ def deliver(
         config: format, precision, data and seed.
         out: where it appears.
         samples: for int8.
+        score: measures what the file is worth, once it is verified; None = it is not measured.
 
     Returns:
-        The report of the verification, with the scores of a probe if data is given.
+        The report of the verification, with the rows of `score`.
 
     Raises:
         InputError: the file differs from torch, or the data cannot be read.
@@ -123,8 +96,8 @@ def deliver(
         made = Path(folder) / out.name
         write(network, made, config.precision, samples)
         report = verify(network, run(made, torch.get_num_threads()), config.precision)
-        if config.data:
-            report["scores"] = scores(network, origin, run(made, 1), config)
+        if score is not None:
+            report["scores"] = score(run(made, 1))
         describe(made, metadata(network, origin, config.precision, report))
         verify(network, run(made, torch.get_num_threads()), config.precision, seed=1)
         _move(made, out)
