@@ -15,15 +15,18 @@ from foundry3d.config import (
     DataConfig,
     DistillConfig,
     StudentOptions,
+    SuiteConfig,
     TrainConfig,
 )
 from foundry3d.data import loading, procedural
-from foundry3d.data.loading import load_and_measured
+from foundry3d.data.loading import load_and_measured, load_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.retrieval import retrieval_map
 from foundry3d.evaluation.rows import model_columns
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
+from foundry3d.paper.suite.cells import Cell
+from foundry3d.paper.suite.work import loss_row
 from foundry3d.training.distill import distill
 from foundry3d.training.fidelity import TokenFidelity, linear_cka, mean_cosine, unexplained
 from foundry3d.training.goals import held_out_losses
@@ -200,6 +203,26 @@ def test_distillation_measures_its_student(
     assert read_config(tmp_path / "run")["provenance"]["unexplained"] == origin.unexplained
     logged = (tmp_path / "run" / "metrics" / "version_0" / "metrics.csv").read_text()
     assert "fidelity/unexplained" in logged.splitlines()[0]
+
+
+def test_loss_cells_of_a_suite_measure_fidelity(teacher: Backbone, tmp_path: Path) -> None:
+    save(teacher, tmp_path / "teacher", provenance={})
+    student = Student.from_teacher(teacher, supertokens=4).eval()
+    save(student, tmp_path / "s", provenance={})
+    data = DataConfig(train="procedural", train_clouds=52, points=64, validation=0.5)
+    config = SuiteConfig(
+        name="table8",
+        teacher=str(tmp_path / "teacher"),
+        models=(f"s16={tmp_path}/s",),
+        distill=DistillConfig(data=data, train=TRAIN),
+    )
+    row = loss_row(config, Cell("s16", "loss", "loss", 0))
+    held = load_splits(data).validation
+    assert held is not None
+    found = held_out_losses(teacher, student, held, 64)
+    for name in ("loss", "unexplained", "cosine", "cka"):
+        assert row[name] == pytest.approx(found[name], abs=1e-4)
+    assert row["fidelity_on"] == f"{len(held)} held-out clouds of {held.name}"
 
 
 def test_fidelity_is_that_of_the_last_distillation() -> None:

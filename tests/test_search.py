@@ -15,6 +15,7 @@ from processes import start, wait_for
 
 from foundry3d import cli
 from foundry3d.checkpoints.folder import load, save
+from foundry3d.checkpoints.origin import Origin
 from foundry3d.config import (
     AugmentConfig,
     BackboneConfig,
@@ -47,7 +48,7 @@ from foundry3d.training.search.space import (
     suggest,
 )
 from foundry3d.training.search.study import cut_half_line, open_study
-from foundry3d.training.search.trials import distill_settings, taken
+from foundry3d.training.search.trials import Setting, Taken, distill_settings, taken
 from foundry3d.writing import held
 
 SIZES = BackboneConfig(
@@ -345,6 +346,27 @@ def test_a_search_survives_kill(config: SearchConfig, tmp_path: Path) -> None:
     setting = prepared(config)
     named = [t for t in setting.study.trials if t.user_attrs.get("name") == name]
     assert [t.state for t in named] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_halving_stops_drawn_candidates_and_no_rival(
+    config: SearchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rivals reach the last rung however bad; drawn ones that are worse than all stop at once."""
+    read: dict[str, list[int]] = {}
+
+    def worse_and_worse(_: Setting, candidate: Taken, epochs: int) -> Origin:
+        read.setdefault(candidate.name, []).append(epochs)
+        return Origin(unexplained=1.0 + len(read), cosine=0.0)
+
+    monkeypatch.setattr("foundry3d.training.search.trials.fidelity_after", worse_and_worse)
+    setting = prepared(replace(config, rungs=(1, 3), limit="1gmacs", trials=2))
+    try_candidates(setting)
+    rows = rows_of(setting.study.trials, setting.limit)
+    for found in rows:
+        drawn = found["what"] == "drawn"
+        assert read[found["name"]] == ([1] if drawn else [1, 3])
+        assert found["state"] == ("stopped early" if drawn else "tried")
+    assert sum(found["what"] == "drawn" for found in rows) == 2
 
 
 def test_what_cannot_be_trained_is_a_failed_trial(
