@@ -74,6 +74,8 @@ COMMANDS = {
         "pack a published data set into safe archives: data prepare NAME FOLDER"),
     "budgets": Command(configs.BudgetsConfig, "evaluation.budgets:accuracy_over_budgets",
         "accuracy over token budgets, ratios and numbers of supertokens"),
+    "depth": Command(configs.DepthConfig, "evaluation.depth:depth",
+        "how well a teacher's final features are predicted from each of its blocks"),
     "sweep gate": Command(configs.SweepConfig, "paper.gate_sweep:sweep_gate",
         "gated students over weights of the regulariser, with correlations"),
     "suite": Command(configs.SuiteConfig, "paper.suite.run:suite",

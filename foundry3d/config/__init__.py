@@ -21,6 +21,7 @@ from foundry3d.config.data import (
     PrepareConfig,
     require_data,
 )
+from foundry3d.config.depth import DepthConfig
 from foundry3d.config.distillation import DistillConfig, TokenLossConfig
 from foundry3d.config.downstream import (
     ClassifyConfig,
@@ -77,6 +78,7 @@ __all__ = [
     "CostConfig",
     "DataConfig",
     "DemoConfig",
+    "DepthConfig",
     "DistillConfig",
     "DoctorConfig",
     "EmbedConfig",
