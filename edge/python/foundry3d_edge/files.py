@@ -31,7 +31,7 @@ class _Property(NamedTuple):
 
 class _Element(NamedTuple):
     name: str
-    count: int
+    size: int
     properties: list[_Property]
 
 
@@ -150,18 +150,18 @@ def _packed_vertices(element: _Element, order: str, body: bytes) -> np.ndarray:
     if any(p.count_kind for p in element.properties):
         raise _damaged("its vertices have lists, which are not read")
     row = np.dtype([(f"p{i}", order + p.kind) for i, p in enumerate(element.properties)])
-    if element.count * row.itemsize > len(body):
-        raise _damaged(f"it holds fewer than the {element.count} vertices that it declares")
-    rows = np.frombuffer(body, row, element.count)
+    if element.size * row.itemsize > len(body):
+        raise _damaged(f"it holds fewer than the {element.size} vertices that it declares")
+    rows = np.frombuffer(body, row, element.size)
     return np.stack([rows[f"p{i}"].astype(np.float64) for i in columns], axis=1)
 
 
 def _size(element: _Element, order: str, body: bytes) -> int:
     """Bytes of all rows of an element, whose lists may differ in length."""
     if not any(p.count_kind for p in element.properties):
-        return element.count * sum(int(p.kind[1]) for p in element.properties)
+        return element.size * sum(int(p.kind[1]) for p in element.properties)
     cursor = 0
-    for _ in range(element.count):
+    for _ in range(element.size):
         for p in element.properties:
             length = 1
             if p.count_kind:
@@ -179,12 +179,12 @@ def _text_vertices(elements: list[_Element], body: bytes) -> np.ndarray:
     for element in elements:
         if element.name == "vertex":
             break
-        lines = lines[element.count if element.properties else 0 :]
+        lines = lines[element.size if element.properties else 0 :]
     else:
         raise _damaged("its header declares no element 'vertex'")
-    columns, rows = _columns(element), lines[: element.count]
-    if len(rows) < element.count:
-        raise _damaged(f"it holds fewer than the {element.count} vertices that it declares")
+    columns, rows = _columns(element), lines[: element.size]
+    if len(rows) < element.size:
+        raise _damaged(f"it holds fewer than the {element.size} vertices that it declares")
     if any(p.count_kind for p in element.properties[: max(columns)]):
         raise _damaged("its vertices have lists, which are not read")
     if not rows:

@@ -62,7 +62,7 @@ class Foundry3DNode : public rclcpp::Node {
     const auto began = std::chrono::steady_clock::now();
     try {
       publish((*model_)(cloud_of(*message), up_, seed_));
-    } catch (const std::runtime_error& error) {  // also of clouds without fields x, y and z
+    } catch (const std::exception& error) {  // also of clouds without fields x, y and z
       RCLCPP_WARN_THROTTLE(get_logger(), *get_clock(), 5000, "%s", error.what());
       return;
     }
