@@ -11,6 +11,7 @@ import logging
 import shutil
 import webbrowser
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -174,7 +175,7 @@ def handler(table: Served) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             if (stream := self.head()) is not None:
-                with stream:
+                with stream, suppress(ConnectionError):  # the browser may leave
                     shutil.copyfileobj(stream, self.wfile)
 
         def do_HEAD(self) -> None:

@@ -61,7 +61,7 @@ const shot = (page, name) => page.screenshot({ path: join(pictures, `${name}.png
 const text = (page, selector) => page.textContent(selector);
 const found = {};
 
-const page = await open({ viewport: { width: 1200, height: 800 }, colorScheme: "light" }, "?threads=2");
+const page = await open({ viewport: { width: 1200, height: 800 }, colorScheme: "light" }, "?threads=2&device=cpu");
 await status(page, "was encoded");
 found.isolated = await page.evaluate(() => self.crossOriginIsolated);
 await shot(page, "light-features");
