@@ -86,11 +86,9 @@ COMMANDS = {
         "speed and memory: bench objects|scene|geometry|train|scaling|all"),
     "bench export": Command(configs.BenchExportConfig, "bench.exported:bench_export",
         "size, speed, memory and error of exported files: bench export MODEL"),
-    "view": Command(configs.ViewConfig, "export.view:view",
-        "exported models in the browser: view MODEL.onnx [FILES]"),
+    "view": Command(configs.ViewConfig, "export.view:view", "exported models in the browser"),
     "cost": Command(configs.CostConfig, "paper.cost:show_cost", "MACs, FLOPs and parameters"),
-    "doctor": Command(configs.DoctorConfig, "doctor:doctor",
-        "what was found on this machine and what is used"),
+    "doctor": Command(configs.DoctorConfig, "doctor:doctor", "what this machine has and what is used"),
 }  # fmt: skip
 """All commands. A new one needs its record in `config/`, its function and a line here."""
 
