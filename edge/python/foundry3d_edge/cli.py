@@ -71,7 +71,8 @@ def run(options: argparse.Namespace) -> int:
     """Prints a row for each cloud; a cloud that cannot be used is named and the others go on."""
     if options.out and not options.out.endswith(".npz"):
         raise InputError(f"out must end in .npz, got {options.out}")
-    model, used, failed = Model(options.model, threads=options.threads), [], 0
+    model, failed = Model(options.model, threads=options.threads), 0
+    used: list[tuple[str, Result]] = []
     if not options.json:
         print(f"{'cloud':32}{'points':>9}{'ms':>9}  {_heading(model)}")
     for path in options.clouds:
