@@ -185,7 +185,7 @@ def depth(config: DepthConfig) -> list[dict[str, Any]]:
         "teacher": name,
         **origin_of(config.teacher)._asdict(),
         "protocol": f"unexplained variance (%) of final features on held-out clouds; ridge "
-        f"{RIDGE:g} from T_l + P; MLP: {units} random GELU units beside its input",
+        f"{RIDGE:g} from T_l + P; MLP: {units} random GELU units and its input",
         "data": splits.train.name,
         "sizes": [len(train), len(held)],
         "points": config.data.points,

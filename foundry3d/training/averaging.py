@@ -24,7 +24,7 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
         steps = torch.as_tensor(count, device=old.device)
         return old.lerp(new, (1 - share_of_old(steps, decay)).to(old.dtype))
 
-    average = AveragedModel(model, avg_fn=mixed, use_buffers=True)  # type: ignore[arg-type]
+    average = AveragedModel(model, avg_fn=mixed, use_buffers=True)
     average.requires_grad_(False)
     return average
 
