@@ -2,8 +2,8 @@
 
 What is predicted from is T_l + P, which a truncated student of l blocks reads (l = 0: the tokens).
 A linear map and an MLP with one hidden layer of GELU are fitted by ridge regression on tokens of
-training clouds, in closed form. The hidden layer is random, and its input stays visible to the
-output layer, so a trained MLP of that width can do better and the linear map never much.
+training clouds, in closed form. The hidden layer is random and the output layer reads its input
+too, so a trained MLP may well do better.
 
 Shapes: B clouds, c tokens, n rows (tokens of any number of clouds), m inputs, d width.
 """
