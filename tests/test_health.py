@@ -55,7 +55,7 @@ def test_a_run_logs_the_usage_of_each_epoch(teacher: Backbone, tmp_path: Path) -
     saved = save(teacher, tmp_path / "teacher", provenance={})
     config = DistillConfig(
         teacher=str(saved), out=str(tmp_path / "run"), student=StudentOptions(supertokens=4),
-        unfreeze_encoder=0, data=DATA, train=TRAIN,
+        frozen="none", data=DATA, train=TRAIN,
     )  # fmt: skip
     distill(config)
     (path,) = (tmp_path / "run" / "metrics").glob("*/metrics.csv")
@@ -120,7 +120,7 @@ def test_a_run_anneals_the_temperature_and_keeps_the_last(
     monkeypatch.setattr(DistillTask, "training_step", watched)
     options = StudentOptions(supertokens=4, temperature=2.0, temperature_end=0.5)
     config = DistillConfig(
-        teacher=str(saved), out=str(tmp_path / "run"), student=options, unfreeze_encoder=0,
+        teacher=str(saved), out=str(tmp_path / "run"), student=options, frozen="none",
         data=DATA, train=TRAIN,
     )  # fmt: skip
     student = distill(config)
@@ -135,7 +135,7 @@ def test_a_resumed_run_goes_on_at_its_temperature(
     saved = save(teacher, tmp_path / "teacher", provenance={})
     options = StudentOptions(supertokens=4, temperature=2.0, temperature_end=0.5)
     config = DistillConfig(
-        teacher=str(saved), student=options, unfreeze_encoder=0, data=DATA, train=TRAIN,
+        teacher=str(saved), student=options, frozen="none", data=DATA, train=TRAIN,
         augment=AugmentConfig(), out=str(tmp_path / "whole"),
     )  # fmt: skip
     whole = distill(config)

@@ -2,8 +2,8 @@
 
 What is predicted from is T_l + P, which a truncated student of l blocks reads (l = 0: the tokens).
 A linear map and an MLP with one hidden layer of GELU are fitted by ridge regression on tokens of
-training clouds, in closed form. The hidden layer is random, and its input stays visible to the
-output layer, so a trained MLP of that width can do better and the linear map never much.
+training clouds, in closed form. The hidden layer is random and the output layer reads its input
+too, so a trained MLP may well do better.
 
 Shapes: B clouds, c tokens, n rows (tokens of any number of clouds), m inputs, d width.
 """
@@ -185,7 +185,7 @@ def depth(config: DepthConfig) -> list[dict[str, Any]]:
         "teacher": name,
         **origin_of(config.teacher)._asdict(),
         "protocol": f"unexplained variance (%) of final features on held-out clouds; ridge "
-        f"{RIDGE:g} from T_l + P; MLP: {units} random GELU units beside its input",
+        f"{RIDGE:g} from T_l + P; MLP: {units} random GELU units and its input",
         "data": splits.train.name,
         "sizes": [len(train), len(held)],
         "points": config.data.points,

@@ -81,8 +81,8 @@ class Comparison(nn.Module):
             total = total + config.relation_weight * found["relation_loss"]
         for i, (block, weight) in enumerate(config.block_losses.items()):
             assert goal.blocks is not None
-            mine = self.scaled(plain_norm(blocks[i].float()), 1 + i)
-            loss = distance(mine, self.scaled(goal.blocks[:, :, i], 1 + i), kind)
+            after = self.scaled(plain_norm(blocks[i].float()), 1 + i)
+            loss = distance(after, self.scaled(goal.blocks[:, :, i], 1 + i), kind)
             found[f"block_{block}_loss"] = loss
             total = total + weight * loss
         return total, found
