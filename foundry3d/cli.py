@@ -88,7 +88,7 @@ COMMANDS = {
         "size, speed, memory and error of exported files: bench export MODEL"),
     "view": Command(configs.ViewConfig, "export.view:view", "exported models in the browser"),
     "cost": Command(configs.CostConfig, "paper.cost:show_cost", "MACs, FLOPs and parameters"),
-    "doctor": Command(configs.DoctorConfig, "doctor:doctor", "what this machine has and what is used"),
+    "doctor": Command(configs.DoctorConfig, "doctor:doctor", "what this machine has and uses"),
 }  # fmt: skip
 """All commands. A new one needs its record in `config/`, its function and a line here."""
 

@@ -9,7 +9,7 @@ from foundry3d.config.data import AugmentConfig, DataConfig
 from foundry3d.config.freezing import PUBLISHED, Epoch, Frozen, Limits, limits_of, words_of
 from foundry3d.config.models import StudentOptions
 from foundry3d.config.pretraining import TEACHER_RUN
-from foundry3d.config.records import DEEPEST, fraction, not_negative, require
+from foundry3d.config.records import DEEPEST, MOST, fraction, not_negative, require
 from foundry3d.config.training import BudgetDraws, TrainConfig
 
 
@@ -134,9 +134,9 @@ class DistillConfig:
             f"frozen none contradicts unfreeze_epoch {epoch}; leave one of them out",
         )
         require(
-            epoch == "auto" or epoch is None or epoch > 0,
-            f"unfreeze_epoch must be positive, null or auto, got {epoch}; for a student that "
-            "trains whole from the start give --frozen none instead",
+            epoch == "auto" or epoch is None or 0 < epoch <= MOST,
+            f"unfreeze_epoch must lie in 1..{MOST}, or be null or auto, got {epoch}; a student that "
+            "trains whole from the start takes --frozen none instead",
         )
 
     def _check_blocks(self) -> None:
@@ -146,8 +146,8 @@ class DistillConfig:
             f"loss_blocks are different blocks of the teacher, counted from 0, got {list(blocks)}",
         )
         require(
-            len(weights) in (1, len(blocks)) and all(weight >= 0 for weight in weights),
-            "block_weights are one number of at least 0 for all loss_blocks or one for each, got "
+            len(weights) in (1, len(blocks)) and all(0 <= weight <= MOST for weight in weights),
+            f"block_weights are one number in 0..{MOST} for all loss_blocks or one for each, got "
             f"{list(weights)} for {len(blocks)} blocks",
         )
         require(

@@ -66,8 +66,8 @@ class HeadedRunConfig:
         usual = limits_of(self.frozen or self.usual)
         for name, epoch in self._epochs().items():
             require(
-                epoch == "auto" or epoch is None or epoch >= 0,
-                f"unfreeze_{name} must be >= 0, null or auto, got {epoch}",
+                epoch == "auto" or epoch is None or 0 <= epoch <= MOST,
+                f"unfreeze_{name} must lie in 0..{MOST}, or be null or auto, got {epoch}",
             )
             meant = "null" if usual[name] is None else usual[name]
             require(

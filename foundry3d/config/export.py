@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from foundry3d.config.records import not_negative, positive, positive_or_null, require
+from foundry3d.config.records import (
+    DEEPEST,
+    WIDEST,
+    all_positive,
+    not_negative,
+    positive,
+    positive_or_null,
+    require,
+)
 
 FormatName = Literal["onnx", "openvino", "executorch", "torch"]
 PrecisionName = Literal["fp32", "fp16", "int8"]
@@ -112,6 +120,8 @@ class BenchExportConfig:
         for name in ("batches", "threads", "formats", "precisions"):
             require(len(getattr(self, name)) > 0, f"name at least one of {name}")
         positive(self, "points", "repeats", "limit")
+        all_positive(self, "batches", most=WIDEST)
+        all_positive(self, "threads", most=DEEPEST)
         positive_or_null(self, "token_budget", "supertokens")
         not_negative(self, "seed")
         require(

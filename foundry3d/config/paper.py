@@ -38,7 +38,7 @@ LAMBDAS = (0.0, *sorted([*(10.0**i for i in EXPONENTS), 2.0]))
 
 def is_published_lambda(value: float) -> bool:
     """Whether a weight of the gate's regulariser is one of the paper's, to 3 digits."""
-    return any(math.isclose(value, known, rel_tol=1e-3) for known in LAMBDAS)
+    return 0 <= value <= MOST and any(math.isclose(value, x, rel_tol=1e-3) for x in LAMBDAS)
 
 
 class Source(NamedTuple):

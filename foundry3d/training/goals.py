@@ -250,10 +250,11 @@ def held_out_losses(
     """
     sums: dict[str, float] = {}
     tokens, pooled = TokenFidelity(), []
-    device = next(student.parameters()).device
+    weight = next(student.parameters())
+    kind = weight.dtype if weight.dtype == torch.float64 else torch.float32
     with torch.inference_mode():
         for batch in in_order(clouds, 64, points):
-            batch = batch.to(device)
+            batch = batch.to(weight.device, kind)
             goal = evaluation_goal(teacher, student, normalise(batch) if normalised else batch)
             output, wanted = student.encode(goal.groups), goal.features
             assert wanted is not None
