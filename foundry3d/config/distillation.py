@@ -135,7 +135,7 @@ class DistillConfig:
         )
         require(
             epoch == "auto" or epoch is None or 0 < epoch <= MOST,
-            f"unfreeze_epoch must lie in 1..{MOST}, or be null or auto, got {epoch}; a student that "
+            f"unfreeze_epoch must lie in 1..{MOST}, or be null or auto, got {epoch}; one that "
             "trains whole from the start takes --frozen none instead",
         )
 

@@ -11,6 +11,7 @@ from foundry3d.config.heads import HeadConfig, PartHeadConfig
 from foundry3d.config.models import SupertokenOptions
 from foundry3d.config.pretraining import TEACHER_RUN
 from foundry3d.config.records import (
+    MOST,
     WIDEST,
     all_positive,
     fraction,
