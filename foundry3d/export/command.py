@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -121,7 +123,8 @@ def deliver(
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         made = Path(folder) / out.name
-        write(network, made, config.precision, samples)
+        with quiet():
+            write(network, made, config.precision, samples)
         report = verify(network, run(made, torch.get_num_threads()), config.precision)
         if config.data:
             report["scores"] = scores(network, origin, run(made, 1), config)
@@ -129,6 +132,19 @@ def deliver(
         verify(network, run(made, torch.get_num_threads()), config.precision, seed=1)
         _move(made, out)
     return report
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings of the exporters, which say nothing about the model."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def files_of(path: Path) -> list[Path]:
