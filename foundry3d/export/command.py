@@ -21,7 +21,7 @@ from foundry3d.errors import InputError
 from foundry3d.export.formats import FORMATS, writer
 from foundry3d.export.metadata import Origin, metadata, origin_of
 from foundry3d.export.network import Network, example
-from foundry3d.export.runners import Arrays
+from foundry3d.export.runners import Arrays, Run
 from foundry3d.export.scores import scores
 from foundry3d.export.verify import verify
 from foundry3d.models.budget import Budget
@@ -119,17 +119,17 @@ def deliver(
         InputError: the file differs from torch, or the data cannot be read.
     """
     write, describe = writer(config.to, config.precision)
-    run = FORMATS[config.to].run
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         made = Path(folder) / out.name
         with quiet():
             write(network, made, config.precision, samples)
-        report = verify(network, run(made, torch.get_num_threads()), config.precision)
+        loaded = _loaded(made, config.to)
+        report = verify(network, loaded, config.precision)
         if config.data:
-            report["scores"] = scores(network, origin, run(made, 1), config)
+            report["scores"] = scores(network, origin, loaded, config)
         describe(made, metadata(network, origin, config.precision, report))
-        verify(network, run(made, torch.get_num_threads()), config.precision, seed=1)
+        verify(network, _loaded(made, config.to), config.precision, seed=1)
         _move(made, out)
     return report
 
@@ -152,6 +152,19 @@ def files_of(path: Path) -> list[Path]:
     named = (path.with_suffix(".bin"), path.with_name(f"{path.name}.json"))
     beside = [other for other in named if other.is_file()]
     return [*(beside if path.suffix != ".onnx" else []), path]
+
+
+def _loaded(path: Path, to: str) -> Run:
+    """A file in its runtime.
+
+    Raises:
+        InputError: the runtime cannot load it.
+    """
+    try:
+        return FORMATS[to].run(path, torch.get_num_threads())
+    except Exception as error:  # whatever the runtime raises
+        reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
+        raise InputError(f"{to} cannot load the exported file: {reason}") from error
 
 
 def _move(made: Path, out: Path) -> None:
