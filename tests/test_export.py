@@ -143,7 +143,11 @@ def spoil(path: Path, old: str, new: str) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new", "named"),
-    [("ArgMax", "ArgMin", "centers|features"), ("Erf", "Tanh", "features")],
+    [
+        ("ArgMax", "ArgMin", "differs from torch: features .*nothing is written"),
+        ("Erf", "Tanh", "differs from torch: features .*nothing is written"),
+        ("Erf", "Unknown", "onnx cannot load the exported file"),
+    ],
 )
 def test_a_broken_writer_is_caught_and_leaves_nothing(
     old: str, new: str, named: str, saved: str, reused: Any, tmp_path: Path
@@ -151,7 +155,7 @@ def test_a_broken_writer_is_caught_and_leaves_nothing(
     reused(lambda path: spoil(path, old, new))
     out = tmp_path / "gated.onnx"
     out.write_text("an earlier file")
-    with pytest.raises(InputError, match=f"differs from torch: ({named}) .*nothing is written"):
+    with pytest.raises(InputError, match=named):
         export(ExportConfig(model=saved, token_budget=8, out=str(out)))
     assert [path.name for path in tmp_path.iterdir()] == ["gated.onnx"]
     assert out.read_text() == "an earlier file"
@@ -233,18 +237,14 @@ def test_segmenter_of_groups_as_a_torch_file(tmp_path: Path) -> None:
     assert compare(network, formats.run_torch(out, 1), case)["logits"] < 1e-4
 
 
-def test_recording_takes_the_other_kinds(student: Student) -> None:
-    """Merged baselines, nested supertokens and a budget of all tokens, for any B and N."""
+def test_a_baseline_is_recorded_for_any_number_of_clouds() -> None:
+    network = Network(Merged.from_teacher(trained(), ReductionConfig(reach=8)), None, "outside")
+    program = exported_program(network.eval()).module()
     generator = torch.Generator().manual_seed(6)
-    plain = Student.from_teacher(trained(), supertokens=4, generator=generator)
-    merged = Merged.from_teacher(trained(), ReductionConfig(reach=8))
-    for model, budget in ((plain, Budget(supertokens=2)), (merged, None)):
-        network = Network(model, budget, "outside").eval()
-        program = exported_program(network).module()
-        given = example(network, torch.randn(2, 30, 3, generator=generator))
-        with torch.no_grad():
-            for found, wanted in zip(program(*given), network(*given), strict=True):
-                torch.testing.assert_close(found, wanted)
+    given = example(network, torch.randn(2, 30, 3, generator=generator))
+    with torch.no_grad():
+        for found, wanted in zip(program(*given), network(*given), strict=True):
+            torch.testing.assert_close(found, wanted)
 
 
 def test_refusals(saved: str, student: Student, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -90,18 +92,32 @@ def deliver(
         InputError: the file differs from torch, or the data cannot be read.
     """
     write, describe = writer(config.to, config.precision)
-    run = FORMATS[config.to].run
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         made = Path(folder) / out.name
-        write(network, made, config.precision, samples)
-        report = verify(network, run(made, torch.get_num_threads()), config.precision)
+        with quiet():
+            write(network, made, config.precision, samples)
+        loaded = _loaded(made, config.to)
+        report = verify(network, loaded, config.precision)
         if score is not None:
-            report["scores"] = score(run(made, 1))
+            report["scores"] = score(loaded)
         describe(made, metadata(network, origin, config.precision, report))
-        verify(network, run(made, torch.get_num_threads()), config.precision, seed=1)
+        verify(network, _loaded(made, config.to), config.precision, seed=1)
         _move(made, out)
     return report
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings of the exporters, which say nothing about the model."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -109,6 +125,19 @@ def files_of(path: Path) -> list[Path]:
     named = (path.with_suffix(".bin"), path.with_name(f"{path.name}.json"))
     beside = [other for other in named if other.is_file()]
     return [*(beside if path.suffix != ".onnx" else []), path]
+
+
+def _loaded(path: Path, to: str) -> Run:
+    """A file in its runtime.
+
+    Raises:
+        InputError: the runtime cannot load it.
+    """
+    try:
+        return FORMATS[to].run(path, torch.get_num_threads())
+    except Exception as error:  # whatever the runtime raises
+        reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
+        raise InputError(f"{to} cannot load the exported file: {reason}") from error
 
 
 def _move(made: Path, out: Path) -> None:

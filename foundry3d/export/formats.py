@@ -38,30 +38,13 @@ class Format(NamedTuple):
     run: Callable[[Path, int], Run]
 
 
+ONLY_FP32 = dict.fromkeys(("fp16", "int8"), "only fp32 is; choose onnx or openvino")
+
 FORMATS = {
     "onnx": Format("onnx_file", ".onnx", "export", {}, run_onnx),
     "openvino": Format("openvino_file", ".xml", "export,openvino", {}, run_openvino),
-    "executorch": Format(
-        "executorch_file",
-        ".pte",
-        "executorch",
-        {
-            "fp16": "its operators for the CPU want float32 weights",
-            "int8": "its quantiser rounds coordinates and distances too, so other points are "
-            "chosen",
-        },
-        run_executorch,
-    ),
-    "torch": Format(
-        "torch_file",
-        ".pt2",
-        "export",
-        {
-            "fp16": "torch would also compute in it, which is slow on a CPU",
-            "int8": "int8 is for onnx and openvino",
-        },
-        run_torch,
-    ),
+    "executorch": Format("executorch_file", ".pte", "executorch", ONLY_FP32, run_executorch),
+    "torch": Format("torch_file", ".pt2", "export", ONLY_FP32, run_torch),
 }
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +28,6 @@ METADATA = "foundry3d"
 """Name of the entry in a file's metadata: JSON text."""
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without warnings of the exporters, which say nothing about the model."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
 def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays]) -> None:
     """Writes a network in fp32, fp16 (weights only) or int8 (calibrated on samples)."""
     write_float(network, path)
@@ -55,17 +39,16 @@ def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays
 
 def write_float(network: Network, path: Path) -> None:
     """Writes a network in float32."""
-    with quiet():
-        program = torch.onnx.export(
-            exported_program(network),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(network.inputs),
-            output_names=list(network.outputs),
-            custom_translation_table=translations(),
-            optimize=False,  # it takes small constants for zeros; runtimes have their own
-            verbose=False,
-        )
+    program = torch.onnx.export(
+        exported_program(network),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(network.inputs),
+        output_names=list(network.outputs),
+        custom_translation_table=translations(),
+        optimize=False,  # the optimiser takes small constants for zeros; runtimes have their own
+        verbose=False,
+    )
     assert program is not None
     with replacing(path) as partial:
         program.save(partial)
@@ -121,7 +104,7 @@ def quantise(path: Path, network: Network, samples: Iterable[Arrays]) -> None:
 
     Geometry, attention products, norms and activations stay in float32.
     """
-    with replacing(path) as partial, quiet():
+    with replacing(path) as partial:
         quantize_static(
             str(path),
             str(partial),

@@ -11,6 +11,7 @@ from typing import Any
 import openvino
 from openvino import opset11 as opset
 
+from foundry3d.errors import InputError
 from foundry3d.export import onnx_file
 from foundry3d.export.network import Network
 from foundry3d.export.runners import OPENVINO_OPTIONS, Arrays
@@ -19,7 +20,16 @@ HINT = "INFERENCE_PRECISION_HINT"
 
 
 def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays]) -> None:
-    """Writes a network in fp32, fp16 (weights only) or int8 (calibrated on samples)."""
+    """Writes a network in fp32, fp16 (weights only) or int8 (calibrated on samples).
+
+    Raises:
+        InputError: a budget of all tokens.
+    """
+    if network.budget is not None and network.budget.token_budget == network.shape.groups:
+        raise InputError(
+            "OpenVINO cannot load the empty sets of a token_budget of all "
+            f"{network.shape.groups} tokens, which merges none; choose a smaller one"
+        )
     with TemporaryDirectory(dir=path.parent) as folder:
         source = Path(folder) / "source.onnx"
         onnx_file.write(network, source, "int8" if precision == "int8" else "fp32", samples)
