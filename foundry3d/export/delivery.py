@@ -17,6 +17,7 @@ from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.policy import read_policy
 from foundry3d.config import DataConfig, ExportConfig
 from foundry3d.data.loading import in_order, load_splits
+from foundry3d.errors import InputError
 from foundry3d.export.formats import FORMATS, writer
 from foundry3d.export.metadata import Origin, metadata, origin_of
 from foundry3d.export.network import Network, example
