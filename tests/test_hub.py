@@ -157,7 +157,7 @@ def test_a_teacher_of_ones_own(points: Tensor, generator: torch.Generator) -> No
         return task.goal(Ready(None, generator, points), features=True)
 
     teacher = Own()
-    groups, goal, _ = goal_of(teacher, student)
+    groups, goal, *_ = goal_of(teacher, student)
     assert torch.equal(groups.centers, points[:, :9])
     assert groups.neighborhoods.shape == (4, 9, 8, 3)
     assert torch.equal(goal, teacher.linear(points[:, :9]))

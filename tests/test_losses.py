@@ -526,8 +526,8 @@ def test_runs_of_earlier_versions_are_resumed(saved: Path, tmp_path: Path) -> No
     [
         ({"loss_blocks": (-1,)}, "different blocks of the teacher"),
         ({"loss_blocks": (1, 1)}, "different blocks of the teacher"),
-        ({"loss_blocks": (0, 1), "block_weights": (1.0, 1.0, 1.0)}, "one number of at least 0"),
-        ({"block_weights": (-1.0,)}, "one number of at least 0"),
+        ({"loss_blocks": (0, 1), "block_weights": (1.0, 1.0, 1.0)}, "one number in 0"),
+        ({"block_weights": (-1.0,)}, "one number in 0"),
         ({"relation_weight": -1.0}, "relation_weight must be >= 0"),
         ({"ema": 1.0}, r"ema must lie in \[0, 1\)"),
         ({"teacher_dropped_points": 1.0}, r"teacher_dropped_points must lie in \[0, 1\)"),
