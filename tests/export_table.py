@@ -7,6 +7,7 @@ on their size.
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,9 @@ def models() -> Iterator[tuple[str, Any, dict[str, Any]]]:
     yield "student, s=16", student, {}
     yield "student, s=1", Student.from_teacher(teacher, supertokens=1, generator=generator), {}
     gated = Student.from_teacher(teacher, supertokens=16, gate=True, generator=generator)
+    with torch.no_grad():
+        for weight in gated.gate.parameters():  # probabilities apart, as training makes them
+            weight.mul_(30)
     yield "student, gated at 32", gated, {"token_budget": 32}
     names = ("chair", "table", "lamp")
     yield "classifier", Classifier.from_model(student, names, generator=generator), {}
@@ -66,13 +70,15 @@ def recorded_once(folder: Path) -> None:
 
 
 def main() -> None:
-    """Prints a row for every combination."""
+    """Prints a row for every combination; words after the name of the script choose models."""
     logging.getLogger("foundry3d").setLevel(logging.ERROR)
     rows = []
     with TemporaryDirectory() as name:
         folder = Path(name)
         recorded_once(folder)
         for label, model, budget in models():
+            if sys.argv[1:] and not any(word in label for word in sys.argv[1:]):
+                continue
             saved = save(model, folder / "model", provenance={"normalise": True, "up": "z"})
             config = ExportConfig(model=str(saved), calibration="procedural", clouds=16, **budget)
             inside, origin = network_of(config)

@@ -68,6 +68,13 @@ def stable_sort(
     return values.gather(1, index), index
 
 
+def stable_argsort(
+    values: Tensor, *, stable: bool = True, dim: int = -1, descending: bool = False
+) -> Tensor:
+    """The indices of `stable_sort`."""
+    return stable_sort(values, dim=dim, descending=descending)[1]
+
+
 def decompositions() -> dict[Any, Any]:
     """What takes the place of operators that ExecuTorch lacks."""
     ours = torch.ops.foundry3d
@@ -75,6 +82,7 @@ def decompositions() -> dict[Any, Any]:
         ours.farthest_point_sample.default: farthest_point_sample,
         ours.nearest_neighbors.default: nearest_neighbors,
         torch.ops.aten.sort.stable: stable_sort,
+        torch.ops.aten.argsort.stable: stable_argsort,
     }
 
 

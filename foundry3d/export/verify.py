@@ -47,7 +47,7 @@ def cases(network: Network, seed: int) -> Iterator[Case]:
 
     yield Case("random", drawn(1, least))
     side = torch.randint(2, (2, 2 * least, 1), generator=generator)
-    yield Case("clustered", drawn(2, 2 * least) / 100 + side - 0.5)
+    yield Case("clustered", drawn(2, 2 * least) / 10 + side - 0.5)
     few = drawn(3, max(least, (3 * least) // 2))
     yield Case("duplicated", few[:, torch.arange(3 * least + 1) % few.shape[1]])
     yield Case("random", drawn(4, least + 7))
