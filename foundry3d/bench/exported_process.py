@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from foundry3d.bench.memory import peak_since_start
+from foundry3d.bench.memory import peak_so_far
 from foundry3d.export.runners import (
     Arrays,
     Run,
@@ -109,7 +109,7 @@ def measure(job: Job) -> dict[str, Any]:
             continue
         row[f"median_ms_{batch}_{job.threads}"] = float(np.median(times))
         row[f"p95_ms_{batch}_{job.threads}"] = float(np.percentile(times, 95))
-    return row | {"peak_mb": peak_since_start()}
+    return row | {"peak_mb": peak_so_far()}
 
 
 def main() -> None:

@@ -52,10 +52,18 @@ def _resident(field: str) -> float | None:
     return None
 
 
-def peak_since_start() -> float:
+def _since_start() -> float:
     """The largest resident size of the process since its start, in MB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def peak_so_far() -> float:
+    """The largest resident size of this process in MB.
+
+    What getrusage reports would start at the size of the process that started this one.
+    """
+    return _resident("VmHWM") or _since_start()
 
 
 def return_freed() -> None:
@@ -84,12 +92,12 @@ def peak_of(run: Callable[[], object], device: str = "cpu") -> Peak:
     try:
         CLEAR.write_text("5")
     except OSError:  # not Linux, or not permitted: use the peak since the start
-        before = _resident("VmRSS") or peak_since_start()
+        before = _resident("VmRSS") or _since_start()
         run()
-        return Peak(peak_since_start(), peak_since_start() - before)
+        return Peak(_since_start(), _since_start() - before)
     before = _resident("VmRSS") or 0.0
     run()
-    peak = _resident("VmHWM") or peak_since_start()
+    peak = _resident("VmHWM") or _since_start()
     return Peak(peak, peak - before)
 
 

@@ -38,7 +38,9 @@ def cases(network: Network, seed: int) -> Iterator[Case]:
 
     Points drawn from a normal distribution; two small clusters far from each other; every point
     several times; and a grid, whose distances are mostly equal. Tokens of a grid are equal too,
-    and a gate may merge any of those, so that gated students get drawn points instead.
+    and a gate may merge any of those, so that gated students get drawn points instead. For the
+    same reason the clusters are no tighter: where a gate's probabilities are equal up to their last
+    bit, runtimes that differ in it merge other tokens.
     """
     generator, least = torch.Generator().manual_seed(seed), network.least
 
