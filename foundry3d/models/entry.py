@@ -1,9 +1,9 @@
 """Into the encoder and back: the gated compression of sections 3.2 to 3.4.
 
 `Compression` holds DSO, CAU and gate. It plans which tokens are merged, puts supertokens and the
-other tokens into the encoder, and restores a feature for every token. All are merged without a
-gate. With one, training weights both features of every token by its choice, so that the loss can
-reach it; at inference merged tokens and unused supertokens do not enter the encoder.
+other tokens into the encoder, and restores a feature for every token. Without a gate all are
+merged. With one, training weights both features of a token by its choice, so that the loss reaches
+it; at inference merged tokens and unused supertokens stay out of the encoder.
 
 Shapes: B clouds, c tokens, s supertokens, d width, m tokens that the DSO reads, n rows encoded.
 """
@@ -121,9 +121,8 @@ class Compression:
     ) -> Plan:
         """The plan of training with a gate: both features of every token are computed.
 
-        Merged tokens enter the encoder as queries but not as keys. They get the feature that they
-        would have unmerged, so that the loss measures what merging them costs, and no other token
-        sees them.
+        Merged tokens enter the encoder as queries, not as keys: no other token sees them, and they
+        get their feature as if unmerged, so that the loss measures what merging them costs.
 
         Raises:
             InputError: a token budget, which is for inference.
