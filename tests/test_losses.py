@@ -60,7 +60,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "relations": {"relation_weight": 3.0},
     "whiten": {"whiten": True},
     "ema": {"ema": 0.9},
-    "dropped": {"teacher_dropped_points": 0.5},
+    "dropped": {"dropped_points": 0.5},
 }
 ALL = {name: value for options in OPTIONS.values() for name, value in options.items()}
 
@@ -297,7 +297,7 @@ def test_dropped_points_are_missing_for_the_student_alone(
     teacher: Backbone, points: Tensor, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     config = replace(
-        RUN, teacher_dropped_points=0.5, frozen="none", unfreeze_epoch="auto", augment=STILL,
+        RUN, dropped_points=0.5, frozen="none", unfreeze_epoch="auto", augment=STILL,
         data=replace(DATA, points=96),
     )  # fmt: skip
     student: Any = Student.from_teacher(teacher, supertokens=4)
@@ -479,7 +479,7 @@ def test_two_processes_have_the_weights_of_one(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same batches, nothing drawn and BatchNorm frozen; scale and average included."""
-    options = {name: value for name, value in ALL.items() if name != "teacher_dropped_points"}
+    options = {name: value for name, value in ALL.items() if name != "dropped_points"}
     one = replace(
         RUN, teacher=str(saved), out=str(tmp_path / "one"), starts="first", augment=STILL,
         student=StudentOptions(supertokens=4, soft_assignment=True),
@@ -530,10 +530,10 @@ def test_runs_of_earlier_versions_are_resumed(saved: Path, tmp_path: Path) -> No
         ({"block_weights": (-1.0,)}, "one number in 0"),
         ({"relation_weight": -1.0}, "relation_weight must be >= 0"),
         ({"ema": 1.0}, r"ema must lie in \[0, 1\)"),
-        ({"teacher_dropped_points": 1.0}, r"teacher_dropped_points must lie in \[0, 1\)"),
+        ({"dropped_points": 1.0}, r"dropped_points must lie in \[0, 1\)"),
         ({"loss_blocks": (0,), "student": StudentOptions(kind="tome")}, "got kind tome"),
         (
-            {"teacher_dropped_points": 0.1, "student": StudentOptions(kind="fps-student")},
+            {"dropped_points": 0.1, "student": StudentOptions(kind="fps-student")},
             "got kind fps-student",
         ),
     ],
@@ -549,7 +549,7 @@ def test_what_a_pair_cannot_do_is_one_sentence(teacher: Backbone) -> None:
     short = Truncated.from_teacher(teacher, depth=1)
     free = replace(RUN, frozen="none", unfreeze_epoch="auto")
     blocks, dropped = (
-        replace(free, loss_blocks=(1,)), replace(free, teacher_dropped_points=0.9)
+        replace(free, loss_blocks=(1,)), replace(free, dropped_points=0.9)
     )  # fmt: skip
     for config, taught, learner, says in [
         (blocks, lambda x: teacher(x), student, "blocks of a Backbone"),

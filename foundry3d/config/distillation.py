@@ -67,7 +67,7 @@ class DistillConfig:
             each less its mean. The student returns plain features all the same.
         ema: decay of a moving average of the student's weights, which is saved in place of the
             last ones; 0 = none.
-        teacher_dropped_points: share of the points read by the teacher that the student does not
+        dropped_points: share of the points read by the teacher that the student does not
             read, drawn for each cloud.
         gate_lambda: weight of the regulariser that pulls the gate towards merging (equation 6).
         gate_decay: weight decay on the gate too.
@@ -89,7 +89,7 @@ class DistillConfig:
     relation_weight: float = 0.0
     whiten: bool = False
     ema: float = 0.0
-    teacher_dropped_points: float = 0.0
+    dropped_points: float = 0.0
     gate_lambda: float = 0.0
     gate_decay: bool = False
     budgets: BudgetDraws = field(default_factory=BudgetDraws)
@@ -101,12 +101,12 @@ class DistillConfig:
     def __post_init__(self) -> None:
         student, kind = self.student, self.student.kind
         not_negative(self, "teacher_cache", "gate_lambda", "relation_weight")
-        fraction(self, "ema", "teacher_dropped_points")
+        fraction(self, "ema", "dropped_points")
         self._check_frozen()
         self._check_blocks()
         require(
-            kind != "fps-student" or not self.teacher_dropped_points,
-            "teacher_dropped_points needs a student that reads groups around the teacher's "
+            kind != "fps-student" or not self.dropped_points,
+            "dropped_points needs a student that reads groups around the teacher's "
             "centers, got kind fps-student",
         )
         require(
@@ -166,7 +166,7 @@ class DistillConfig:
     @property
     def extras(self) -> dict[str, Any]:
         """What this run has beyond the plain loss of the last weights, for provenance."""
-        names: tuple[str, ...] = ("relation_weight", "whiten", "ema", "teacher_dropped_points")
+        names: tuple[str, ...] = ("relation_weight", "whiten", "ema", "dropped_points")
         if self.loss_blocks:
             names += ("loss_blocks", "block_weights")
         return {name: value for name in names if (value := getattr(self, name))}

@@ -14,7 +14,7 @@ DISTILLATION: dict[str, Any] = {
     "relation_weight": 0.0,
     "whiten": False,
     "ema": 0.0,
-    "teacher_dropped_points": 0.0,
+    "dropped_points": 0.0,
 }
 """Options of distillation that are newer than some runs, as those runs are."""
 

@@ -138,8 +138,10 @@ def kept(model: onnx.ModelProto, widths: set[int]) -> list[str]:
 
 
 def describe(path: Path, metadata: dict[str, Any]) -> None:
-    """Writes metadata into a file."""
+    """Writes metadata into a file, in place of the exporter's notes on every operation."""
     model = onnx.load(path)
+    for item in (*model.graph.node, *model.graph.value_info, *model.graph.input):
+        del item.metadata_props[:]
     del model.metadata_props[:]
     model.metadata_props.add(key=METADATA, value=json.dumps(metadata))
     with replacing(path) as partial:

@@ -48,7 +48,7 @@ class DistillTask(GoalTask):
 
     Raises:
         InputError: token_loss for a pair that is not a `Backbone` and a `Student`, whose tokens
-            differ in width or whose tokenizer is frozen; loss_blocks or teacher_dropped_points
+            differ in width or whose tokenizer is frozen; loss_blocks or dropped_points
             that the pair cannot do; an encoder to freeze that did not come from the teacher; or
             nothing that would ever train.
     """
@@ -56,8 +56,8 @@ class DistillTask(GoalTask):
     def __init__(self, config: DistillConfig, teacher: Teacher, student: Learner) -> None:
         if config.token_loss.used:
             check_tokens(teacher, student)
-        if config.teacher_dropped_points:
-            check_dropped(student, config.data.points, config.teacher_dropped_points)
+        if config.dropped_points:
+            check_dropped(student, config.data.points, config.dropped_points)
         own_blocks = check_blocks(config.loss_blocks, teacher, student)
         super().__init__(config, teacher, student)
         self.own_blocks = own_blocks
@@ -138,7 +138,7 @@ class DistillTask(GoalTask):
         """The reconstruction loss of a batch of points (B, N, 3), equation 1."""
         ready: Ready = self.readied(batch)
         goal, generator = self.goal(ready, features=not self.tokenizer_alone()), ready.generator
-        dropped, student = self.config.teacher_dropped_points, self.student
+        dropped, student = self.config.dropped_points, self.student
         if dropped:
             goal = with_points_dropped(goal, student, ready.points, dropped, generator)
         groups = goal.groups

@@ -46,12 +46,12 @@ def check_dropped(student: Learner, points: int, share: float) -> None:
     """
     if isinstance(student, FPSStudent):
         raise InputError(
-            "teacher_dropped_points needs a student that reads groups around the teacher's "
+            "dropped_points needs a student that reads groups around the teacher's "
             "centers, got a FPSStudent"
         )
     kept, size = points_kept(points, share), student.shape.group_size
     if kept < size:
         raise InputError(
-            f"teacher_dropped_points {share} leaves {kept} of {points} points, the student's "
+            f"dropped_points {share} leaves {kept} of {points} points, the student's "
             f"groups have {size}; drop fewer"
         )
