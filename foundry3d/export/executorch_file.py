@@ -94,7 +94,7 @@ def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays
     """
     if network.geometry == "inside":
         raise InputError(
-            "ExecuTorch has no operator for sampling or neighbours, and takes many minutes to plan "
+            "ExecuTorch has no operator for sampling or neighbours, and takes minutes to plan "
             "them in single steps; add --geometry outside"
         )
     most = max(MOST_POINTS, 4 * network.least)

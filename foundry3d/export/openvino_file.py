@@ -42,7 +42,7 @@ def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays
 def stabilise(model: openvino.Model) -> None:
     """Makes equal values keep their order, and sums of several clouds right.
 
-    Without it points at the same distance are chosen in another order than in torch. A sum over
+    OpenVINO promises no order of equal values unless it is asked to. A sum over
     an axis that is then compared with a row of numbers is fused with it, and the row is applied
     along the wrong axis, so that gated students merge other tokens from two clouds on.
     """
