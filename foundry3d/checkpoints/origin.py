@@ -87,6 +87,11 @@ def origin_from(facts: dict[str, Any], *, longest: int = LONGEST) -> Origin:
     return origin
 
 
+def with_origin(facts: dict[str, Any]) -> dict[str, Any]:
+    """Provenance, and the origin that follows from it."""
+    return facts | origin_from(facts)._asdict()
+
+
 def after(earlier: str | None, data: str) -> str:
     """Both names in their order, or one where they agree or there is no earlier one."""
     return data if earlier in (None, data) else f"{earlier}, then {data}"

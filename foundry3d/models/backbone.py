@@ -1,4 +1,4 @@
-"""The teacher: points in, one feature per token out. And the record that every model returns.
+"""The teacher: points in, one feature per token out.
 
 Shapes: B clouds, N points, c tokens, k points per group, d width.
 """
@@ -6,7 +6,6 @@ Shapes: B clouds, N points, c tokens, k points per group, d width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -18,36 +17,9 @@ from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.models.budget import Budget, refuse_budget
 from foundry3d.models.tokenizer import PointModel
+from foundry3d.models.tokens import Tokens as Tokens
+from foundry3d.models.tokens import pool as pool
 from foundry3d.models.vit import encoder_of, initialise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tokens:
-    """The output of every model.
-
-    Attributes:
-        features: (B, c, d) one feature per token.
-        centers: (B, c, 3) where the tokens are.
-        assignment: (B, c) int64, the supertoken of each token, -1 = not merged; None for teachers.
-            With several assignment heads, that of the first.
-        tokens_used: (B,) int64, how many tokens entered the encoder.
-        probability: (B, c) the gate's fusion probabilities; None without a gate.
-    """
-
-    features: Tensor
-    centers: Tensor
-    assignment: Tensor | None = None
-    tokens_used: Tensor
-    probability: Tensor | None = None
-
-    def pooled(self) -> Tensor:
-        """(B, 2d): maximum and mean over the tokens, the global feature of the protocols."""
-        return pool(self.features)
-
-
-def pool(features: Tensor) -> Tensor:
-    """(B, 2d): maximum and mean over the tokens of features (B, c, d)."""
-    return torch.cat([features.amax(dim=1), features.mean(dim=1)], dim=-1)
 
 
 class TokenFeatures(Protocol):
@@ -144,17 +116,6 @@ class Backbone(PointModel):
         count = torch.full(encoded.shape[:1], encoded.shape[1], device=encoded.device)
         features = encoded[:, -groups.centers.shape[1] :]
         return Tokens(features=features, centers=groups.centers, tokens_used=count)
-
-    def encode(
-        self,
-        groups: Groups,
-        *,
-        tokens: Tensor | None = None,
-        budget: Budget | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tokens:
-        """`forward` for points that are grouped already."""
-        return self.forward(groups, tokens=tokens, budget=budget, generator=generator)
 
     def block_features(
         self,

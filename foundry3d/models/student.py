@@ -99,17 +99,6 @@ class Student(PointModel):
             probability=plan.probability,
         )
 
-    def encode(
-        self,
-        groups: Groups,
-        *,
-        tokens: Tensor | None = None,
-        budget: Budget | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tokens:
-        """`forward` for points that are grouped already."""
-        return self.forward(groups, tokens=tokens, budget=budget, generator=generator)
-
     def block_features(
         self,
         groups: Groups,

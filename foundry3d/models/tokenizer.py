@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, check_points, draw_start, group_points
+from foundry3d.models.budget import Budget
+from foundry3d.models.tokens import Tokens
 from foundry3d.models.vit import Encoder
 
 
@@ -76,6 +78,18 @@ class PointModel(nn.Module):
         groups = group_points(points, shape.groups, size, start=start, radius=shape.radius)
         check_kind(points, self.some_weight)
         return groups
+
+    def encode(
+        self,
+        groups: Groups,
+        *,
+        tokens: Tensor | None = None,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
+        """`forward` for points that are grouped already."""
+        found: Tokens = self.forward(groups, tokens=tokens, budget=budget, generator=generator)
+        return found
 
     def embed_groups(self, groups: Groups, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens and positions (B, c, d) of groups, at the encoder's width.

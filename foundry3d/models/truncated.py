@@ -79,17 +79,6 @@ class Truncated(PointModel):
         """Features (B, c, output_dim) of tokens after a block and of positions (B, c, d)."""
         return self.output(self.mlp(tokens + positions))
 
-    def encode(
-        self,
-        groups: Groups,
-        *,
-        tokens: Tensor | None = None,
-        budget: Budget | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tokens:
-        """`forward` for points that are grouped already."""
-        return self.forward(groups, tokens=tokens, budget=budget, generator=generator)
-
     def block_features(
         self,
         groups: Groups,

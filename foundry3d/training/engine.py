@@ -25,7 +25,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from foundry3d.checkpoints.folder import save
-from foundry3d.checkpoints.origin import origin_from
+from foundry3d.checkpoints.origin import with_origin
 from foundry3d.config import DistillConfig, PretrainConfig, TrainConfig
 from foundry3d.data.ahead import Loader
 from foundry3d.data.clouds import Clouds
@@ -235,7 +235,7 @@ def keep(
         "code": code_version(),
     }
     facts = origin | protocol
-    save(model, Path(out) / "model", provenance=facts | origin_from(facts)._asdict())
+    save(model, Path(out) / "model", provenance=with_origin(facts))
 
 
 def retain_memory() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from foundry3d.baselines import KMeansStudent, LargerGroups, Merged, RandomSampling
 from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.folder import load, model_folder, read_config, save
-from foundry3d.checkpoints.origin import origin_from
+from foundry3d.checkpoints.origin import with_origin
 from foundry3d.config import DistillConfig, PretrainConfig, ReductionConfig, SuiteConfig
 from foundry3d.config.freezing import Epoch
 from foundry3d.data.loading import in_order, load_splits
@@ -119,8 +119,8 @@ def keep_fps(config: DistillConfig, teacher: Backbone) -> None:
     """Saves the FPS-Student with its teacher's weights: where all are frozen, nothing can train."""
     facts = {"made_by": "fps-student", "teacher": config.teacher, "code": code_version()}
     facts["distill_frozen"] = config.frozen_words
-    provenance = facts | origin_from(facts)._asdict()
-    save(student_of(teacher, config), Path(config.out) / "model", provenance=provenance)
+    student = student_of(teacher, config)
+    save(student, Path(config.out) / "model", provenance=with_origin(facts))
 
 
 def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
@@ -133,8 +133,7 @@ def fit_kmeans(config: DistillConfig, teacher: Backbone) -> None:
     facts: dict[str, Any] = {"made_by": "k-means", "teacher": config.teacher, "data": train.name}
     facts |= {"distill_frozen": "all", "clouds": len(train), "seed": config.train.seed}
     facts["code"] = code_version()
-    provenance = facts | origin_from(facts)._asdict()
-    save(student, Path(config.out) / "model", provenance=provenance)
+    save(student, Path(config.out) / "model", provenance=with_origin(facts))
 
 
 def budget_at_test(what: str) -> Budget | None:
