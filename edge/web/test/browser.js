@@ -86,19 +86,19 @@ found.explained = await text(page, "#explain");
 await page.focus("#slider");
 await page.keyboard.press("ArrowLeft");
 await page.waitForFunction(() => document.getElementById("model").title.endsWith("-4.onnx"), null, WAIT);
-await status(page, "-4.onnx");
+await status(page, "-4.onnx.");
 found.slid = await saved(page);
 found.times = await text(page, "#times");
 found.place = await text(page, "#place");
 
 await drop(page, model);
-await status(page, basename(model));
+await status(page, `encoded by ${basename(model)}`);
 found.headed = await saved(page);
 found.bars = await page.$$eval("#bars li", (items) => items.map((item) => item.textContent));
 await shot(page, "light-class");
 
 await drop(page, segmenter);
-await status(page, basename(segmenter));
+await status(page, `encoded by ${basename(segmenter)}`);
 found.parts = await saved(page);
 found.featuresOff = await page.isDisabled('[value="features"]');
 await page.click('label:has([value="groups"])');
