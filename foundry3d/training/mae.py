@@ -82,23 +82,23 @@ class MaskedReconstruction(nn.Module):
     def forward(self, groups: Groups, *, generator: torch.Generator | None = None) -> Tensor:
         """Chamfer-L2 between hidden groups and what the decoder makes of them, a scalar.
 
+        Only visible groups are tokenized: the tokens of the others would be thrown away.
+
         Args:
             groups: of training clouds.
             generator: of masks and dropout; None = torch's default one.
         """
-        tokens, positions = self.backbone.embed_groups(groups)
-        batch, count, width = tokens.shape
+        batch, count = groups.centers.shape[:2]
         visible, hidden = random_mask(
-            batch, count, self.masked, device=tokens.device, generator=generator
+            batch, count, self.masked, device=groups.centers.device, generator=generator
         )
-        encoded = self.backbone.encoder(
-            gather(tokens, visible), gather(positions, visible), generator=generator
-        )
-        blank = self.mask_token.to(encoded.dtype).expand(batch, self.masked, width)
+        rows = torch.arange(batch, device=visible.device)[:, None]
+        seen = Groups(*(part[rows, visible] for part in groups))
+        encoded = self.backbone.encoder(*self.backbone.embed_groups(seen), generator=generator)
+        blank = self.mask_token.to(encoded.dtype).expand(batch, self.masked, -1)
         centers = gather(groups.centers, torch.cat([visible, hidden], dim=1))
         decoded = self.decoder(
             torch.cat([encoded, blank], dim=1), self.decoder_position(centers), generator=generator
         )
         rebuilt = self.to_points(decoded[:, -self.masked :]).float().unflatten(-1, (-1, 3))
-        rows = torch.arange(batch, device=tokens.device)[:, None]
         return chamfer(rebuilt, groups.neighborhoods[rows, hidden].float()).mean()
