@@ -21,7 +21,7 @@ from foundry3d.report.rows import table
 MEASURES = {
     ("linear probe", "svm"): "linear probe",
     ("linear probe", "knn"): "20 nearest neighbours",
-    ("linear probe", "taught"): "five examples per class",
+    ("linear probe", "taught"): "{examples} examples per class",
     ("zero-shot classification", "class_mean"): "nearest class mean",
     ("few-shot classification", "oa"): "{way}-way {shot}-shot",
 }
