@@ -41,7 +41,8 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command(configs.DemoConfig, "demo:demo", "distillation on built-in shapes, in minutes"),
+    "demo": Command(configs.DemoConfig, "demo:demo", "students of a shipped teacher, in minutes"),
+    "models": Command(configs.ModelsConfig, "bench.shipped:models", "the models that ship"),
     "pretrain": Command(configs.PretrainConfig, "training.pretrain:pretrain",
         "pre-train a teacher without labels"),
     "distill": Command(configs.DistillConfig, "training.distill:distill",
@@ -255,10 +256,7 @@ OUTPUTS = ("out", "results")
 
 
 def talk(debug: bool = False) -> None:
-    """Sends the package's progress lines and all warnings but one to standard error.
-
-    The exception is the trainer's use of a deprecated torch name.
-    """
+    """Sends progress lines, and warnings but for a deprecated name of torch, to standard error."""
     log = logging.getLogger("foundry3d")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False

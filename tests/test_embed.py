@@ -264,7 +264,9 @@ def test_when_nothing_can_be_used_nothing_is_written(
     ("arguments", "says"),
     [
         ([], "name files to embed"),
-        (["A"], "--model"),
+        (["A", "--model", ""], "--model"),
+        (["A", "--model", "MODEL", "--device", "tpu"], "device"),
+        (["A", "--model", "MODEL", "--compile", "false", "--precision", "bf16"], "bf16"),
         (["A", "--model", "no/such"], "no/such"),
         (["A", "--model", "MODEL", "--out", "FOLDER"], "is a folder"),
         (["A", "--model", "MODEL", "--out", "A"], "would replace"),

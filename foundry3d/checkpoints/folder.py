@@ -20,6 +20,7 @@ from foundry3d.checkpoints.finite import require_finite
 from foundry3d.checkpoints.foreign import load_foreign
 from foundry3d.checkpoints.replace import WEIGHTS, repair, replace_folder
 from foundry3d.checkpoints.sizes import checked_config, read_json, shown
+from foundry3d.checkpoints.zoo import known, shipped
 from foundry3d.config import (
     BackboneConfig,
     ClassifierConfig,
@@ -89,6 +90,7 @@ def save(
     *,
     provenance: dict[str, Any],
     files: dict[str, str] | None = None,
+    half: bool = False,
 ) -> Path:
     """Writes a model as a folder; an earlier one there is replaced only by a complete new one.
 
@@ -100,6 +102,8 @@ def save(
         folder: to write; made where it is missing.
         provenance: where it comes from (data, protocol, seed, scores); JSON values.
         files: further text files to write, by name, e.g. a model card.
+        half: write matrices in float16; vectors, such as biases and BatchNorm statistics, stay as
+            they are. `load` returns float32 all the same.
 
     Returns:
         The folder.
@@ -125,6 +129,8 @@ def save(
         "provenance": provenance,
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        tensors = {k: v.half() if v.ndim > 1 else v for k, v in tensors.items()}
     require_finite(tensors, f"the model for {folder}", "nothing was saved")
     texts = (files or {}) | {"config.json": json.dumps(content, indent=2) + "\n"}
     replace_folder(folder, tensors, texts)
@@ -132,8 +138,12 @@ def save(
 
 
 def model_folder(path: str | Path) -> Path:
-    """The checkpoint folder that a path names: itself, or the `model/` that a run left in it."""
-    path = Path(path)
+    """The checkpoint folder that a path names: itself, or the `model/` that a run left in it.
+
+    The name of a shipped model stands for its folder in the package, unless a path of that name
+    exists.
+    """
+    path = shipped(path) or Path(path)
     inner = path / "model"
     named = (path / "config.json").is_file() or not (inner / "config.json").is_file()
     return path if named else inner
@@ -143,7 +153,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """The content of a checkpoint's config.json, its header checked.
 
     Args:
-        folder: a checkpoint, or a run folder that holds one as `model/`.
+        folder: a checkpoint, a run folder that holds one as `model/`, or the name of a shipped
+            model.
 
     Raises:
         InputError: not a folder of this format, one of a newer version, or an incomplete header.
@@ -153,7 +164,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     folder = model_folder(folder)
     if not (folder / "config.json").is_file():
         raise InputError(
-            f"{folder}: expected a checkpoint folder with config.json and model.safetensors"
+            f"{folder}: expected a checkpoint folder with config.json and model.safetensors, or "
+            f"the name of a model that ships ({known()})"
         )
     content = read_json(folder / "config.json")
     if not _is_ours(content):
@@ -185,8 +197,8 @@ def load(
     Types and sizes in its config.json are held against the weights before they take memory.
 
     Args:
-        path: a folder that `save` wrote, a run folder that holds one as `model/`, or a file of
-            another project (see `load_foreign`).
+        path: a folder that `save` wrote, a run folder that holds one as `model/`, a file of
+            another project (see `load_foreign`), or the name of a shipped model (`zoo.names`).
         kind: the class that is expected, e.g. `foundry3d.Student`; None = any.
         options: of `load_foreign`, for files alone. Its notices become warnings here.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from foundry3d.checkpoints.folder import Model, load, read_config, save
 from foundry3d.checkpoints.foreign import load_foreign
+from foundry3d.checkpoints.zoo import shipped
 from foundry3d.config import ConvertConfig
 from foundry3d.errors import InputError
 from foundry3d.inference.cost import count
@@ -38,9 +39,21 @@ tokens = model(points)  # points (B, N, 3): tokens.features (B, {tokens}, {width
 """
 
 
-def _section(heading: str, rows: dict[str, Any]) -> str:
+def section(heading: str, rows: dict[str, Any]) -> str:
+    """A heading and a table of what is known; empty where nothing is."""
     lines = [f"| {key} | {value} |" for key, value in rows.items() if value not in (None, {}, [])]
     return "\n".join([f"## {heading}", "", "| | |", "|---|---|", *lines, "", ""]) if lines else ""
+
+
+def sizes_of(model: Backbone | Student | Truncated) -> dict[str, str]:
+    """Sizes of a model and its cost for one cloud, for a card."""
+    cost, shape = count(model), model.shape
+    return {
+        "encoder": f"{shape.depth} blocks of width {shape.dim}, {shape.heads} heads",
+        "tokens": f"{shape.groups} groups of {shape.group_size} points",
+        "parameters": f"{cost.params / 1e6:.3f} M",
+        "one cloud": f"{cost.macs / 1e9:.4f} GMACs, {cost.flops / 1e9:.4f} GFLOPs",
+    }
 
 
 def card(
@@ -54,7 +67,7 @@ def card(
         provenance: as saved with it; `metrics` and `scores` get tables of their own.
         license: of the weights, stated by whoever shares them.
     """
-    cost, shape = count(model), model.shape
+    shape = model.shape
     if isinstance(model, Student):
         sentence = (
             f"A student that compresses {shape.groups} tokens of a point cloud into "
@@ -70,13 +83,8 @@ def card(
         sentence = f"A point-cloud transformer that returns {shape.groups} token features."
     rest = dict(provenance)
     scores, metrics = rest.pop("scores", {}), rest.pop("metrics", {})
+    rest.pop("card", None)  # of a model that ships; this is another card
     origin = {key.replace("_", " "): value for key, value in rest.items()}
-    sizes = {
-        "encoder": f"{shape.depth} blocks of width {shape.dim}, {shape.heads} heads",
-        "tokens": f"{shape.groups} groups of {shape.group_size} points",
-        "parameters": f"{cost.params / 1e6:.3f} M",
-        "one cloud": f"{cost.macs / 1e9:.4f} GMACs, {cost.flops / 1e9:.4f} GFLOPs",
-    }
     note = (
         f"## Licence\n\n{license}. Weights inherit what the data and the teacher they were made "
         "from allow; check both before use.\n"
@@ -86,10 +94,10 @@ def card(
     )
     return (
         head
-        + _section("Where it comes from", origin)
-        + _section("Scores", {k: f"{v}" for k, v in scores.items()})
-        + _section("Last training metrics", {k: f"{v:.4g}" for k, v in metrics.items()})
-        + _section("Size and cost", sizes)
+        + section("Where it comes from", origin)
+        + section("Scores", {k: f"{v}" for k, v in scores.items()})
+        + section("Last training metrics", {k: f"{v:.4g}" for k, v in metrics.items()})
+        + section("Size and cost", sizes_of(model))
         + note
     )
 
@@ -121,12 +129,14 @@ def save_pretrained(
 
 
 def from_pretrained(name: str | Path) -> Model:
-    """The model in a folder, or in a hub repository `owner/name`, in evaluation mode.
+    """The model in a folder, a shipped one, or one of a hub repository `owner/name`.
+
+    It is in evaluation mode.
 
     Raises:
         InputError: no such folder and no hub library, or the repository cannot be fetched.
     """
-    if Path(name).exists():
+    if Path(name).exists() or shipped(name):
         return load(name)
     hub = _hub_library(f"{name} is not a folder here")
     try:

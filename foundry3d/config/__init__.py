@@ -12,7 +12,13 @@ from foundry3d.config.baselines import (
 )
 from foundry3d.config.bench import BenchConfig
 from foundry3d.config.budgets import BudgetsConfig
-from foundry3d.config.commands import ConvertConfig, DemoConfig, DoctorConfig, ViewConfig
+from foundry3d.config.commands import (
+    ConvertConfig,
+    DemoConfig,
+    DoctorConfig,
+    ModelsConfig,
+    ViewConfig,
+)
 from foundry3d.config.data import (
     AugmentConfig,
     CheckConfig,
@@ -94,6 +100,7 @@ __all__ = [
     "KMeansStudentConfig",
     "MaskedConfig",
     "MergedConfig",
+    "ModelsConfig",
     "PackConfig",
     "PartHeadConfig",
     "PrepareConfig",

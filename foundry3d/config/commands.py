@@ -1,27 +1,59 @@
-"""Options of the small commands: `demo`, `convert`, `view` and `doctor`."""
+"""Options of the small commands: `demo`, `models`, `convert`, `view` and `doctor`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from foundry3d.config.records import WIDEST, not_negative, positive_or_null, require
+from foundry3d.config.records import WIDEST, not_negative, positive, positive_or_null, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """`foundry3d demo`: all of Foundation Model Distillation on built-in shapes.
+    """`foundry3d demo`: students of a shipped teacher, and what they are worth.
 
     Attributes:
         out: run folder.
+        teacher: a saved teacher, or the name of a shipped one.
+        data: the clouds that students are distilled on, as `data.train` takes them.
+        clouds: number of built-in shapes for that.
+        epochs: passes over them, for each student.
+        probe_clouds: built-in shapes of other seeds, this many to fit probes on and as many to
+            test them.
+        examples: labelled clouds per class from which a classifier is taught.
+        points: per cloud.
         seed: of data, weights and training.
     """
 
     out: str = "runs/demo"
+    teacher: str = "mini-teacher"
+    data: str = "procedural"
+    clouds: int = 1024
+    epochs: int = 6
+    probe_clouds: int = 1024
+    examples: int = 5
+    points: int = 1024
     seed: int = 0
 
     def __post_init__(self) -> None:
+        positive(self, "clouds", "epochs", "probe_clouds", "examples", "points")
         not_negative(self, "seed")
+        require(bool(self.teacher), "name a teacher, e.g. --teacher mini-teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """`foundry3d models`: the models that ship with the package.
+
+    Attributes:
+        models: names of shipped models, or folders of saved ones; none = all that ship.
+        no_speed: leave out the measurement of clouds per second.
+        json: print JSON instead of tables.
+    """
+
+    models: tuple[str, ...] = ()
+    no_speed: bool = False
+    json: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -273,13 +273,16 @@ class ProbeConfig:
         models: saved models (folders), in the order of the table.
         random_tokens: for every teacher, also rows in which it encodes only this many random
             tokens.
+        examples: also the accuracy of a classifier from this many training clouds per class
+            (nearest class mean, ten draws); null = without.
         results: JSON-lines file that the rows are added to; null = only shown.
         data: labelled clouds with a test part.
-        seed: of the untrained weights and the held-out clouds.
+        seed: of the untrained weights, the held-out clouds and the examples.
     """
 
     models: tuple[str, ...] = ()
     random_tokens: tuple[int, ...] = ()
+    examples: int | None = None
     results: str | None = "results.jsonl"
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
@@ -287,4 +290,5 @@ class ProbeConfig:
     def __post_init__(self) -> None:
         require(len(self.models) > 0, "name at least one saved model with --models")
         all_positive(self, "random_tokens", most=WIDEST)
+        positive_or_null(self, "examples")
         not_negative(self, "seed")

@@ -16,7 +16,8 @@ class EmbedConfig:
 
     Attributes:
         files: point-cloud and mesh files, folders of them, or globs.
-        model: a saved model (folder), or a checkpoint file of another project.
+        model: a shipped model (its name), a saved one (its folder), or a checkpoint file of another
+            project.
         out: the archive to write; an earlier one is replaced when the new one is complete.
         points: a random subset of each cloud; null = all of its points.
         samples: points drawn from the surface of each mesh.
@@ -40,14 +41,17 @@ class EmbedConfig:
         zoom: multiply the neighbourhoods of a scene by this; null = bring them to the size that
             the model knows, where it was trained on clouds in the unit sphere, else 1. Not with
             windows.
-        precision: of the inference form (`foundry3d.compile`) that encodes scenes: fp32 or bf16.
+        device: where the model runs: cpu, cuda, or auto for cuda where there is one.
+        compile: the inference form of the model (`foundry3d.compile`), which is faster; its
+            features agree with the plain ones to 1e-5.
+        precision: of the inference form: fp32 or bf16.
         dense: a .npy file to write, with one float16 feature per point of every scene.
         picture: a .png file to draw, with the scenes coloured by the main directions of their
             features.
     """
 
     files: tuple[str, ...] = ()
-    model: str = ""
+    model: str = "mini"
     out: str = "features.npz"
     points: int | None = None
     samples: int = 16384
@@ -63,13 +67,15 @@ class EmbedConfig:
     points_per_token: int | None = None
     windows: int | None = None
     zoom: float | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
     dense: str | None = None
     picture: str | None = None
 
     def __post_init__(self) -> None:
-        require(len(self.files) > 0, "name files to embed: foundry3d embed FILES --model MODEL")
-        require(bool(self.model), "name a saved model with --model")
+        require(len(self.files) > 0, "name files to embed: foundry3d embed FILES")
+        require(bool(self.model), "name a model with --model, or leave it out for mini")
         positive(self, "batch_size")
         positive(self, "samples", most=MOST_POINTS)
         positive_or_null(self, "points", "token_budget", "supertokens")
@@ -80,14 +86,20 @@ class EmbedConfig:
         )
         require(self.up in (None, "x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
         check_reading(self.columns, self.invalid)
+        self._check_form()
         self._check_scene()
+
+    def _check_form(self) -> None:
+        for name, known in (("device", ("auto", "cpu", "cuda")), ("precision", ("fp32", "bf16"))):
+            value = getattr(self, name)
+            require(value in known, f"{name} is one of {', '.join(known)}; got {value!r}")
+        require(
+            self.compile or self.precision == "fp32",
+            "bf16 is a precision of the inference form; leave --compile false out",
+        )
 
     def _check_scene(self) -> None:
         positive_or_null(self, "points_per_token", "windows", "zoom")
-        require(
-            self.precision in ("fp32", "bf16"),
-            f"precision is one of fp32, bf16; got {self.precision!r}",
-        )
         for name in ("windows", "zoom", "dense", "picture"):
             require(
                 self.points_per_token is not None or getattr(self, name) is None,

@@ -99,9 +99,10 @@ def protocol(config: EmbedConfig, policy: Policy, budget: Budget | None) -> np.n
         "samples": config.samples,
         "budget": {} if budget is None else budget.asked(),
         "seed": config.seed,
+        "compiled": config.compile,
+        "precision": config.precision,
         "code": code_version(),
     }
     if config.points_per_token is not None:
         facts |= {"points_per_token": config.points_per_token, "windows": config.windows}
-        facts["precision"] = config.precision
     return np.array(json.dumps(facts))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -144,7 +145,7 @@ def in_batches(
     model: AnyModel, clouds: Iterable[PreparedCloud], batch: int
 ) -> Iterator[tuple[PreparedCloud, Tokens]]:
     """Each cloud with its tokens, a batch of one on the CPU, in order."""
-    device = next(model.parameters()).device
+    device = next(chain(model.parameters(), model.buffers())).device
     for group in _together(clouds, batch):
         with torch.no_grad():
             found = model(torch.stack([cloud.points for cloud in group]).to(device))

@@ -13,6 +13,7 @@ from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig
 from foundry3d.embed.archive import Archive, appearing, protocol
 from foundry3d.embed.clouds import fewest, finite, in_batches
+from foundry3d.embed.form import in_form
 from foundry3d.embed.reading import REPEATED, Reading, asked_budget, policy_of
 from foundry3d.embed.scenes import embed_scenes
 from foundry3d.errors import InputError
@@ -36,7 +37,7 @@ def embed(config: EmbedConfig) -> Path:
     """
     if config.points_per_token is not None:
         return embed_scenes(config)
-    inner = load_backbone(config.model)
+    inner = in_form(load_backbone(config.model), config)
     budget = asked_budget(config, inner)
     model = Budgeted(inner, budget) if budget and isinstance(inner, Student) else inner
     least, out, archive = fewest(model), Path(config.out), Archive()

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from foundry3d.checkpoints.zoo import shipped
 from foundry3d.config import EmbedConfig
 from foundry3d.config.paths import require_apart
 from foundry3d.data.files import try_clouds
@@ -82,7 +83,7 @@ class Reading:
                 self.fail(word, InputError(f"{word}: {error.strerror}; check the path"))
         earlier = {path for path in found if self._is_earlier(path)}
         found = [path for path in found if path not in earlier]
-        model = Path(self.config.model)
+        model = shipped(self.config.model) or Path(self.config.model)
         outputs = {name: getattr(self.config, name) for name in ("out", "dense", "picture")}
         require_apart(outputs, [*found, *(model.iterdir() if model.is_dir() else [model])])
         return found

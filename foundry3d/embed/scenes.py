@@ -21,9 +21,9 @@ from foundry3d.config import EmbedConfig, StudentConfig, TruncatedConfig
 from foundry3d.data.progress import with_progress
 from foundry3d.embed.archive import Archive, appearing, protocol, require_file
 from foundry3d.embed.clouds import PreparedCloud, finite, stored_facts
+from foundry3d.embed.form import device_of, in_form, moved
 from foundry3d.embed.reading import REPEATED, Reading, asked_budget, policy_of
 from foundry3d.errors import InputError
-from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.models.backbone import Tokens
 from foundry3d.models.budget import Budget
 from foundry3d.models.upsample import interpolate
@@ -122,15 +122,16 @@ def _encode(
     )
     try:
         scene: Scene = group_scene(model, points, points_per_token=config.points_per_token)
+        scene = moved(scene, device_of(config.device))
         if config.windows is not None:
             tokens, window = encode_windows(
                 model, scene, config.windows, fit=fit, budget=budget, walk=walk
             )
-            return tokens, {"window": window}
+            return moved(tokens, "cpu"), {"window": window.cpu()}
         larger = config.zoom or (zoom(scene.centers, model.shape.groups) if fit else 1.0)
         scene = replace(scene, scale=scene.scale * larger)
         tokens = encode_scene(model, scene, budget=budget, walk=walk)
-        return tokens, {"zoom": torch.tensor([larger], dtype=torch.float64)}
+        return moved(tokens, "cpu"), {"zoom": torch.tensor([larger], dtype=torch.float64)}
     except InputError as error:
         raise InputError(f"{cloud.source}: {error}") from None
 
@@ -165,7 +166,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
     require_scene_model(model)
     assert isinstance(model, SceneModel) and config.points_per_token is not None
     budget = asked_budget(config, model)
-    model = fast_form(model, config.precision)
+    model = in_form(model, config)
     policy = policy_of(config)
     least = max(model.shape.group_size, config.points_per_token)
     reading, archive = Reading(config, policy, least), Archive(ragged=True)

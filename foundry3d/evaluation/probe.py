@@ -31,6 +31,7 @@ from foundry3d.data.labelled import require_classes
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
+from foundry3d.evaluation.examples import DRAWS, taught_accuracy
 from foundry3d.evaluation.retrieval import retrieval_map
 from foundry3d.evaluation.rows import data_columns, model_columns, short_name
 from foundry3d.heads.classifier import Inner
@@ -129,6 +130,17 @@ def probe(model: Model, splits: Splits, *, points: int) -> Scores:
     Raises:
         InputError: a split or its labels are missing, or the classes differ.
     """
+    return score(*labelled_features(model, splits, points=points))
+
+
+def labelled_features(
+    model: Model, splits: Splits, *, points: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pooled features (n, 2d) and labels (n,) of training, held-out and test clouds, for `score`.
+
+    Raises:
+        InputError: a split or its labels are missing, or the classes differ.
+    """
     train, held, test = splits.train, splits.validation, splits.test
     if held is None or test is None:
         raise InputError("a probe needs data.test, and data.validation above 0 to select C")
@@ -137,7 +149,7 @@ def probe(model: Model, splits: Splits, *, points: int) -> Scores:
             raise InputError(f"{clouds.name}: a probe needs a class label for every cloud")
     require_classes(train, test)
     made = [extract(model, clouds, points=points) for clouds in (train, held, test)]
-    return score(made[0], train.labels, made[1], held.labels, made[2], test.labels)
+    return made[0], train.labels, made[1], held.labels, made[2], test.labels
 
 
 def untrained_like(model: Inner, splits: Splits, *, points: int, seed: int) -> Backbone:
@@ -160,6 +172,14 @@ PROBE_COLUMNS = {
 }
 
 
+TAUGHT = "taught: nearest mean of {examples} examples per class, standardised, {draws} draws; "
+
+
+def probe_columns(examples: int | None) -> dict[str, str]:
+    """The columns of a table of rows with this many examples per class."""
+    return PROBE_COLUMNS | ({"taught": f"{examples} examples"} if examples else {})
+
+
 def probe_row(
     name: str,
     model: Any,
@@ -168,15 +188,24 @@ def probe_row(
     *,
     seed: int,
     origin: Origin | None = None,
+    examples: int | None = None,
 ) -> dict[str, Any]:
-    """One result row of a model on labelled splits, with its protocol and, if saved, its origin."""
+    """One result row of a model on labelled splits, with its protocol and, if saved, its origin.
+
+    With `examples`, also that of a classifier from this many training clouds per class.
+    """
     began = time.monotonic()
-    scores = probe(model, splits, points=data.points)
+    features = labelled_features(model, splits, points=data.points)
     row = model_columns(name, model, origin)
-    row |= {key: round(value, 2) for key, value in scores._asdict().items()}
+    row |= {key: round(value, 2) for key, value in score(*features)._asdict().items()}
+    if examples is not None:
+        mean, std = taught_accuracy(*features[:2], *features[4:], examples=examples, seed=seed)
+        row |= {"examples": examples, "taught": round(mean, 2), "taught_std": round(std, 2)}
+    taught = "" if examples is None else TAUGHT.format(examples=examples, draws=DRAWS)
     return row | {
         "task": "linear probe",
-        "protocol": "svm: standardised, C selected on held-out train; svm_c012: C 0.012, raw; "
+        "protocol": f"{taught}svm: standardised, C selected on held-out train; svm_c012: C 0.012, "
+        "raw; "
         "knn: 20 neighbours, standardised; retrieval_map: test clouds among each other, cosine, "
         "standardised; nothing selected on test",
         **data_columns(splits, points=data.points, seed=seed),
@@ -205,11 +234,13 @@ def probe_rows(
     *,
     seed: int,
     out: str | Path | None,
+    examples: int | None = None,
 ) -> list[dict[str, Any]]:
     """A result row for every model, appended to the file `out` as soon as it is complete."""
     rows = []
     for name, model, origin in subjects:
-        rows.append(probe_row(name, model, splits, data, seed=seed, origin=origin))
+        row = probe_row(name, model, splits, data, seed=seed, origin=origin, examples=examples)
+        rows.append(row)
         if out is not None:
             append(out, rows[-1:])
     return rows
@@ -234,6 +265,7 @@ def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
             for n in config.random_tokens:
                 fewer = RandomSampling(model, n, seed=config.seed)
                 subjects.append(Subject(f"{name}, {n} random tokens", fewer, origin))
-    rows = probe_rows(subjects, splits, config.data, seed=config.seed, out=config.results)
-    print(table(rows, PROBE_COLUMNS))
+    options: dict[str, Any] = {"seed": config.seed, "examples": config.examples}
+    rows = probe_rows(subjects, splits, config.data, out=config.results, **options)
+    print(table(rows, probe_columns(config.examples)))
     return rows

@@ -23,6 +23,7 @@ from foundry3d.config import ZeroshotConfig
 from foundry3d.data.labelled import labelled_splits
 from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
+from foundry3d.evaluation.examples import nearest_mean as nearest_mean
 from foundry3d.evaluation.metrics import mean_class_accuracy, overall_accuracy
 from foundry3d.evaluation.probe import extract
 from foundry3d.evaluation.rows import data_columns, model_columns
@@ -44,14 +45,6 @@ def unit(features: np.ndarray) -> np.ndarray:
     """Rows (n, D) scaled to length 1; rows of zeros stay zero."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(length > 0, length, 1.0)
-
-
-def nearest_mean(support: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Class (n,) whose mean of support (m, D) is nearest to each of queries (n, D)."""
-    kinds = np.unique(labels)
-    means = np.stack([support[labels == kind].mean(axis=0) for kind in kinds])
-    apart = ((queries[:, None] - means[None]) ** 2).sum(axis=-1)
-    return kinds[apart.argmin(axis=1)]
 
 
 def nearest_text(queries: np.ndarray, embeddings: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import torch
 from foundry3d import config as configs
 from foundry3d.baselines.merged import Merged
 from foundry3d.checkpoints.folder import load_backbone
+from foundry3d.checkpoints.zoo import known, shipped
 from foundry3d.config import BackboneConfig, CostConfig, ReductionConfig
 from foundry3d.errors import InputError
 from foundry3d.evaluation.rows import short_name
@@ -92,11 +93,12 @@ def _model_rows(config: CostConfig) -> list[dict[str, Any]]:
                 (f"{config.model}, s={s}", Student(student_config(sizes, supertokens=s)))
                 for s in config.supertokens
             ]
-    elif Path(config.model).exists():
+    elif Path(config.model).exists() or shipped(config.model):
         models = [(short_name(config.model), load_backbone(config.model))]
     else:
         raise InputError(
-            f"{config.model} is neither a saved model nor one of {', '.join(configs.PRESETS)}"
+            f"{config.model} is neither a saved model nor one of {', '.join(configs.PRESETS)} or a "
+            f"model that ships ({known()})"
         )
     rows = []
     for name, model in models:

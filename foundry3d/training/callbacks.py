@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foundry3d.data.ahead import Loader
 from foundry3d.errors import InputError
+from foundry3d.report.bar import Bar
 from foundry3d.training.run_folder import PREVIOUS
 from foundry3d.writing import replacing, synced
 
@@ -106,6 +107,40 @@ class Finite(Callback):
                 "train.lr, set train.clip, or check the data and the teacher, and start again in "
                 "another --out"
             )
+
+
+class OneLine(Callback):
+    """The whole run as a bar in a terminal, and as one line elsewhere.
+
+    Args:
+        text: what the run does.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.bar: Bar | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begins the line, on the first process."""
+        if trainer.is_global_zero:
+            left = int(trainer.estimated_stepping_batches) - trainer.global_step
+            self.bar = Bar(self.text, left)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Shows a step and its loss."""
+        loss = trainer.callback_metrics.get("loss")
+        if self.bar is not None:
+            self.bar.step("" if loss is None else f"loss {float(loss):.4f}")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ends the line."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, trainer: L.Trainer, *_: Any) -> None:
+        """Ends the line of a run that was stopped."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 class Progress(Callback):

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.checkpoints.folder import load
@@ -80,6 +81,8 @@ def distill_on(
     student: Learner,
     train: Clouds | Stream,
     held: Measured | None,
+    *,
+    progress: Callback | None = None,
 ) -> Learner:
     """`distill` with clouds that are read already.
 
@@ -89,13 +92,14 @@ def distill_on(
         student: trained in place.
         train: what `load_and_measured` returns for `config.data`, and `held` with it.
         held: clouds on which the trained student is measured; None = it is not.
+        progress: shows how far the run is; None = a line after each epoch.
 
     Raises:
         InputError: unusable sizes or run folder.
     """
     task = DistillTask(config, teacher, student)
     task.remember(train)
-    metrics = fit(task, train, config)
+    metrics = fit(task, train, config, progress=progress)
     student = task.final()
     fidelity = measure(task, student, teacher, held, config) if held is not None else {}
     student = student.cpu().eval().requires_grad_(True)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -58,8 +58,16 @@ def _loggers(out: Path, config: TrainConfig) -> list[Logger]:
     return loggers
 
 
-def make_trainer(out: Path, config: TrainConfig, *, few_batches: bool) -> L.Trainer:
+def make_trainer(
+    out: Path, config: TrainConfig, *, few_batches: bool, progress: Callback | None = None
+) -> L.Trainer:
     """The Lightning trainer of a run.
+
+    Args:
+        out: run folder.
+        config: of the run.
+        few_batches: log every step.
+        progress: shows how far the run is; None = `callbacks.Progress`.
 
     Raises:
         InputError: devices, precision or a logger that this machine does not have.
@@ -86,7 +94,7 @@ def make_trainer(out: Path, config: TrainConfig, *, few_batches: bool) -> L.Trai
                 Stopping(),
                 KeepLast(out / "checkpoints" / "last.ckpt", every=config.checkpoint_every),
                 LearningRateMonitor("epoch"),
-                Progress(config.batch_size),
+                progress or Progress(config.batch_size),
             ],
         )
     except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
@@ -94,7 +102,11 @@ def make_trainer(out: Path, config: TrainConfig, *, few_batches: bool) -> L.Trai
 
 
 def fit(
-    task: Task, train: Clouds | Stream, run: PretrainConfig | DistillConfig
+    task: Task,
+    train: Clouds | Stream,
+    run: PretrainConfig | DistillConfig,
+    *,
+    progress: Callback | None = None,
 ) -> dict[str, float]:
     """Trains the task and leaves the run folder complete but for the final model.
 
@@ -102,6 +114,7 @@ def fit(
         task: what to train; changed in place.
         train: training clouds, in memory or as a stream.
         run: the run's configuration: its folder, whether to resume, and what is kept in it.
+        progress: as for `make_trainer`.
 
     Returns:
         The last logged metrics.
@@ -111,7 +124,8 @@ def fit(
     """
     config = task.train_config
     retain_memory()
-    trainer = make_trainer(Path(run.out), config, few_batches=len(train) < 20 * config.batch_size)
+    few = len(train) < 20 * config.batch_size
+    trainer = make_trainer(Path(run.out), config, few_batches=few, progress=progress)
     if config.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu":
         warn_of_slow_bf16(product_seconds(torch.bfloat16) / product_seconds(torch.float32))
     task.train()

@@ -116,7 +116,7 @@ VICTIMS = {
     ),
     "embed": Victim(
         words="embed {made}/scans --model {made}/teacher --out {out}/f.npz",
-        same=("f.npz",),
+        close=("f.npz",),
     ),
     "embed a scene": Victim(
         words="embed {made}/scans --model {made}/student --points_per_token 8 --out {out}/f.npz "
