@@ -8,6 +8,7 @@ that is killed finds them when it is given again. A unit is run by one task at a
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -60,15 +61,24 @@ class Task(Generic[U]):
         open_work: called once; returns the function that runs a unit and whose value JSON can hold.
         units: by name.
         folder: of the outcomes.
+        apart: whether the task has a process of its own, whose log goes to standard error.
     """
 
     def __init__(
-        self, open_work: Callable[[], Callable[[U], Any]], units: Mapping[str, U], folder: Path
+        self,
+        open_work: Callable[[], Callable[[U], Any]],
+        units: Mapping[str, U],
+        folder: Path,
+        *,
+        apart: bool = True,
     ) -> None:
         self.open_work, self.units, self.folder = open_work, dict(units), folder
+        self.apart = apart
 
     def __call__(self) -> None:
         """Runs the units; a failure does not stop the others."""
+        if self.apart:
+            logging.basicConfig(level=logging.INFO, format="%(message)s")
         work: Callable[[U], Any] | None = None
         for name, unit in self.units.items():
             path = outcome_file(self.folder, name)
@@ -247,7 +257,10 @@ def run_units(
             yield Outcome(unit, said["value"])
             del left[name]
         outcome_file(folder, name).unlink(missing_ok=True)
-    waiting = [Task(open_work, share, folder) for share in shares(left, config)]
+    waiting = [
+        Task(open_work, share, folder, apart=config.engine != "debug")
+        for share in shares(left, config)
+    ]
     assert config.engine is not None
     patience = LATE if config.engine == "slurm" else 0.0
     most, running = most_at_once(config), list[_Running[U]]()

@@ -40,8 +40,8 @@ def clouds(folder: Path, count: int, seed: int = 0) -> Path:
     return folder
 
 
-@pytest.fixture
-def config(tmp_path: Path, teacher: Backbone) -> EmbedConfig:
+@pytest.fixture(name="config")
+def ten_files(tmp_path: Path, teacher: Backbone) -> EmbedConfig:
     """Ten files, three in a part."""
     save(teacher, tmp_path / "model", provenance=TRAINED)
     return EmbedConfig(

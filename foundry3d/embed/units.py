@@ -85,7 +85,8 @@ def _packed_clouds(path: Path) -> Iterator[tuple[str, Points | InputError]]:
     """The clouds of a shard, named `SHARD/KEY`; the shard itself where some of them are missing."""
     met, fault = 0, ""
     try:
-        for met, (key, files) in enumerate(samples(path), 1):
+        for key, files in samples(path):
+            met += 1
             name = f"{path}/{key}"
             try:
                 points = decode(files, MOST_CLASSES).astype("float32")
@@ -102,7 +103,7 @@ def _packed_clouds(path: Path) -> Iterator[tuple[str, Points | InputError]]:
         yield (
             str(path),
             InputError(
-                f"{path}: expected {expected} clouds, got {met} ({fault}); those are used; pack the "
-                "collection again for the others"
+                f"{path}: expected {expected} clouds, got {met} ({fault}); those are used, pack "
+                "the collection again for the others"
             ),
         )
