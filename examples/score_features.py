@@ -54,9 +54,12 @@ def subjects(args: argparse.Namespace, splits: Splits, seed: int) -> Iterator[tu
     if args.untrained:
         shape = foundry3d.load(pairs(args.models)[args.untrained])
         model = untrained_like(shape, splits, points=size, seed=seed)
-        yield "untrained", (
-            extract(model, both[0], points=size),
-            extract(model, both[1], points=size),
+        yield (
+            "untrained",
+            (
+                extract(model, both[0], points=size),
+                extract(model, both[1], points=size),
+            ),
         )
 
 
@@ -127,7 +130,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--models", nargs="*", default=[])
-    parser.add_argument("--untrained", help="which of the models the untrained network is built like")
+    parser.add_argument(
+        "--untrained", help="which of the models the untrained network is built like"
+    )
     parser.add_argument("--descriptors", nargs="*", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--points", type=int, default=1024)

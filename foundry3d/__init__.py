@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from foundry3d.config import BackboneConfig as BackboneConfig
     from foundry3d.config import StudentConfig as StudentConfig
     from foundry3d.embed.clouds import embed_clouds as embed_clouds
+    from foundry3d.embed.features import read_features as read_features
     from foundry3d.errors import InputError as InputError
     from foundry3d.evaluation.probe import probe as probe
     from foundry3d.inference.compiled import compile as compile
@@ -59,6 +60,7 @@ _HOME = {
     "load_foreign": "checkpoints.foreign",
     "pretrain": "training.pretrain",
     "probe": "evaluation.probe",
+    "read_features": "embed.features",
     "save": "checkpoints.folder",
     "save_pretrained": "checkpoints.hub",
 }

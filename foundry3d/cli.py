@@ -116,6 +116,7 @@ RENAMED = {
     "thaws": "unfreeze",
     "unfreeze_encoder": "unfreeze_epoch",
     "unfreeze_epoch": "unfreeze_encoder",
+    "workers": "cluster.parallel",
     **{field.name: f"student.{field.name}" for field in fields(configs.SupertokenOptions)},
 }
 """Earlier options by name; they count where a command has the new option and not the old one."""
@@ -136,10 +137,8 @@ def usage() -> str:
     recipes = sorted(str(p.relative_to(RECIPES)) for p in RECIPES.glob("*/*.yaml"))
     return "\n".join(
         [
-            "usage: foundry3d COMMAND [--config RECIPE] [--option value] [--group.option value]",
-            "",
-            "Distils a large self-supervised 3D point-cloud model into a small general one.",
-            "",
+            "usage: foundry3d COMMAND [--config RECIPE] [--option value] [--group.option value]\n",
+            "Distils a large self-supervised 3D point-cloud model into a small general one.\n",
             *lines,
             "",
             "foundry3d COMMAND --help lists the options; --print_config shows what would run.",
@@ -167,8 +166,7 @@ def option_type(kind: type, name: str) -> Any:
 
 def renamed(kind: type, name: str) -> str | None:
     """The present name of a record's option that was renamed; None if it was not."""
-    own = option_type(kind, name)
-    if own is not None and not is_dataclass(own):
+    if (own := option_type(kind, name)) is not None and not is_dataclass(own):
         return None
     ends = ((old, new) for old, new in RENAMED.items() if f".{name}".endswith(f".{old}"))
     found = [name.removesuffix(old) + new for old, new in ends]
@@ -184,8 +182,8 @@ def item_type(hint: Any) -> Any:
 def plain_words(kind: type, arguments: list[str]) -> list[str]:
     """Arguments as the parser expects them: `--flag` becomes `--flag true`, lists become JSON.
 
-    This allows `--resume`, `--models a b` and `--backbone.point_widths 32 64 128`. Words before
-    the first option belong to the record's first field: `foundry3d convert PATH`.
+    This allows `--resume`, `--models a b`, `--backbone.point_widths 32 64 128`, `--cluster local`.
+    Words before the first option belong to the record's first field: `foundry3d convert PATH`.
     """
     if arguments and not arguments[0].startswith("-") and fields(kind):
         arguments = [f"--{fields(kind)[0].name}", *arguments]
@@ -195,6 +193,8 @@ def plain_words(kind: type, arguments: list[str]) -> list[str]:
         word = arguments[i]
         values = list(takewhile(lambda w: not w.startswith("--"), arguments[i + 1 :]))
         hint = option_type(kind, word[2:]) if word.startswith("--") else None
+        if hint is configs.ClusterConfig and values and not os.path.isfile(values[0]):
+            word, hint = f"{word}.engine", None
         words.append(word)
         if hint in (bool, bool | None) and not values:
             words.append("true")

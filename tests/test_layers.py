@@ -12,7 +12,7 @@ PACKAGE = Path(foundry3d.__file__).parent
 FLOORS = [
     {"errors", "writing"},
     {"config", "geometry", "report"},
-    {"data", "models", "transforms"},
+    {"cluster", "data", "models", "transforms"},
     {"baselines", "scenes"},
     {"heads"},
     {"inference"},

@@ -13,6 +13,7 @@ from foundry3d import cli
 from foundry3d.checkpoints.folder import load_backbone, save
 from foundry3d.config import (
     ClassifyConfig,
+    ClusterConfig,
     DataConfig,
     DistillConfig,
     FewshotConfig,
@@ -41,10 +42,9 @@ from foundry3d.paper.suite.pictures import (
     with_correlations,
 )
 from foundry3d.paper.suite.printed import TEACHER, is_table_15
-from foundry3d.paper.suite.processes import workers_of
 from foundry3d.paper.suite.records import COLUMNS, MODELS, paper_figures
 from foundry3d.paper.suite.render import latex, markdown, text_of, write_tables
-from foundry3d.paper.suite.run import run_apart, run_here, suite
+from foundry3d.paper.suite.run import run_here, run_stage, suite
 from foundry3d.paper.suite.tables import TABLES
 from foundry3d.paper.suite.units import require_published, stages, unit_name, wanted_cells
 from foundry3d.paper.suite.work import episode_settings, published_settings, settings_of
@@ -470,8 +470,8 @@ def test_a_tiny_table(config: SuiteConfig) -> None:
     # All tokens kept is the teacher itself, so is its score.
     whole = Cell("teacher", "mn40", "classify", 0, "late", "tome-12")
     done = run_here(config, whole)
-    assert done.row is not None
-    assert done.row["oa"] == by_name["teacher@late/mn40/classify/seed0"]["oa"]
+    assert done.value is not None
+    assert done.value["oa"] == by_name["teacher@late/mn40/classify/seed0"]["oa"]
 
 
 def test_a_specialist_needs_the_fine_tuned_teacher(config: SuiteConfig) -> None:
@@ -506,22 +506,17 @@ def test_a_reconstructing_teacher_is_no_baseline_of_point_jepa(
     assert told == (objective == "masked")
 
 
-def test_a_process_gives_the_same_row(config: SuiteConfig) -> None:
+def test_a_task_gives_the_same_row(config: SuiteConfig) -> None:
     cell = Cell("teacher", "mn40", "probe", 0)
-    with workers_of(2) as workers:
-        here, apart = run_here(config, cell), run_apart(config, cell, workers[0])
-        again = run_apart(config, cell, workers[0])
-        assert again.row is not None
-        unknown = run_apart(config, cell._replace(column="none"), workers[0])
-        assert "KeyError" in unknown.fault
-        process = workers[0].start()
-        process.kill()
-        process.wait()
-        assert workers[0].start().pid != process.pid
-    assert here.row is not None
-    assert apart.row is not None
+    tasks = replace(config, cluster=ClusterConfig(engine="debug"))
+    here, (apart, unknown) = (
+        run_here(config, cell),
+        run_stage(tasks, [cell, cell._replace(column="none")]),
+    )
+    assert "KeyError" in unknown.fault
     varying = {"seconds": 0, "code": ""}
-    assert here.row | varying == apart.row | varying == again.row | varying
+    assert here.value | varying == apart.value | varying
+    assert "KeyError" not in (Path(config.out) / "cells" / cell.name / "log.txt").read_text()
 
 
 def test_faults_are_sentences(config: SuiteConfig) -> None:
@@ -575,13 +570,15 @@ def test_bad_options_are_one_sentence(
 
 
 def test_the_command_line_reads_lists(capsys: pytest.CaptureFixture) -> None:
-    words = "suite table9 --teacher t --data mn40=a,b own=c --seeds 0 2 --workers 2 --print_config"
+    words = (
+        "suite table9 --teacher t --data mn40=a,b own=c --seeds 0 2 --cluster local --print_config"
+    )
     with pytest.raises(SystemExit) as stop:
         cli.main(words.split())
     assert not stop.value.code
     made = from_dict(SuiteConfig, yaml.safe_load(capsys.readouterr().out))
     assert made.sources == {"mn40": ("a", "b"), "own": ("c", "c")}
-    assert (made.name, made.seeds, made.workers) == ("table9", (0, 2), 2)
+    assert (made.name, made.seeds, made.cluster) == ("table9", (0, 2), ClusterConfig())
 
 
 def test_the_tiny_recipe_can_make_every_row(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from foundry3d.config.baselines import (
 )
 from foundry3d.config.bench import BenchConfig
 from foundry3d.config.budgets import BudgetsConfig
+from foundry3d.config.cluster import ClusterConfig
 from foundry3d.config.commands import (
     ConvertConfig,
     DemoConfig,
@@ -80,6 +81,7 @@ __all__ = [
     "CheckConfig",
     "ClassifierConfig",
     "ClassifyConfig",
+    "ClusterConfig",
     "ConvertConfig",
     "CostConfig",
     "DataConfig",

@@ -19,6 +19,10 @@ DISTILLATION: dict[str, Any] = {
 """Options of distillation that are newer than some runs, as those runs are."""
 
 
+TRAINING: dict[str, Any] = {"strategy": "auto"}
+"""Options of training that are newer than some runs, as those runs are."""
+
+
 def student_completed(values: Any) -> Any:
     """The settings of a saved student, with what they leave out; anything else as it is."""
     return EARLIER | values if isinstance(values, dict) else values
@@ -36,6 +40,6 @@ def left_out(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in values.items():
         if isinstance(value, dict):
             found = dict(left_out(value))
-            if name == "student":
-                found |= {(key,): old for key, old in EARLIER.items() if key not in value}
+            newer = {"student": EARLIER, "train": TRAINING}.get(name, {})
+            found |= {(key,): old for key, old in newer.items() if key not in value}
             yield from (((name, *inner), old) for inner, old in found.items())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from foundry3d.config.cluster import ClusterConfig
 from foundry3d.config.data import MOST_POINTS
 from foundry3d.config.reading import check_reading
 from foundry3d.config.records import not_negative, positive, positive_or_null, require
@@ -12,13 +13,19 @@ from foundry3d.config.records import not_negative, positive, positive_or_null, r
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
-    """`foundry3d embed`: features of point clouds and meshes in files, as one .npz archive.
+    """`foundry3d embed`: features of point clouds and meshes in files.
 
     Attributes:
-        files: point-cloud and mesh files, folders of them, or globs.
+        files: point-cloud and mesh files, folders of them, globs, or shards of `data pack`.
         model: a shipped model (its name), a saved one (its folder), or a checkpoint file of another
             project.
-        out: the archive to write; an earlier one is replaced when the new one is complete.
+        out: the .npz archive to write, which replaces an earlier one when it is complete; or, with
+            a / at its end, a folder of Parquet parts, in which a stopped command goes on.
+        format: npz (everything is in memory until the end) or parquet (in parts); null = parquet
+            for a folder and for shards, else npz.
+        block: parquet: files of one part, of which a shard is one; and clouds whose features are in
+            memory at a time.
+        tokens: parquet: also each cloud's token features and centers, as float16.
         points: a random subset of each cloud; null = all of its points.
         samples: points drawn from the surface of each mesh.
         columns: of text tables, the columns that hold coordinates: x=NAME,y=NAME,z=NAME, with
@@ -48,11 +55,15 @@ class EmbedConfig:
         dense: a .npy file to write, with one float16 feature per point of every scene.
         picture: a .png file to draw, with the scenes coloured by the main directions of their
             features.
+        cluster: parquet: parts are made by processes or by the jobs of a cluster.
     """
 
     files: tuple[str, ...] = ()
     model: str = "mini"
     out: str = "features.npz"
+    format: Literal["npz", "parquet"] | None = None
+    block: int = 1024
+    tokens: bool = False
     points: int | None = None
     samples: int = 16384
     columns: str | None = None
@@ -72,11 +83,12 @@ class EmbedConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     dense: str | None = None
     picture: str | None = None
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         require(len(self.files) > 0, "name files to embed: foundry3d embed FILES")
         require(bool(self.model), "name a model with --model, or leave it out for mini")
-        positive(self, "batch_size")
+        positive(self, "batch_size", "block")
         positive(self, "samples", most=MOST_POINTS)
         positive_or_null(self, "points", "token_budget", "supertokens")
         not_negative(self, "seed")
@@ -88,6 +100,29 @@ class EmbedConfig:
         check_reading(self.columns, self.invalid)
         self._check_form()
         self._check_scene()
+        self._check_parts()
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the options ask for a folder of parts."""
+        return self.format == "parquet" or (self.format is None and self.out.endswith("/"))
+
+    def _check_parts(self) -> None:
+        require(
+            self.format in (None, "npz", "parquet"),
+            f"format is one of npz, parquet; got {self.format!r}",
+        )
+        if self.in_parts:
+            require(
+                self.points_per_token is None,
+                "scenes (--points_per_token) are written to one .npz; name a file with --out",
+            )
+            return
+        require(not self.tokens, "tokens are always in an .npz; for parts end --out with a /")
+        require(
+            self.cluster.engine is None,
+            "--cluster shares parts among tasks; end --out with a / for a folder of parts",
+        )
 
     def _check_form(self) -> None:
         for name, known in (("device", ("auto", "cpu", "cuda")), ("precision", ("fp32", "bf16"))):

@@ -7,16 +7,15 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from foundry3d.config.cluster import ClusterConfig
 from foundry3d.config.distillation import DistillConfig
 from foundry3d.config.downstream import ClassifyConfig, FewshotConfig, SegmentConfig
 from foundry3d.config.models import StudentOptions
 from foundry3d.config.pretraining import PretrainConfig
 from foundry3d.config.records import (
-    DEEPEST,
     MOST,
     WIDEST,
     all_positive,
-    not_negative,
     positive,
     require,
 )
@@ -90,8 +89,7 @@ class SuiteConfig:
         gate_lambdas: weights of the gate's regulariser in tables 11 and 12 and figures 5 and 6, all
             or some of the paper's.
         only: run only these rows and columns; none named = all.
-        workers: processes that each run one cell at a time on one thread; 1 = run all cells in
-            this process, 0 = one process per processor.
+        cluster: models and cells run in processes of one thread each, or as jobs of a cluster.
         render: run nothing, write the tables from the rows that exist.
         as_published: measure every column by its published protocol, whose settings replace those
             of `classify`, `segment` and `fewshot`; columns without one are refused. Episodes are
@@ -114,7 +112,7 @@ class SuiteConfig:
     unfreeze: tuple[str, ...] = ()
     gate_lambdas: tuple[float, ...] = LAMBDAS
     only: tuple[str, ...] = ()
-    workers: int = 1
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     render: bool = False
     as_published: bool = False
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
@@ -161,7 +159,6 @@ class SuiteConfig:
             "gate_lambdas are one or more of the paper's (0, 1e-15 to 10, 10**-11.75 and so on; "
             f"`sweep gate` takes any), got {self.gate_lambdas}",
         )
-        not_negative(self, "workers", most=DEEPEST)
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -207,6 +204,7 @@ class SweepConfig:
         frozen: whether the encoder stays frozen; true and false for the paper's Table 12.
         gate_decay: whether weight decay acts on the gate; true and false for both.
         distill: all other options of a run; its data also serves the probe.
+        cluster: runs are shared among processes, or are jobs of a cluster.
     """
 
     out: str = "runs/sweep"
@@ -216,6 +214,7 @@ class SweepConfig:
     distill: DistillConfig = field(
         default_factory=lambda: DistillConfig(student=StudentOptions(gate=True, gate_through=False))
     )
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         require(

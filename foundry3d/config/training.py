@@ -35,6 +35,8 @@ class TrainConfig:
         accelerator: auto, cpu or gpu.
         devices: number of devices, or auto.
         nodes: number of machines.
+        strategy: of several processes, by Lightning's name: ddp, in which each holds the whole
+            model, or auto, which is ddp for more than one process.
         seed: of every random draw of the run.
         logger: where metrics go besides CSV and TensorBoard: none, wandb or mlflow.
         checkpoint_every: epochs between resumable checkpoints.
@@ -55,6 +57,7 @@ class TrainConfig:
     accelerator: str = "auto"
     devices: int | Literal["auto"] = "auto"
     nodes: int = 1
+    strategy: str = "auto"
     seed: int = 0
     logger: Literal["none", "wandb", "mlflow"] = "none"
     checkpoint_every: int = 1
@@ -74,7 +77,18 @@ class TrainConfig:
             self.precision in PRECISIONS,
             f"precision is one of {', '.join(PRECISIONS)}; got {self.precision!r}",
         )
+        require(self.strategy in ("auto", "ddp"), _no_strategy(self.strategy))
         positive_or_null(self, "clip")
+
+
+def _no_strategy(name: str) -> str:
+    """Why a strategy is refused."""
+    if name != "fsdp":
+        return f"strategy is one of auto, ddp; got {name!r}"
+    return (
+        "fsdp is not offered: it divides weights and optimiser, of which the largest backbone here "
+        "has less than 2 GB; its activations, which are larger, it does not; use ddp"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -91,7 +91,12 @@ def appearing(path: Path, option: str = "out") -> Iterator[BinaryIO]:
 
 def protocol(config: EmbedConfig, policy: Policy, budget: Budget | None) -> np.ndarray:
     """How the features were made, as JSON in an array without dimensions."""
-    facts = {
+    return np.array(json.dumps(facts_of(config, policy, budget)))
+
+
+def facts_of(config: EmbedConfig, policy: Policy, budget: Budget | None) -> dict[str, Any]:
+    """How the features were made."""
+    facts: dict[str, Any] = {
         "model": config.model,
         "normalise": policy.normalise,
         "turn": policy.turn,
@@ -105,4 +110,4 @@ def protocol(config: EmbedConfig, policy: Policy, budget: Budget | None) -> np.n
     }
     if config.points_per_token is not None:
         facts |= {"points_per_token": config.points_per_token, "windows": config.windows}
-    return np.array(json.dumps(facts))
+    return facts

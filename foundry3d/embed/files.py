@@ -1,4 +1,4 @@
-"""`foundry3d embed`: features of the clouds in files, written to one archive.
+"""`foundry3d embed`: features of the clouds in files, in one archive or in parts.
 
 A file or cloud that cannot be used is reported in one sentence, and the others go on.
 
@@ -13,6 +13,7 @@ from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig
 from foundry3d.embed.archive import Archive, appearing, protocol
 from foundry3d.embed.clouds import fewest, finite, in_batches
+from foundry3d.embed.folder import embed_parts
 from foundry3d.embed.form import in_form
 from foundry3d.embed.reading import REPEATED, Reading, asked_budget, policy_of
 from foundry3d.embed.scenes import embed_scenes
@@ -25,7 +26,8 @@ def embed(config: EmbedConfig) -> Path:
 
     The archive holds `names` (n,), `pooled` (n, 2d), `features` (n, c, d), `centers` (n, c, 3)
     float64 in the coordinates of the file, `points_used` (n,), for students `assignment` (n, c),
-    and `protocol`, JSON text. With `points_per_token` see `scenes.embed_scenes`.
+    and `protocol`, JSON text. With `points_per_token` see `scenes.embed_scenes`; for a folder of
+    parts see `folder.embed_parts`.
 
     Returns:
         Path of the archive.
@@ -35,6 +37,8 @@ def embed(config: EmbedConfig) -> Path:
             written.
         PartialFailure: some clouds cannot be used; the archive holds the others.
     """
+    if config.in_parts:
+        return embed_parts(config)
     if config.points_per_token is not None:
         return embed_scenes(config)
     inner = in_form(load_backbone(config.model), config)

@@ -30,14 +30,19 @@ def device_of(asked: str) -> torch.device:
     return torch.device("cuda" if found and asked != "cpu" else "cpu")
 
 
-def in_form(model: Model, config: EmbedConfig) -> Model:
+def in_form(model: Model, config: EmbedConfig, kernel: str | None = None) -> Model:
     """The model on the device that the command asks for, compiled unless it asks for the plain one.
+
+    Args:
+        model: to place and compile.
+        config: of the command.
+        kernel: of the compiled form; None = the fastest one here.
 
     Raises:
         InputError: the device is missing.
     """
     placed = model.to(device_of(config.device))
-    return fast_form(placed, config.precision) if config.compile else placed
+    return fast_form(placed, config.precision, kernel=kernel) if config.compile else placed
 
 
 def moved(record: Record, device: torch.device | str) -> Record:

@@ -12,17 +12,18 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from foundry3d.checkpoints.zoo import shipped
 from foundry3d.config import EmbedConfig
 from foundry3d.config.paths import require_apart
-from foundry3d.data.files import try_clouds
+from foundry3d.data.files import Points
 from foundry3d.data.folder import files_below, find_files, is_supported
 from foundry3d.data.progress import with_progress
 from foundry3d.embed.clouds import Policy, PreparedCloud, prepare, read_policy, stored_facts
+from foundry3d.embed.units import SHARD, clouds_in, shards_in
 from foundry3d.errors import InputError, PartialFailure
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
@@ -50,6 +51,7 @@ class Reading:
 
     Attributes:
         failed: names of what could not be used, in order.
+        reasons: why not, one sentence each.
         notices: by kind, the first notice and the files it is about.
     """
 
@@ -58,12 +60,14 @@ class Reading:
         trained = stored_facts(config.model).get("points")
         self.trained = trained if isinstance(trained, int) and trained > 0 else None
         self.failed: list[str] = []
+        self.reasons: list[str] = []
         self.notices: dict[str, tuple[str, list[str]]] = {}
 
     def fail(self, name: str, error: InputError) -> None:
         """Logs at once, in one line, why something cannot be used."""
         self.failed.append(name)
-        log.error("%s", " ".join(str(error).split()))
+        self.reasons.append(" ".join(str(error).split()))
+        log.error("%s", self.reasons[-1])
 
     def files(self) -> list[Path]:
         """The files that the command names: single ones, those in folders, and matches of globs.
@@ -81,7 +85,7 @@ class Reading:
                 self.fail(word, error)
             except OSError as error:
                 self.fail(word, InputError(f"{word}: {error.strerror}; check the path"))
-        earlier = {path for path in found if self._is_earlier(path)}
+        earlier = {path for path in found if self._is_earlier(path) or self._is_part(path)}
         found = [path for path in found if path not in earlier]
         model = shipped(self.config.model) or Path(self.config.model)
         outputs = {name: getattr(self.config, name) for name in ("out", "dense", "picture")}
@@ -99,20 +103,31 @@ class Reading:
         except (OSError, zipfile.BadZipFile):
             return False
 
+    def _is_part(self, path: Path) -> bool:
+        """Whether a file lies in the folder of parts that is written."""
+        out = os.path.realpath(self.config.out)
+        return self.config.in_parts and os.path.realpath(path).startswith(out + os.sep)
+
     def clouds(self, files: Sequence[Path]) -> Iterator[PreparedCloud]:
         """All clouds of the files that can be used, prepared."""
         for path in with_progress(files, "embedded"):
-            for name, cloud in try_clouds(path, self.config):
-                try:
-                    if isinstance(cloud, InputError):
-                        raise cloud
-                    prepared = prepare(cloud, self.policy, self.least)
-                except InputError as error:
-                    self.fail(name, error)
-                    continue
-                for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
-                    self.note(str(path), notice)
-                yield prepared
+            yield from self.usable(str(path), clouds_in(path, self.config))
+
+    def usable(
+        self, path: str, clouds: Iterable[tuple[str, Points | InputError]]
+    ) -> Iterator[PreparedCloud]:
+        """The clouds of a file that can be used, prepared; the others are recorded."""
+        for name, cloud in clouds:
+            try:
+                if isinstance(cloud, InputError):
+                    raise cloud
+                prepared = prepare(cloud, self.policy, self.least)
+            except InputError as error:
+                self.fail(name, error)
+                continue
+            for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
+                self.note(path, notice)
+            yield prepared
 
     def _unlike(self, size: int) -> tuple[str, ...]:
         """A notice where a cloud has far more or fewer points than the training clouds."""
@@ -127,8 +142,7 @@ class Reading:
 
     def note(self, path: str, notice: str) -> None:
         """Keeps a notice; notices that differ only in numbers are of one kind."""
-        kind = re.sub(r"-?\d[\d.]*(e[-+]?\d+)?", "#", notice)
-        _, files = self.notices.setdefault(kind, (notice, []))
+        _, files = self.notices.setdefault(kind_of(notice), (notice, []))
         if path not in files[-1:]:
             files.append(path)
 
@@ -139,8 +153,7 @@ class Reading:
             InputError: no cloud could be used.
         """
         for notice, files in self.notices.values():
-            more = f" (and {len(files) - 1} more files like it)" if len(files) > 1 else ""
-            log.info("%s: %s%s", files[0], notice, more)
+            log_notice(notice, files[0], len(files))
         if not used:
             raise InputError(f"none of {len(self.failed)} could be used; nothing is written")
 
@@ -153,25 +166,36 @@ class Reading:
         log.info("%s: %d clouds", out, used)
         if self.failed:
             raise PartialFailure(
-                f"{len(self.failed)} could not be used: {_listed(self.failed)}; the other "
+                f"{len(self.failed)} could not be used: {listed(self.failed)}; the other "
                 f"{used} are in {out}"
             )
         return out
+
+
+def kind_of(notice: str) -> str:
+    """A notice without its numbers."""
+    return re.sub(r"-?\d[\d.]*(e[-+]?\d+)?", "#", notice)
+
+
+def log_notice(notice: str, first: str, files: int) -> None:
+    """Logs a notice once, with the first file and the number of files that it is about."""
+    more = f" (and {files - 1} more files like it)" if files > 1 else ""
+    log.info("%s: %s%s", first, notice, more)
 
 
 def _behind(word: str) -> list[Path]:
     """The files that one argument of the command stands for."""
     path = Path(word)
     if path.is_dir():
-        return find_files(path)
+        return shards_in(path) or find_files(path)
     if path.exists() or not glob.has_magic(word):
         return [path]
     found: dict[Path, None] = {}
     for name in sorted(glob.glob(word, recursive=True)):
         match = Path(name)
         if match.is_dir():
-            found |= dict.fromkeys(files_below(match))
-        elif is_supported(match):
+            found |= dict.fromkeys(shards_in(match) or files_below(match))
+        elif is_supported(match) or match.suffix == SHARD:
             found[match] = None
     if not found:
         raise InputError(f"{word}: no file of a known kind matches; check the pattern")
@@ -195,6 +219,7 @@ def asked_budget(config: EmbedConfig, model: object) -> Budget | None:
     return budget if budget.asked() else None
 
 
-def _listed(names: Sequence[str], most: int = 20) -> str:
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """The first names of many, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -69,7 +69,8 @@ class ClassifyTask(FinetuneTask):
     def loss(self, batch: Labelled, generator: torch.Generator) -> Tensor:
         """The cross entropy of a batch of points (B, N, 3)."""
         points = self.prepared(batch.points, generator)
-        budget = draw_budget(self.config.budgets, self.core(), len(points), generator)
+        draws, shared = self.config.budgets, self.shared_generator()
+        budget = draw_budget(draws, self.core(), len(points), generator, shared=shared)
         logits = self.model(points, budget=budget, generator=generator)
         return F.cross_entropy(
             logits.float(), batch.labels, label_smoothing=self.config.label_smoothing

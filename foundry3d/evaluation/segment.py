@@ -91,7 +91,8 @@ class SegmentTask(FinetuneTask):
         points, parts = drawn(batch.points, batch.parts, self.data_config.points, generator)
         points = self.prepared(points, generator)
         categories = self.model.categories_of(batch.labels)
-        budget = draw_budget(self.config.budgets, self.core(), len(points), generator)
+        draws, shared = self.config.budgets, self.shared_generator()
+        budget = draw_budget(draws, self.core(), len(points), generator, shared=shared)
         logits = self.model(points, categories, budget=budget, generator=generator)
         return F.cross_entropy(logits.float().flatten(0, 1), parts.flatten())
 

@@ -74,7 +74,8 @@ class Imitation(FinetuneTask):
         """The divergence of a batch."""
         points, core = self.prepared(batch.points, generator), self.core()
         groups = core.group(points, generator=generator)
-        budget = draw_budget(self.config.budgets, core, len(points), generator)
+        draws, shared = self.config.budgets, self.shared_generator()
+        budget = draw_budget(draws, core, len(points), generator, shared=shared)
         with torch.no_grad():
             goal = self._teacher[0].answers(points, groups, batch.labels)
         found = self.model.answers(points, groups, batch.labels, budget=budget, generator=generator)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from foundry3d.errors import InputError
 from foundry3d.heads.classifier import ClassHead
 from foundry3d.heads.segmenter import PartHead
-from foundry3d.inference.kernels import fastest, is_compiled
+from foundry3d.inference.kernels import KERNELS, fastest, is_compiled
 from foundry3d.inference.parts import (
     Builder,
     Factory,
@@ -86,7 +86,7 @@ def _cpu_kernel(dtype: torch.dtype) -> tuple[torch.dtype, str]:
     return dtype, kernel
 
 
-def compile(model: Model, precision: str = "fp32") -> Model:
+def compile(model: Model, precision: str = "fp32", *, kernel: str | None = None) -> Model:
     """The inference form of a model: same class, same calls, same outputs, faster.
 
     The result is a copy without gradients, in evaluation mode, on the device of the model. On the
@@ -100,21 +100,28 @@ def compile(model: Model, precision: str = "fp32") -> Model:
         model: a backbone, student of any kind, reduced backbone, classifier or segmenter; not
             changed.
         precision: `fp32` or `bf16`.
+        kernel: of the linear layers on the CPU, one of `KERNELS`; None = the fastest one here. The
+            same kernel gives the same bytes on every run.
 
     Returns:
         The compiled model. It can be neither saved nor trained: keep the original for that.
 
     Raises:
-        InputError: the precision is unknown, or the model is compiled already.
+        InputError: the precision or the kernel is unknown, or the model is compiled already.
     """
     if precision not in get_args(Precision):
         raise InputError(f"precision is one of {', '.join(DTYPES)}; got {precision!r}")
     if is_compiled(model):
         raise InputError("the model is compiled already; compile the one it was made of")
-    dtype, kernel, most_bytes = DTYPES[precision], "plain", MOST_BYTES_CUDA
-    if next(model.parameters()).device.type == "cpu":
-        dtype, kernel = _cpu_kernel(dtype)
+    if kernel not in (None, *KERNELS):
+        raise InputError(f"kernel is one of {', '.join(KERNELS)}; got {kernel!r}")
+    dtype, most_bytes = DTYPES[precision], MOST_BYTES_CUDA
+    if next(model.parameters()).device.type != "cpu":
+        kernel = "plain"
+    else:
         most_bytes = MOST_BYTES
+        if kernel is None:
+            dtype, kernel = _cpu_kernel(dtype)
     build = Builder(dtype=dtype, kernel=kernel, most_bytes=most_bytes, factories=FACTORIES)
     with torch.no_grad():
         fast = build.inside(model).eval().requires_grad_(False)

@@ -8,15 +8,18 @@ that already have a row are skipped, so an interrupted sweep can be continued.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.origin import origin_of
+from foundry3d.cluster import Outcome, run_units
 from foundry3d.config import SweepConfig, require_data
 from foundry3d.data.loading import Splits, load_splits
+from foundry3d.errors import PartialFailure
 from foundry3d.evaluation.probe import probe_row
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.student import Student
@@ -143,28 +146,60 @@ def draw(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     draw_panels(out / "loss.png", panels, title="Effect of the gate's regulariser")
 
 
+def open_runs(config: SweepConfig) -> Callable[[SweepRun], dict[str, Any]]:
+    """What is opened once: the function that distils the student of a run and scores it.
+
+    Raises:
+        InputError: the teacher or data cannot be read.
+    """
+    retain_memory()
+    base = config.distill
+    teacher = require_teacher(load(base.teacher))
+    splits = load_splits(base.data, seed=base.train.seed)
+    return lambda run: run_row(config, run, teacher, splits)
+
+
+def outcomes(config: SweepConfig, runs: list[SweepRun]) -> Iterator[Outcome[SweepRun]]:
+    """Each run with its row as it is done; in this process an error is raised at once."""
+    if config.cluster.engine is None:
+        row_of = open_runs(config)
+        for i, run in enumerate(runs, 1):
+            log.info("%d/%d  %s", i, len(runs), run.name)
+            yield Outcome(run, row_of(run))
+        return
+    named, folder = {run.name: run for run in runs}, Path(config.out) / "cluster"
+    for outcome in run_units(partial(open_runs, config), named, config.cluster, folder):
+        log.info("%s", outcome.unit.name)
+        yield outcome
+
+
 def sweep_gate(config: SweepConfig) -> list[dict[str, Any]]:
     """Runs what is missing; prints all rows and the correlations, draws two pictures.
 
     Raises:
         InputError: the teacher or data cannot be read, or there are no test clouds.
+        PartialFailure: some runs failed in their tasks; the rows of the others are kept.
     """
     out, base = Path(config.out), config.distill
     require_data(base.data, test=True, option="distill.data")
-    retain_memory()
-    teacher = require_teacher(load(base.teacher))
-    splits = load_splits(base.data, seed=base.train.seed)
     path = out / "results.jsonl"
     known = {
         (r["gate_lambda"], r["frozen"], r["decay"]): r
         for r in read_rows(path, keys=SweepRun._fields)
     }
-    wanted = list(runs_of(config))
-    for i, run in enumerate(wanted, 1):
-        if run not in known:
-            log.info("%d/%d  %s", i, len(wanted), run.name)
-            known[run] = run_row(config, run, teacher, splits)
-            append(path, [known[run]])
+    wanted, faults = list(runs_of(config)), list[Outcome[SweepRun]]()
+    for outcome in outcomes(config, [run for run in wanted if run not in known]):
+        if outcome.fault:
+            log.error("%s failed: %s", outcome.unit.name, outcome.fault)
+            faults.append(outcome)
+        else:
+            known[outcome.unit] = outcome.value
+            append(path, [outcome.value])
+    if faults:
+        raise PartialFailure(
+            f"{len(faults)} of {len(wanted)} runs failed, {faults[0].unit.name} first: "
+            f"{faults[0].fault}; run the command again to continue"
+        )
     rows = [known[run] for run in wanted]
     print(table(rows, COLUMNS))
     print("\nSpearman correlation with lambda\n")

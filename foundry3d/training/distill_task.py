@@ -149,7 +149,8 @@ class DistillTask(GoalTask):
         tokens = student.tokenizer(groups.neighborhoods)
         if self.tokenizer_alone():
             return self.token_loss(tokens, goal) + self.untouched()
-        budget = draw_budget(self.config.budgets, student, len(tokens), generator)
+        draws, shared = self.config.budgets, self.shared_generator()
+        budget = draw_budget(draws, student, len(tokens), generator, shared=shared)
         output, blocks = self.encoded(groups, tokens, budget, generator)
         loss, weight = self.feature_loss(output, goal, blocks), self.config.token_loss.weight
         if self.config.token_loss.used:

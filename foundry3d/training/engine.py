@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import platform
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -79,6 +80,7 @@ def make_trainer(
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.nodes,
+            strategy=config.strategy,
             precision=config.precision,  # type: ignore[arg-type]
             max_epochs=config.epochs,
             gradient_clip_val=config.clip,
@@ -187,6 +189,15 @@ def run_trainer(trainer: L.Trainer, task: Task, batches: Any, last: Path | None)
         if trainer.is_global_zero:
             log.warning("%s", farewell(stop, callback(trainer, KeepLast).path))
         raise
+    except RuntimeError as error:
+        if trainer.world_size == 1 or not re.search("(?i)gloo|nccl|connection", str(error)):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        kept = callback(trainer, KeepLast).path
+        raise InputError(
+            f"another process of this run has ended or cannot be reached ({reason}), "
+            + way_back(kept)
+        ) from None
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         if last is None or stopping.stepping or isinstance(error, InputError):
             raise
@@ -208,9 +219,14 @@ def quiet_writers() -> Iterator[None]:
 
 def farewell(stop: Stopped, kept: Path) -> str:
     """What a run says that a signal ended."""
+    return f"stopped by {stop.name}, {way_back(kept)}"
+
+
+def way_back(kept: Path) -> str:
+    """What a run that has ended keeps, and how it goes on."""
     folder = kept.parent.parent
     state = f"{kept} is kept" if kept.exists() else "before its first checkpoint"
-    return f"stopped by {stop.name}, {state}; go on with --config {folder}/config.yaml --resume"
+    return f"{state}; go on with --config {folder}/config.yaml --resume"
 
 
 def seconds(task: Task, began: float) -> float:

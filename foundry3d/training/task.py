@@ -64,6 +64,10 @@ class Task(L.LightningModule):
         super().__init__()
         self.train_config, self.data_config, self.augmentation = train, data, augmentation
 
+    def log(self, name: str, value: Any, **options: Any) -> None:
+        """Logs the mean over all processes of a run."""
+        super().log(name, value, **(options | {"sync_dist": True}))
+
     numbered = False
     """Whether batches in memory say which clouds they hold."""
     least_batch = 1
@@ -74,6 +78,11 @@ class Task(L.LightningModule):
         step = self.global_step if step is None else step
         seed = (self.train_config.seed * 1_000_003 + step) * 4099 + self.global_rank
         return torch.Generator(device=self.device).manual_seed(seed)
+
+    def shared_generator(self) -> torch.Generator:
+        """The generator, on the CPU, of what all processes draw alike in this step."""
+        seed = (self.train_config.seed * 1_000_003 + self.global_step) * 4099 + 4098
+        return torch.Generator().manual_seed(seed)
 
     def ready(self, batch: Any, generator: torch.Generator) -> Any:
         """What a step can have done for it: a `Ready` record; here the batch as it is."""
@@ -133,9 +142,22 @@ class Task(L.LightningModule):
 
 
 def draw_budget(
-    draws: BudgetDraws, model: PointModel, batch: int, generator: torch.Generator
+    draws: BudgetDraws,
+    model: PointModel,
+    batch: int,
+    generator: torch.Generator,
+    *,
+    shared: torch.Generator,
 ) -> Budget | None:
     """The budget of a step: numbers of merged tokens and of supertokens, where they are drawn.
+
+    Args:
+        draws: which are drawn.
+        model: whose budget it is.
+        batch: clouds of this process.
+        generator: of the numbers of merged tokens, which differ from cloud to cloud.
+        shared: of the number of supertokens, which is the same in all processes, so that none of
+            them waits for others that have more to compute.
 
     Raises:
         InputError: draws for a model without supertokens.
@@ -153,7 +175,7 @@ def draw_budget(
         )
     if draws.nested:
         supertokens = draw_supertokens(
-            model.config.supertokens, whole=draws.whole, generator=generator
+            model.config.supertokens, whole=draws.whole, generator=shared
         )
     return Budget(merged=merged, supertokens=supertokens)
 

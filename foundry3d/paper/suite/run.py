@@ -1,34 +1,29 @@
 """Runs what is missing of a table, in stages: the teacher, models, cells, cells made from cells.
 
-Only the main process writes `results.jsonl`, a row as soon as a cell is done. With workers, models
-and cells run in separate processes of one thread each; where one is killed, its cell fails, the
-others are not affected, and another process takes its place. Messages of a cell are in `log.txt` in
-its folder.
+Only the main process writes `results.jsonl`, a row as soon as a cell is done. With `--cluster`
+models and cells run in separate tasks; where one is killed, its cells fail and the others are not
+affected. Messages of a cell are in `log.txt` in its folder.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import queue
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from foundry3d.config import SuiteConfig, to_dict
+from foundry3d.cluster import Outcome, run_units
+from foundry3d.config import SuiteConfig
 from foundry3d.config.paper import SUITES
 from foundry3d.errors import PartialFailure
-from foundry3d.paper.suite.cells import (
-    Cell,
-)
+from foundry3d.paper.suite.cells import Cell
 from foundry3d.paper.suite.gate_figures import draw_gate
 from foundry3d.paper.suite.models import is_reconstructing, make_model
 from foundry3d.paper.suite.pictures import draw
-from foundry3d.paper.suite.processes import Worker, workers_of
 from foundry3d.paper.suite.render import write_tables
 from foundry3d.paper.suite.units import (
     Unit,
@@ -46,14 +41,6 @@ from foundry3d.training.engine import retain_memory
 log = logging.getLogger("foundry3d")
 
 
-class Done(NamedTuple):
-    """The outcome of a unit: its row (models have none), or a sentence on why it failed."""
-
-    unit: Unit
-    row: dict[str, Any] | None
-    fault: str = ""
-
-
 def run_unit(config: SuiteConfig, unit: Unit) -> dict[str, Any] | None:
     """Runs a cell and returns its row, or makes a model."""
     if isinstance(unit, Cell):
@@ -62,58 +49,51 @@ def run_unit(config: SuiteConfig, unit: Unit) -> dict[str, Any] | None:
     return None
 
 
-def run_here(config: SuiteConfig, unit: Unit) -> Done:
+def run_here(config: SuiteConfig, unit: Unit) -> Outcome[Unit]:
     """Runs a unit in this process; any failure becomes a sentence."""
     log.info("%s", unit_name(unit))
     folder = unit_folder(config, unit)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with open(folder / "log.txt", "a") as file, redirect_stdout(file):
-            return Done(unit, run_unit(config, unit))
+            return Outcome(unit, run_unit(config, unit))
     except Exception as error:  # of any kind, so that the other cells go on
-        return Done(unit, None, f"{type(error).__name__}: {error}")
+        return Outcome(unit, None, f"{type(error).__name__}: {error}")
 
 
-def run_apart(config: SuiteConfig, unit: Unit, worker: Worker) -> Done:
-    """Runs a unit in a separate process."""
+def run_logged(config: SuiteConfig, unit: Unit) -> dict[str, Any] | None:
+    """Runs a unit in a task, whose messages all go to `log.txt` in the unit's folder."""
     folder = unit_folder(config, unit)
-    return Done(unit, *worker.run(folder, {"config": to_dict(config), "unit": unit}))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        open(folder / "log.txt", "a", buffering=1) as file,
+        redirect_stdout(file),
+        redirect_stderr(file),
+    ):
+        handler = logging.StreamHandler(file)
+        log.addHandler(handler)
+        try:
+            return run_unit(config, unit)
+        finally:
+            log.removeHandler(handler)
 
 
-def run_stage(config: SuiteConfig, units: Iterable[Unit], workers: list[Worker]) -> Iterator[Done]:
-    """Runs units that do not depend on each other; yields each as soon as it is done.
+def open_units(config: SuiteConfig) -> Callable[[Unit], dict[str, Any] | None]:
+    """What a task opens once: the function that runs a unit."""
+    retain_memory()
+    return partial(run_logged, config)
 
-    Args:
-        config: of the suite.
-        units: to run.
-        workers: that share them; none = they run in this process.
-    """
-    if not workers:
+
+def run_stage(config: SuiteConfig, units: Iterable[Unit]) -> Iterator[Outcome[Unit]]:
+    """Runs units that do not depend on each other; yields each as soon as it is done."""
+    if config.cluster.engine is None:
         yield from (run_here(config, unit) for unit in units)
         return
-    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    for worker in workers:
-        idle.put(worker)
-
-    def run(unit: Unit) -> Done:
-        worker = idle.get()
-        try:
-            return run_apart(config, unit, worker)
-        finally:
-            idle.put(worker)
-
-    with ThreadPoolExecutor(len(workers)) as pool:
-        futures = [pool.submit(run, unit) for unit in units]
-        try:
-            for future in as_completed(futures):
-                log.info("%s", unit_name(future.result().unit))
-                yield future.result()
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            for worker in workers:
-                worker.kill()
-            raise
+    named = {unit_name(unit): unit for unit in units}
+    folder = Path(config.out) / "cluster"
+    for outcome in run_units(partial(open_units, config), named, config.cluster, folder):
+        log.info("%s", unit_name(outcome.unit))
+        yield outcome
 
 
 def suite(config: SuiteConfig) -> list[dict[str, Any]]:
@@ -128,13 +108,10 @@ def suite(config: SuiteConfig) -> list[dict[str, Any]]:
         PartialFailure: some cells, or some of all tables, failed; the others are done.
     """
     config = config.with_training_clouds()
-    with workers_of(config.workers or os.cpu_count() or 1) as workers:
-        if config.name != "all":
-            return one_table(config, workers)
-        return all_tables(config, workers)
+    return all_tables(config) if config.name == "all" else one_table(config)
 
 
-def all_tables(config: SuiteConfig, workers: list[Worker]) -> list[dict[str, Any]]:
+def all_tables(config: SuiteConfig) -> list[dict[str, Any]]:
     """Every table and figure of `SUITES`, in one folder; a failure does not stop the others.
 
     Raises:
@@ -145,7 +122,7 @@ def all_tables(config: SuiteConfig, workers: list[Worker]) -> list[dict[str, Any
     for number, name in enumerate(SUITES, 1):
         log.info("%d/%d  %s", number, len(SUITES), name)
         try:
-            found = one_table(replace(config, name=name), workers)
+            found = one_table(replace(config, name=name))
         except Exception as error:  # of any kind, so that the other tables go on
             faults[name] = str(error)
             log.error("%s: %s", name, error)
@@ -160,23 +137,23 @@ def all_tables(config: SuiteConfig, workers: list[Worker]) -> list[dict[str, Any
     return list(rows.values())
 
 
-def one_table(config: SuiteConfig, workers: list[Worker]) -> list[dict[str, Any]]:
+def one_table(config: SuiteConfig) -> list[dict[str, Any]]:
     """Runs what is missing of a table; writes it as Markdown, CSV and LaTeX, and draws figures."""
     path = Path(config.out) / "results.jsonl"
-    faults: list[Done] = []
+    faults: list[Outcome[Unit]] = []
     if not config.render:
         known = {row["cell"]: row for row in read_rows(path, keys=["cell"])}
         require_inputs(config, chain(*stages(config, known)))
         retain_memory()
         keep_settings(config)
         for units in stages(config, known):
-            for done in run_stage(config, units, workers):
+            for done in run_stage(config, units):
                 if done.fault:
                     log.error("%s failed: %s", unit_name(done.unit), done.fault)
                     faults.append(done)
-                elif done.row is not None:
-                    append(path, [done.row])
-                    known[done.row["cell"]] = done.row
+                elif done.value is not None:
+                    append(path, [done.value])
+                    known[done.value["cell"]] = done.value
     if config.name == "table9" and is_reconstructing(config):
         log.warning(
             "the teacher was pre-trained by reconstruction, but its counterpart with supertokens "
