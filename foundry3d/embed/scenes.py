@@ -23,6 +23,7 @@ from foundry3d.embed.archive import Archive, appearing, protocol, require_file
 from foundry3d.embed.clouds import PreparedCloud, finite, stored_facts
 from foundry3d.embed.reading import REPEATED, Reading, asked_budget, policy_of
 from foundry3d.errors import InputError
+from foundry3d.extras import require_extra
 from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.models.backbone import Tokens
 from foundry3d.models.budget import Budget
@@ -176,6 +177,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
         stream = stack.enter_context(appearing(out))
         drawn = dense = None
         if config.picture is not None:
+            require_extra("matplotlib")
             drawn = stack.enter_context(appearing(Path(config.picture), "picture"))
         if config.dense is not None:
             require_file(Path(config.dense), "dense")
