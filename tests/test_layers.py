@@ -11,6 +11,7 @@ import foundry3d
 PACKAGE = Path(foundry3d.__file__).parent
 FLOORS = [
     {"errors", "writing"},
+    {"extras"},
     {"config", "geometry", "report"},
     {"cluster", "data", "models", "transforms"},
     {"baselines", "scenes"},

@@ -24,6 +24,7 @@ from foundry3d.embed.clouds import PreparedCloud, finite, stored_facts
 from foundry3d.embed.form import device_of, in_form, moved
 from foundry3d.embed.reading import REPEATED, Reading, asked_budget, policy_of
 from foundry3d.errors import InputError
+from foundry3d.extras import require_extra
 from foundry3d.models.backbone import Tokens
 from foundry3d.models.budget import Budget
 from foundry3d.models.upsample import interpolate
@@ -177,6 +178,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
         stream = stack.enter_context(appearing(out))
         drawn = dense = None
         if config.picture is not None:
+            require_extra("matplotlib")
             drawn = stack.enter_context(appearing(Path(config.picture), "picture"))
         if config.dense is not None:
             require_file(Path(config.dense), "dense")

@@ -15,7 +15,6 @@ from torch import Tensor
 from foundry3d.config import DataConfig, ExportConfig
 from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
-from foundry3d.evaluation.probe import probe
 from foundry3d.export.delivery import calibration, deliver, files_of, network_of
 from foundry3d.export.formats import FORMATS, writer
 from foundry3d.export.metadata import Origin
@@ -66,7 +65,10 @@ def scores(
     Raises:
         InputError: a segmenter, which has no pooled features, or data that cannot be read or has
             no labels.
+        MissingExtra: a package of the probe is not installed.
     """
+    from foundry3d.evaluation.probe import probe
+
     if "features" not in network.outputs:
         raise InputError("a segmenter has no features to probe; leave --data out")
     points = max(origin.policy.points or POINTS, network.least)

@@ -24,8 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from foundry3d.config import FewshotConfig, require_data, to_dict
 from foundry3d.config.protocols import deviations
@@ -38,9 +36,14 @@ from foundry3d.evaluation.finetune_run import fit_and_select, start_model, start
 from foundry3d.evaluation.metrics import mean_std, overall_accuracy
 from foundry3d.evaluation.probe import extract
 from foundry3d.evaluation.rows import model_columns
+from foundry3d.extras import explained
 from foundry3d.heads.classifier import Classifier
 from foundry3d.report.rows import append, code_version, read_rows, table
 from foundry3d.training.run_folder import opened, run_name
+
+with explained():
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
 
 log = logging.getLogger("foundry3d")
 

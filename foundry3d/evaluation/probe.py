@@ -18,9 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from foundry3d.baselines import RandomSampling
 from foundry3d.checkpoints.folder import load_backbone
@@ -34,12 +31,18 @@ from foundry3d.errors import InputError
 from foundry3d.evaluation.examples import DRAWS, taught_accuracy
 from foundry3d.evaluation.retrieval import retrieval_map
 from foundry3d.evaluation.rows import data_columns, model_columns, short_name
+from foundry3d.extras import explained
 from foundry3d.heads.classifier import Inner
 from foundry3d.models import backbone as models
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.report.rows import append, table
 from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
+
+with explained():
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
 
 C_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 NEIGHBORS = 20

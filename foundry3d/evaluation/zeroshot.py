@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.neighbors import KNeighborsClassifier
 
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.checkpoints.origin import origin_of
@@ -27,8 +26,12 @@ from foundry3d.evaluation.examples import nearest_mean as nearest_mean
 from foundry3d.evaluation.metrics import mean_class_accuracy, overall_accuracy
 from foundry3d.evaluation.probe import extract
 from foundry3d.evaluation.rows import data_columns, model_columns
+from foundry3d.extras import explained
 from foundry3d.report.rows import append, table
 from foundry3d.training.engine import retain_memory
+
+with explained():
+    from sklearn.neighbors import KNeighborsClassifier
 
 ZEROSHOT_COLUMNS = {
     "model": "model",

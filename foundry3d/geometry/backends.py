@@ -1,7 +1,8 @@
 """Picks the fastest form for the points at hand; all give the same indices, ties included.
 
-In float32 the compiled twins of `cpu` are taken on the CPU, the Triton twins of `cuda` on CUDA
-where Triton is installed; everything else takes the torch form of `reference`.
+In float32 the compiled twins of `cpu` are taken on the CPU where numba is installed, the Triton
+twins of `cuda` on CUDA where Triton is; everything else takes the torch form of `reference`. Both
+are imported by the first call that takes them.
 
 Shapes: B clouds, N points, M queries, c centers, k neighbours.
 """
@@ -12,21 +13,38 @@ import logging
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from foundry3d.errors import InputError
-from foundry3d.geometry import cpu, reference
-from foundry3d.geometry.tree import Tree
+from foundry3d.geometry import reference
+
+if TYPE_CHECKING:
+    from foundry3d.geometry.tree import Tree
 
 log = logging.getLogger("foundry3d")
 
 Backend = Literal["auto", "torch", "compiled", "triton"]
 MOST_SAMPLED, MOST_NEIGHBORS, MOST_ORDERED = 2**20, 64, 8192
 """What the Triton twins take: points of a sampled cloud, k, and centers to order."""
-Trees = Sequence[Tree]
+Trees = Sequence["Tree"]
+
+
+@cache
+def compiled_form() -> ModuleType | None:
+    """The compiled twins; None, with one warning, where numba is missing or does not fit numpy."""
+    try:
+        from foundry3d.geometry import cpu
+    except ImportError as error:
+        log.warning(
+            "numba cannot be imported (%s); sampling and neighbours take the torch form, which "
+            "gives the same results and is several times slower",
+            error,
+        )
+        return None
+    return cpu
 
 
 @cache
@@ -58,12 +76,12 @@ def twin(points: Tensor, backend: str, *, triton: bool) -> ModuleType | None:
     if backend == "torch":
         return None
     kind = points.device.type if points.dtype == torch.float32 else ""
-    if kind == "cpu" and backend != "triton":
-        return cpu
+    if kind == "cpu" and backend != "triton" and (form := compiled_form()):
+        return form
     found = _triton(points.device) if kind == "cuda" and backend != "compiled" and triton else None
     if found is None and backend != "auto":
         takes = {
-            "compiled": "float32 points on the CPU",
+            "compiled": "float32 points on the CPU, where numba is installed",
             "triton": f"float32 points on CUDA, up to {MOST_SAMPLED} to sample, up to "
             f"{MOST_NEIGHBORS} neighbours and {MOST_ORDERED} centers, where Triton is installed",
         }
@@ -74,9 +92,14 @@ def twin(points: Tensor, backend: str, *, triton: bool) -> ModuleType | None:
     return found
 
 
-def on_cpu(points: Tensor, backend: str) -> bool:
-    """Whether the compiled twins take these points."""
-    return backend in ("auto", "compiled") and twin(points, backend, triton=False) is cpu
+def on_cpu(points: Tensor, backend: str) -> ModuleType | None:
+    """The compiled twins, if they take these points."""
+    form = twin(points, backend, triton=False) if backend in ("auto", "compiled") else None
+    return form if _is_compiled(form) else None
+
+
+def _is_compiled(form: ModuleType | None) -> bool:
+    return form is not None and form is compiled_form()
 
 
 def farthest_point_sample(
@@ -86,7 +109,7 @@ def farthest_point_sample(
     form = twin(points, backend, triton=points.shape[1] <= MOST_SAMPLED)
     if form is None:
         return reference.farthest_point_sample(points, count, start)
-    more = (trees,) if form is cpu else ()
+    more = (trees,) if _is_compiled(form) else ()
     return form.farthest_point_sample(points, count, start, *more)
 
 
@@ -97,7 +120,7 @@ def nearest_neighbors(
     form = twin(points, backend, triton=k <= MOST_NEIGHBORS)
     if form is None or queries.dtype != torch.float32:
         return reference.nearest_neighbors(queries, points, k)
-    more = (trees,) if form is cpu else ()
+    more = (trees,) if _is_compiled(form) else ()
     return form.nearest_neighbors(queries, points, k, *more)
 
 

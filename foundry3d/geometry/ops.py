@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from foundry3d.errors import InputError
-from foundry3d.geometry import backends, cpu, opaque
+from foundry3d.geometry import backends, opaque
 from foundry3d.geometry.backends import Backend, Trees
 from foundry3d.geometry.opaque import traced
 from foundry3d.geometry.reference import gather
@@ -98,8 +98,8 @@ def build_trees(points: Tensor, *, backend: Backend = "auto") -> Trees | None:
     None where the compiled form does not apply (other devices and types, the torch form).
     """
     exact = _exact(points)
-    taken = not traced(exact) and backends.on_cpu(exact, backend)
-    return cpu.build_trees(exact) if taken else None
+    form = None if traced(exact) else backends.on_cpu(exact, backend)
+    return form.build_trees(exact) if form else None
 
 
 def farthest_point_sample(
@@ -203,7 +203,8 @@ def group_points(
             a radius that is not positive.
     """
     check_points(points, at_least=max(groups, group_size))
-    pays = not traced(points) and cpu.tree_pays(points.shape[1], groups)
+    form = None if traced(points) else backends.on_cpu(_exact(points), backend)
+    pays = form is not None and form.tree_pays(points.shape[1], groups)
     trees = build_trees(points, backend=backend) if pays else None
     chosen = farthest_point_sample(points, groups, start=start, trees=trees, backend=backend)
     centers = gather(points, chosen)
@@ -240,8 +241,9 @@ def group_at(
     index = nearest_neighbors(centers, points, group_size, trees=trees, backend=backend)
     learns = torch.is_grad_enabled() and (points.requires_grad or centers.requires_grad)
     single = points.dtype == centers.dtype == torch.float32
-    if single and not learns and not traced(points) and backends.on_cpu(points, backend):
-        neighborhoods = cpu.offsets(points.detach(), centers.detach(), index)
+    eager = single and not learns and not traced(points)
+    if eager and (form := backends.on_cpu(points, backend)):
+        neighborhoods = form.offsets(points.detach(), centers.detach(), index)
     else:
         neighborhoods = gather(points, index) - centers[:, :, None]
     return Groups(centers, neighborhoods if radius is None else neighborhoods / radius)

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
 
+from foundry3d.extras import explained
 from foundry3d.writing import replacing
+
+with explained():
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import SubplotSpec
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator
 
 
 class Point(NamedTuple):

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from foundry3d.extras import explained
 from foundry3d.writing import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def pca_basis(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,6 +36,10 @@ def pca_colours(features: np.ndarray, mean: np.ndarray, directions: np.ndarray) 
 
 def new_figure(size: tuple[float, float], title: str, **options: Any) -> Figure:
     """An empty figure of this width and height in inches, drawn without a display."""
+    with explained():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, dpi=110, **options)
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
@@ -43,6 +48,8 @@ def new_figure(size: tuple[float, float], title: str, **options: Any) -> Figure:
 
 def saved(figure: Figure, path: str | Path) -> Path:
     """Writes a PNG, or an SVG that is the same for the same figure."""
+    from matplotlib import rc_context
+
     kind = Path(path).suffix.removeprefix(".") or "png"
     with replacing(path) as partial, rc_context({"svg.hashsalt": "foundry3d"}):
         figure.savefig(partial, format=kind, metadata={"Date": None} if kind == "svg" else None)

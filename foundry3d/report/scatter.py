@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.legend import Legend
-from matplotlib.lines import Line2D
-
+from foundry3d.extras import explained
 from foundry3d.report.figures import new_figure, saved
+
+with explained():
+    from matplotlib.legend import Legend
+    from matplotlib.lines import Line2D
 
 
 class Mark(NamedTuple):

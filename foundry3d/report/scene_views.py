@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+from foundry3d.extras import explained
 
 MOST_DRAWN = 2_000_000
 """Points that are rasterised, at most; larger clouds are subsampled evenly."""
@@ -106,7 +106,14 @@ def draw_views(
         colours: RGB (M, 3) in [0, 1] of the visible points of each cloud.
         names: above each cloud.
         title: above all clouds.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
     """
+    with explained():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
     count = len(views)
     columns = 1 if count == 1 else 2 if count <= 4 else 3
     rows = -(-count // columns)

@@ -14,6 +14,7 @@ import numpy as np
 from foundry3d.data.formats.laz import check_chunks
 from foundry3d.data.formats.raw import MAX_BYTES, Raw, ignored
 from foundry3d.errors import InputError
+from foundry3d.extras import explained
 
 _HEADER = 227  # bytes of the smallest header, that of version 1.0
 _RECORD_HEADER = 54
@@ -26,7 +27,8 @@ def read_las(blob: bytes) -> Raw:
     Raises:
         InputError: no LAS file, or fewer data than it declares.
     """
-    import laspy
+    with explained():
+        import laspy
 
     blob = _with_plain_owners(blob, *_records(blob))
     backend = laspy.LazBackend.Lazrs

@@ -11,6 +11,7 @@ import struct
 
 from foundry3d.data.formats.raw import listing
 from foundry3d.errors import InputError
+from foundry3d.extras import explained
 
 _CHUNKED, _LAYERED = 2, 3  # compressors: of point formats 0 to 5, and of 6 to 10
 _PARTS = {
@@ -26,7 +27,8 @@ def check_chunks(blob: bytes, *, start: int, record: bytes, size: int, points: i
 
     A point has `size` bytes once unpacked.
     """
-    import lazrs
+    with explained():
+        import lazrs
 
     layers = _layers(record, size)
     _check_table(blob, start, size)

@@ -9,6 +9,7 @@ import numpy as np
 
 from foundry3d.data.formats.raw import ramp
 from foundry3d.errors import InputError
+from foundry3d.extras import explained
 
 MOST_CORNERS = 2**14
 """Ear clipping can take time that grows with the square of the corners of a polygon."""
@@ -93,7 +94,8 @@ def _concave(
 
 def _clip(corners: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     """Triangles (F, 3) of one polygon, clipped in the plane that it faces."""
-    import mapbox_earcut
+    with explained():
+        import mapbox_earcut
 
     points = vertices[corners] - vertices[corners[0]]
     normal = np.cross(points, np.roll(points, -1, axis=0)).sum(axis=0)

@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from foundry3d.data.formats.raw import MAX_BYTES
 from foundry3d.data.members import whole_numbers
 from foundry3d.data.published.record import need
 from foundry3d.errors import InputError
+from foundry3d.extras import explained
+
+if TYPE_CHECKING:
+    import h5py
 
 
 def read_h5(path: Path, name: str, dimensions: int) -> np.ndarray:
@@ -23,7 +27,11 @@ def read_h5(path: Path, name: str, dimensions: int) -> np.ndarray:
 
     Raises:
         InputError: missing or damaged file, no array of that name, or one of another kind.
+        MissingExtra: h5py is not installed.
     """
+    with explained():
+        import h5py
+
     need(path)
     try:
         with h5py.File(path, "r") as file:
@@ -39,6 +47,8 @@ def read_h5(path: Path, name: str, dimensions: int) -> np.ndarray:
 
 def _numbers(file: h5py.File, name: str, dimensions: int) -> np.ndarray:
     """An array stored in the file itself, never one that a link or mapping takes from elsewhere."""
+    import h5py
+
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise InputError(f"expected an array '{name}', found {sorted(file)[:8]}; download it again")
     found = file[name]

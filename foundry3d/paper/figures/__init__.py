@@ -3,3 +3,7 @@
 `run` is the command. Each figure has a file that turns models and clouds into arrays, which the
 functions of `page`, `panels` and `objects` draw.
 """
+
+from foundry3d.extras import require_extra
+
+require_extra("matplotlib", "sklearn")
