@@ -152,7 +152,7 @@ def sweep_gate(config: SweepConfig) -> list[dict[str, Any]]:
     out, base = Path(config.out), config.distill
     require_data(base.data, test=True, option="distill.data")
     retain_memory()
-    teacher = require_teacher(load(base.teacher))
+    teacher = require_teacher(load(base.teacher_path))
     splits = load_splits(base.data, seed=base.train.seed)
     path = out / "results.jsonl"
     known = {
