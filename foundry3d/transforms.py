@@ -23,13 +23,17 @@ def _uniform(
     return torch.rand(shape, dtype=like.dtype, device=like.device, generator=g) * (high - low) + low
 
 
-def normalise(points: Tensor) -> Tensor:
+def normalise(points: Tensor, first: int | None = None) -> Tensor:
     """Points (B, N, 3) with their mean at the origin, scaled into the unit sphere.
 
     A cloud of one repeated point stays at the origin.
+
+    Args:
+        points: (B, N, 3).
+        first: only the mean and radius of this many first points count; None = of all.
     """
-    centred = points - points.mean(dim=1, keepdim=True)
-    radius = centred.norm(dim=-1).amax(dim=1)[:, None, None]
+    centred = points - points[:, :first].mean(dim=1, keepdim=True)
+    radius = centred[:, :first].norm(dim=-1).amax(dim=1)[:, None, None]
     return centred / torch.where(radius > 0, radius, torch.ones_like(radius))
 
 
@@ -68,12 +72,25 @@ def rotate_about(points: Tensor, angle: Tensor, up: Axis) -> Tensor:
 
 
 def augment(
-    points: Tensor, config: AugmentConfig, *, up: Axis, generator: torch.Generator | None = None
+    points: Tensor,
+    config: AugmentConfig,
+    *,
+    up: Axis,
+    generator: torch.Generator | None = None,
+    first: int | None = None,
 ) -> Tensor:
     """A randomly augmented copy of points (B, N, 3), with steps in the order of Point-JEPA.
 
     Scale along each axis, flip across a vertical plane, centre and scale into the unit sphere,
     shift, rotate about `up`.
+
+    Args:
+        points: (B, N, 3).
+        config: what is drawn.
+        up: the axis to rotate about.
+        generator: of the draws; None = torch's default one.
+        first: the points of the cloud, by which it is normalised; the others (centers of tokens)
+            only move with them. None = all.
     """
     batch = points.shape[0]
     low, high = config.scale
@@ -85,7 +102,7 @@ def augment(
         sign[..., axis] = torch.where(mirrored, -1.0, 1.0)
         points = points * sign
     if config.normalise:
-        points = normalise(points)
+        points = normalise(points, first)
     if config.translate:
         shift = config.translate
         points = points + _uniform((batch, 1, 3), -shift, shift, points, generator)

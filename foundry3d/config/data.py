@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from foundry3d.config.crops import crop_of
 from foundry3d.config.reading import check_reading
 from foundry3d.config.records import MOST, fraction, not_negative, positive, require
 
@@ -35,6 +36,10 @@ class DataConfig:
         up: the axis that points up.
         columns: of text tables in a folder, as in `foundry3d embed`.
         invalid: of files in a folder, as in `foundry3d embed`.
+        crop: pre-training and distillation read random parts of large clouds, which may differ in
+            size: sphere:RADIUS, column:RADIUS (of any height), in the units of the files, or
+            count:POINTS (the nearest ones); null = whole clouds.
+        crops: with crop: how many are drawn from each cloud in an epoch.
     """
 
     train: str = ""
@@ -47,9 +52,11 @@ class DataConfig:
     up: Literal["x", "y", "z"] = "z"
     columns: str | None = None
     invalid: Literal["drop", "refuse"] | None = None
+    crop: str | None = None
+    crops: int = 16
 
     def __post_init__(self) -> None:
-        positive(self, "train_clouds", "test_clouds")
+        positive(self, "train_clouds", "test_clouds", "crops")
         positive(self, "points", most=MOST_POINTS)
         built_in = (self.train, self.train_clouds), (self.test, self.test_clouds)
         clouds = sum(count for source, count in built_in if source == "procedural")
@@ -61,6 +68,12 @@ class DataConfig:
         fraction(self, "validation")
         check_reading(self.columns, self.invalid)
         require(self.up in ("x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
+        if self.crop is not None:
+            crop_of(self.crop)
+            require(
+                self.subsample != "first",
+                "the first points of a crop lie together; use data.subsample random or fps",
+            )
 
 
 def require_data(data: DataConfig, *, test: bool = False, option: str = "data") -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from foundry3d.config.data import AugmentConfig, DataConfig
 from foundry3d.config.freezing import PUBLISHED, Epoch, Frozen, Limits, limits_of, words_of
-from foundry3d.config.models import StudentOptions
+from foundry3d.config.models import BackboneConfig, StudentOptions
 from foundry3d.config.pretraining import TEACHER_RUN
 from foundry3d.config.records import DEEPEST, MOST, fraction, not_negative, require
 from foundry3d.config.training import BudgetDraws, TrainConfig
@@ -43,7 +43,12 @@ class DistillConfig:
     """`foundry3d distill`: a student from a frozen teacher, without labels (FMD).
 
     Attributes:
-        teacher: a saved teacher: its folder, or the run folder that holds it.
+        teacher: a saved teacher: its folder, or the run folder that holds it; empty = runs/teacher.
+            With teacher_features: the model that the student starts from; empty = none, the student
+            is new and has the sizes of `backbone`.
+        teacher_features: a folder of clouds with features that any model computed, which are read
+            in place of a teacher and of data.train; see `docs/teachers.md`. null = the teacher runs.
+        backbone: sizes of a new student of stored features, which `student` changes.
         out: run folder; the student is saved as `<out>/model`.
         student: what the student is.
         frozen: what stays as it came from the teacher: encoder (its blocks and final norm), all
@@ -55,7 +60,8 @@ class DistillConfig:
         teacher_cache: MB of memory, in each process, that the teacher's features of all training
             clouds may take, on the device where the student trains. They are computed once where
             nothing about a cloud is drawn: augment.scale 1 1 without flip, rotate and translate,
-            starts first, no random subsample. 0 = never.
+            starts first, no random subsample. 0 = never. With teacher_features: MB of clouds that
+            stay in memory; the others are read again in every epoch.
         loss: smooth_l1 (beta 1) or mse.
         token_loss: how a lighter tokenizer learns the teacher's tokens.
         loss_blocks: teacher blocks, counted from 0, whose features are goals too, for those of the
@@ -75,7 +81,9 @@ class DistillConfig:
         resume: continue the run in `out`.
     """
 
-    teacher: str = TEACHER_RUN
+    teacher: str = ""
+    teacher_features: str | None = None
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     out: str = "runs/student"
     student: StudentOptions = field(default_factory=StudentOptions)
     frozen: Frozen = "encoder"
@@ -104,6 +112,7 @@ class DistillConfig:
         fraction(self, "ema", "dropped_points")
         self._check_frozen()
         self._check_blocks()
+        self._check_stored()
         require(
             kind != "fps-student" or not self.dropped_points,
             "dropped_points needs a student that reads groups around the teacher's "
@@ -139,6 +148,29 @@ class DistillConfig:
             "trains whole from the start takes --frozen none instead",
         )
 
+    def _check_stored(self) -> None:
+        require(
+            self.teacher_features is not None or self.backbone == BackboneConfig(),
+            "backbone has the sizes of a student of stored features; the student of a teacher "
+            "that runs takes --student.dim, --student.depth and so on",
+        )
+        if self.teacher_features is None:
+            return
+        kind = self.student.kind
+        require(
+            kind in ("supertokens", "truncated"),
+            f"teacher_features needs a student of kind supertokens or truncated, got kind {kind}",
+        )
+        require(
+            not (self.token_loss.used or self.loss_blocks),
+            "token_loss and loss_blocks compare with tokens and blocks of a teacher that runs; "
+            "leave them out with teacher_features",
+        )
+        require(
+            not self.data.train,
+            f"teacher_features holds the training clouds; leave --data.train {self.data.train} out",
+        )
+
     def _check_blocks(self) -> None:
         blocks, weights, kind = self.loss_blocks, self.block_weights, self.student.kind
         require(
@@ -154,6 +186,11 @@ class DistillConfig:
             kind in ("supertokens", "truncated") or not blocks,
             f"loss_blocks needs a student of kind supertokens or truncated, got kind {kind}",
         )
+
+    @property
+    def teacher_path(self) -> str:
+        """The saved teacher that runs: `teacher`, or where pre-training leaves one."""
+        return self.teacher or TEACHER_RUN
 
     @property
     def block_losses(self) -> dict[int, float]:

@@ -154,7 +154,7 @@ def open_runs(config: SweepConfig) -> Callable[[SweepRun], dict[str, Any]]:
     """
     retain_memory()
     base = config.distill
-    teacher = require_teacher(load(base.teacher))
+    teacher = require_teacher(load(base.teacher_path))
     splits = load_splits(base.data, seed=base.train.seed)
     return lambda run: run_row(config, run, teacher, splits)
 

@@ -71,13 +71,13 @@ class Comparison(nn.Module):
         config, kind = self.config, self.config.loss
         assert goal.features is not None
         own = features.float()
-        total = distance(own, goal.features, kind)
+        total = distance(own, goal.features, kind, goal.weight)
         found = {"loss": total}
         own, its = self.scaled(own, 0), self.scaled(goal.features, 0)
         if config.whiten:
-            total = found["whitened_loss"] = distance(own, its, kind)
+            total = found["whitened_loss"] = distance(own, its, kind, goal.weight)
         if config.relation_weight:
-            found["relation_loss"] = relation_loss(own, its)
+            found["relation_loss"] = relation_loss(own, its, goal.weight)
             total = total + config.relation_weight * found["relation_loss"]
         for i, (block, weight) in enumerate(config.block_losses.items()):
             assert goal.blocks is not None
@@ -89,7 +89,9 @@ class Comparison(nn.Module):
 
 
 def kinds_of(goal: Goal) -> Tensor:
-    """All features of a goal, (n, B, c, d)."""
+    """All features of a goal, (n, B, c, d); with weights of those that count, (n, T, d)."""
     assert goal.features is not None
+    if goal.weight is not None:
+        return goal.features[goal.weight > 0][None]
     after = [] if goal.blocks is None else list(goal.blocks.unbind(dim=-2))
     return torch.stack([goal.features, *after])

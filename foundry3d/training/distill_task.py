@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry3d.config import DistillConfig
+from foundry3d.data.crop_stream import StoredBatch
 from foundry3d.data.loading import Numbered
 from foundry3d.geometry import Groups
-from foundry3d.models.backbone import Teacher, Tokens
+from foundry3d.models.backbone import Backbone, Teacher, Tokens
 from foundry3d.models.budget import Budget
 from foundry3d.models.health import choices, noiseless, tokens_read, usage
 from foundry3d.models.student import Student
@@ -43,8 +44,9 @@ class DistillTask(GoalTask):
     Args:
         config: of the run.
         teacher: frozen, not saved with the run's checkpoints; a `Backbone`, or any `Teacher`, at
-            whose centers the student's groups are then made.
+            whose centers the student's groups are then made; None = batches bring its features.
         student: trained in place.
+        start: that the student started from; None = the teacher.
 
     Raises:
         InputError: token_loss for a pair that is not a `Backbone` and a `Student`, whose tokens
@@ -53,7 +55,13 @@ class DistillTask(GoalTask):
             nothing that would ever train.
     """
 
-    def __init__(self, config: DistillConfig, teacher: Teacher, student: Learner) -> None:
+    def __init__(
+        self,
+        config: DistillConfig,
+        teacher: Teacher | None,
+        student: Learner,
+        start: Backbone | None = None,
+    ) -> None:
         if config.token_loss.used:
             check_tokens(teacher, student)
         if config.dropped_points:
@@ -62,7 +70,7 @@ class DistillTask(GoalTask):
         super().__init__(config, teacher, student)
         self.own_blocks = own_blocks
         """The student's block for each of `loss_blocks`."""
-        self.still = still_part(config, teacher, student)
+        self.still = still_part(config, start or teacher, student)
         """What of the student came from the teacher and is frozen."""
         self.chosen: Tensor | None = None
         """(s,) how many tokens of the current epoch choose each supertoken, without noise."""
@@ -134,7 +142,7 @@ class DistillTask(GoalTask):
         own = {id(parameter) for parameter in self.student.tokenizer.parameters()}
         return [p for p in self.student.parameters() if id(p) not in own]
 
-    def training_step(self, batch: Tensor | Numbered | Ready, index: int) -> Tensor:
+    def training_step(self, batch: Tensor | Numbered | StoredBatch | Ready, index: int) -> Tensor:
         """The reconstruction loss of a batch of points (B, N, 3), equation 1."""
         ready: Ready = self.readied(batch)
         goal, generator = self.goal(ready, features=not self.tokenizer_alone()), ready.generator

@@ -105,7 +105,7 @@ def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad = None
 
 
-def still_part(config: DistillConfig, teacher: Teacher, student: Learner) -> Part:
+def still_part(config: DistillConfig, teacher: Teacher | None, student: Learner) -> Part:
     """What of a student stays as it came from the teacher while the configuration freezes it.
 
     Raises:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from foundry3d.config import DistillConfig
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.crop_stream import StoredBatch
 from foundry3d.data.loading import Numbered, NumberedBatches, Stream, in_order
 from foundry3d.models.backbone import Backbone, Teacher
+from foundry3d.models.tokenizer import PointModel
 from foundry3d.training.comparison import Comparison
 from foundry3d.training.goals import (
     Goal,
@@ -23,6 +25,7 @@ from foundry3d.training.goals import (
     own_goal,
     shared_groups,
 )
+from foundry3d.training.stored_goals import moved, stored_goal
 from foundry3d.training.task import Ready, Task, freeze
 
 log = logging.getLogger("foundry3d")
@@ -35,11 +38,11 @@ class GoalTask(Task):
 
     Args:
         config: of the run.
-        teacher: frozen, not saved with the run's checkpoints.
+        teacher: frozen, not saved with the run's checkpoints; None = batches bring its features.
         student: that reads the same groups.
     """
 
-    def __init__(self, config: DistillConfig, teacher: Teacher, student: Learner) -> None:
+    def __init__(self, config: DistillConfig, teacher: Teacher | None, student: Learner) -> None:
         super().__init__(config.train, config.data, config.augment)
         self.config = config
         self.student = student
@@ -68,9 +71,10 @@ class GoalTask(Task):
         `whiten` is measured on these clouds too.
         """
         self._train = train
-        if not (self.augmentation.still and self.config.starts == "first"):
+        teacher = self._teacher[0]
+        if teacher is None or not (self.augmentation.still and self.config.starts == "first"):
             return
-        size, why_not = memory_of(self.config, train, self._teacher[0], self.student)
+        size, why_not = memory_of(self.config, train, teacher, self.student)
         if why_not is not None:
             log.info("the teacher's features of %s are not kept: %s", train.name, why_not)
             return
@@ -92,7 +96,7 @@ class GoalTask(Task):
         train, seed = self._train, self.train_config.seed
         assert train is not None, "remember names the clouds to measure"
         size = self.train_config.batch_size
-        batches: Iterable[Tensor | Numbered]
+        batches: Iterable[Tensor | Numbered | StoredBatch]
         if isinstance(train, Clouds):
             batches = NumberedBatches(train, size, seed=seed)
         else:
@@ -105,14 +109,24 @@ class GoalTask(Task):
                 goal = self.goal(self.ready(converted, generator), features=True)
             yield goal
 
-    def ready(self, batch: Tensor | Numbered, generator: torch.Generator) -> Ready:
+    def ready(self, batch: Tensor | Numbered | StoredBatch, generator: torch.Generator) -> Ready:
         """A batch of points (B, N, 3), augmented, and grouped where the teacher is a `Backbone`."""
+        if isinstance(batch, StoredBatch):
+            return self.stored_ready(batch, generator)
         points, which = batch if isinstance(batch, Numbered) else (batch, None)
         points, groups, teacher = self.prepared(points, generator), None, self._teacher[0]
         if self.remembered is None and isinstance(teacher, Backbone):
             drawn = self.config.starts == "random"
             groups = shared_groups(teacher, self.student, points, generator, drawn=drawn)
         return Ready(groups, generator, points, which)
+
+    def stored_ready(self, batch: StoredBatch, generator: torch.Generator) -> Ready:
+        """A batch with stored features, augmented, with its goal."""
+        assert isinstance(self.student, PointModel)
+        batch = moved(batch, self.augmentation, self.data_config.up, generator)
+        drawn = self.config.starts == "random"
+        goal = stored_goal(self.student, batch, generator, drawn=drawn)
+        return Ready(goal.groups, generator, batch.points, goal=goal)
 
     def goal(self, ready: Ready, *, features: bool) -> Goal:
         """What the student has to reproduce for a batch.
@@ -124,7 +138,10 @@ class GoalTask(Task):
         Raises:
             InputError: another `Teacher` returned features or centers of wrong shape.
         """
+        if ready.goal is not None:
+            return ready.goal
         teacher, student = self._teacher[0], self.student
+        assert teacher is not None, "without a teacher, batches bring goals"
         if self.remembered is not None and ready.which is not None:
             return self.remembered.take(ready.which)
         if not isinstance(teacher, Backbone):

@@ -5,11 +5,10 @@ Shapes: B clouds of a batch, n clouds of a split, N points, c tokens, k points a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from foundry3d.baselines import FPSStudent, Merged
@@ -23,7 +22,7 @@ from foundry3d.models.student import Student
 from foundry3d.models.tokenizer import PointModel
 from foundry3d.models.truncated import Truncated
 from foundry3d.training.fidelity import TokenFidelity, linear_cka
-from foundry3d.training.losses import matching_block, plain_norm
+from foundry3d.training.losses import distance, matching_block, plain_norm
 from foundry3d.transforms import normalise
 
 Learner = Student | Truncated | Merged | FPSStudent
@@ -39,12 +38,15 @@ class Goal(NamedTuple):
         tokens: (B, c, width) the teacher's tokens, before positions; None where they play no part.
         blocks: (B, c, n, d) the teacher's features after n blocks, each layer-normed without
             parameters; None where there is no loss for them.
+        weight: (B, c) of each token in the losses, the share of its points that have a stored
+            feature; None = all count the same.
     """
 
     groups: Groups
     features: Tensor | None
     tokens: Tensor | None
     blocks: Tensor | None = None
+    weight: Tensor | None = None
 
     def take(self, index: Tensor) -> Goal:
         """The goal of the clouds at index (B,)."""
@@ -130,7 +132,7 @@ def own_goal(teacher: Teacher, student: Learner, points: Tensor) -> Goal:
     return Goal(groups, features, None)
 
 
-def check_blocks(blocks: Sequence[int], teacher: Teacher, student: Learner) -> list[int]:
+def check_blocks(blocks: Sequence[int], teacher: Teacher | None, student: Learner) -> list[int]:
     """The student's block for each of these blocks of the teacher.
 
     Raises:
@@ -155,7 +157,7 @@ def check_blocks(blocks: Sequence[int], teacher: Teacher, student: Learner) -> l
     return [matching_block(block, teacher=depth, student=own) for block in blocks]
 
 
-def check_tokens(teacher: Teacher, student: Learner) -> None:
+def check_tokens(teacher: Teacher | None, student: Learner) -> None:
     """Refuses a pair whose tokens cannot be compared.
 
     Raises:
@@ -248,20 +250,38 @@ def held_out_losses(
         features (see `training.fidelity`); `fusion_ratio`, the share of tokens that are merged (1
         without a gate, 0 without supertokens); with a gate also `probability`, its mean.
     """
-    sums: dict[str, float] = {}
-    tokens, pooled = TokenFidelity(), []
+    return losses_of(student, goals_on(teacher, student, clouds, points, normalised=normalised))
+
+
+def goals_on(
+    teacher: Teacher, student: Learner, clouds: Clouds, points: int, *, normalised: bool
+) -> Iterator[Goal]:
+    """The goals of clouds in batches, as `held_out_losses` reads them."""
     weight = next(student.parameters())
     kind = weight.dtype if weight.dtype == torch.float64 else torch.float32
+    for batch in in_order(clouds, 64, points):
+        batch = batch.to(weight.device, kind)
+        yield evaluation_goal(teacher, student, normalise(batch) if normalised else batch)
+
+
+def losses_of(student: Learner, goals: Iterable[Goal]) -> dict[str, float]:
+    """What `held_out_losses` returns, for goals of batches on the student's device.
+
+    Tokens of weight 0 do not count; in the loss the others count by their weight.
+    """
+    sums: dict[str, float] = {}
+    count, tokens, pooled = 0, TokenFidelity(), []
     with torch.inference_mode():
-        for batch in in_order(clouds, 64, points):
-            batch = batch.to(weight.device, kind)
-            goal = evaluation_goal(teacher, student, normalise(batch) if normalised else batch)
+        for goal in goals:
             output, wanted = student.encode(goal.groups), goal.features
             assert wanted is not None
-            tokens.add(output.features, wanted)
-            pooled.append([pool(features).cpu() for features in (output.features, wanted)])
+            count += len(wanted)
+            has = wanted.new_ones(wanted.shape[:2]) if goal.weight is None else goal.weight
+            pairs = output.features, wanted
+            tokens.add(*(features[has > 0] for features in pairs))
+            pooled.append([pool_present(features, has > 0).cpu() for features in pairs])
             found = {
-                "loss": F.smooth_l1_loss(output.features, wanted),
+                "loss": distance(output.features, wanted, "smooth_l1", goal.weight),
                 "fusion_ratio": wanted.new_zeros(()),
             }
             if output.assignment is not None:
@@ -269,7 +289,17 @@ def held_out_losses(
             if output.probability is not None:
                 found["probability"] = output.probability.mean()
             for name, value in found.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
-    means = {name: total / len(clouds) for name, total in sums.items()}
+                sums[name] = sums.get(name, 0.0) + float(value) * len(wanted)
+    means = {name: total / count for name, total in sums.items()}
     cka = linear_cka(*(torch.cat(parts) for parts in zip(*pooled, strict=True)))
     return means | {"unexplained": tokens.unexplained, "cosine": tokens.cosine, "cka": cka}
+
+
+def pool_present(features: Tensor, present: Tensor) -> Tensor:
+    """`pool` (B, 2d) over the tokens that are present (B, c), of all in clouds that have none."""
+    if bool(present.all()):
+        return pool(features)
+    rows = [
+        one[has] if bool(has.any()) else one for one, has in zip(features, present, strict=True)
+    ]
+    return torch.cat([pool(one[None]) for one in rows])

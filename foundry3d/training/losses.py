@@ -18,9 +18,22 @@ FLOOR = 0.01
 """The smallest standard deviation that features are divided by, relative to the mean of all d."""
 
 
-def distance(own: Tensor, goal: Tensor, kind: Literal["smooth_l1", "mse"]) -> Tensor:
-    """Smooth L1 (beta 1) or squared error between features (B, c, d), mean over all elements."""
-    return F.mse_loss(own, goal) if kind == "mse" else F.smooth_l1_loss(own, goal)
+def distance(
+    own: Tensor, goal: Tensor, kind: Literal["smooth_l1", "mse"], weight: Tensor | None = None
+) -> Tensor:
+    """Smooth L1 (beta 1) or squared error between features (B, c, d), mean over all elements.
+
+    With weights (B, c) it is their mean over tokens by weight, 0 where all weights are.
+    """
+    loss = F.mse_loss if kind == "mse" else F.smooth_l1_loss
+    if weight is None:
+        return loss(own, goal)
+    return weighted_mean(loss(own, goal, reduction="none").mean(dim=-1), weight)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """The mean of values by weights of the same shape; 0 where all weights are 0."""
+    return (values * weight).sum() / weight.sum().clamp_min(1e-12)
 
 
 def similarities(features: Tensor) -> Tensor:
@@ -33,9 +46,15 @@ def similarities(features: Tensor) -> Tensor:
         return unit @ unit.mT
 
 
-def relation_loss(own: Tensor, goal: Tensor) -> Tensor:
-    """Smooth L1 (beta 1) between the similarities of two sets of features (B, c, d)."""
-    return F.smooth_l1_loss(similarities(own), similarities(goal))
+def relation_loss(own: Tensor, goal: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Smooth L1 (beta 1) between the similarities of two sets of features (B, c, d).
+
+    With weights (B, c), a pair of tokens counts by the product of theirs.
+    """
+    if weight is None:
+        return F.smooth_l1_loss(similarities(own), similarities(goal))
+    each = F.smooth_l1_loss(similarities(own), similarities(goal), reduction="none")
+    return weighted_mean(each, weight[:, :, None] * weight[:, None, :])
 
 
 def gate_loss(probability: Tensor, weight: float) -> Tensor:

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from foundry3d.checkpoints.folder import load
 from foundry3d.config import PretrainConfig, StudentConfig
-from foundry3d.data.loading import load_train
+from foundry3d.data.scenes import load_unlabelled
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.student import Student
 from foundry3d.training.engine import fit, keep
 from foundry3d.training.jepa import Jepa
 from foundry3d.training.mae import MaskedReconstruction
-from foundry3d.training.task import Ready, Task
+from foundry3d.training.task import Ready, Task, needs_of
 
 
 class PretrainTask(Task):
@@ -90,8 +90,9 @@ def pretrain(config: PretrainConfig) -> Backbone | Student:
     Raises:
         InputError: unusable data, sizes or run folder.
     """
-    train = load_train(config.data, seed=config.train.seed)
     backbone = start(config)
+    needs = needs_of(backbone)
+    train = load_unlabelled(config.data, seed=config.train.seed, needs=needs)
     task = PretrainTask(config, backbone)
     metrics = fit(task, train, config)
     backbone = task.backbone.cpu().eval()

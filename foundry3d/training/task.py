@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from foundry3d.config import AugmentConfig, BudgetDraws, DataConfig, TrainConfig
 from foundry3d.data.ahead import pinned
+from foundry3d.data.crop_stream import Needs
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.models.budget import Budget, draw_merged, draw_supertokens
 from foundry3d.models.student import Student
 from foundry3d.models.tokenizer import PointModel
+from foundry3d.training.goals import Goal
 from foundry3d.transforms import augment, subsample
 
 
@@ -41,12 +43,14 @@ class Ready(NamedTuple):
         generator: the step's, as those draws left it.
         points: (B, N, 3) augmented.
         which: (B,) which clouds of the split these are; None where that does not matter.
+        goal: what the student is to reproduce, where it came with the batch.
     """
 
     groups: Groups | None
     generator: torch.Generator
     points: Tensor
     which: Tensor | None = None
+    goal: Goal | None = None
 
 
 class Task(L.LightningModule):
@@ -184,3 +188,9 @@ def freeze(module: nn.Module, frozen: bool) -> None:
     """Frozen means: no gradients and evaluation mode. Works in place."""
     module.requires_grad_(not frozen)
     module.train(not frozen)
+
+
+def needs_of(model: PointModel) -> Needs:
+    """What a model needs of a cloud or crop."""
+    shape = model.shape
+    return Needs(points=max(shape.groups, shape.group_size), tokens=shape.groups)
