@@ -310,3 +310,16 @@ def test_bench_measures_files_in_their_own_process(saved: str, written: Path) ->
     heads = exported.columns(config, [row])
     assert heads["median_ms_1_1"] == "median, 1 clouds, 1 threads, ms" and "svm" not in heads
     (written.parent / "1.npz").unlink()
+
+
+def test_an_operator_without_a_translation_is_one_sentence(tmp_path: Path) -> None:
+    class Inverted(Network):
+        def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            features, *rest = super().forward(*inputs)
+            return torch.linalg.eigvalsh(features @ features.mT), *rest
+
+    onnx_file = pytest.importorskip("foundry3d.export.onnx_file", exc_type=ImportError)
+    network = Inverted(trained(), None, "outside").eval()
+    with pytest.raises(InputError, match="torch cannot write this model to an ONNX file"):
+        onnx_file.write_float(network, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())

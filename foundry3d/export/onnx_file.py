@@ -19,6 +19,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from foundry3d.errors import InputError
 from foundry3d.export.network import Network, exported_program
 from foundry3d.export.operators import OPSET, translations
 from foundry3d.export.runners import Arrays
@@ -38,17 +39,25 @@ def write(network: Network, path: Path, precision: str, samples: Iterable[Arrays
 
 
 def write_float(network: Network, path: Path) -> None:
-    """Writes a network in float32."""
-    program = torch.onnx.export(
-        exported_program(network),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=list(network.inputs),
-        output_names=list(network.outputs),
-        custom_translation_table=translations(),
-        optimize=False,  # the optimiser takes small constants for zeros; runtimes have their own
-        verbose=False,
-    )
+    """Writes a network in float32.
+
+    Raises:
+        InputError: torch writes one of its operators to no ONNX file.
+    """
+    try:
+        program = torch.onnx.export(
+            exported_program(network),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(network.inputs),
+            output_names=list(network.outputs),
+            custom_translation_table=translations(),
+            optimize=False,  # the optimiser takes small constants for zeros; runtimes have their own
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise InputError(f"torch cannot write this model to an ONNX file: {cause}") from error
     assert program is not None
     with replacing(path) as partial:
         program.save(partial)
