@@ -9,7 +9,10 @@ from foundry3d.config.crops import crop_of
 from foundry3d.config.reading import check_reading
 from foundry3d.config.records import MOST, fraction, not_negative, positive, require
 
-SOURCES = "an .npz archive, a folder, NAME:FOLDER, or procedural for the built-in shapes"
+SOURCES = (
+    "an .npz archive, a folder, NAME:FOLDER, procedural for the built-in shapes, or programs:COUNT "
+    "for random ones without labels"
+)
 MOST_POINTS = 2**26
 """The largest number of points that are drawn from a shape or read of a cloud in training."""
 
@@ -24,7 +27,8 @@ class DataConfig:
     Attributes:
         train: an .npz archive, a folder of files (`class/file`, or without classes), a folder of
             shards (`foundry3d data pack`; training only, nothing is held out), a published data
-            set as `NAME:FOLDER`, or `procedural` (built-in shapes).
+            set as `NAME:FOLDER`, `procedural` (built-in shapes), or `programs:COUNT` (random
+            shapes without labels, made while training reads them).
         test: the same, or null for none; classes of a folder are matched by name. Nothing is ever
             selected on it.
         train_clouds: number of built-in shapes for training.

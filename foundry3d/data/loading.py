@@ -21,6 +21,7 @@ from foundry3d.data.archive import read_archive
 from foundry3d.data.batches import EpochBatches
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.folder import read_folder
+from foundry3d.data.programs import Programs, programs_in
 from foundry3d.data.published.sources import is_published, read_published
 from foundry3d.data.shards import is_sharded
 from foundry3d.data.streaming import Shards
@@ -60,6 +61,9 @@ def _read(
 ) -> Clouds:
     if source == "procedural":
         return procedural.generate(count, points=config.points, seed=seed)
+    shapes = programs_in(source, count)
+    if shapes is not None:
+        return Programs(shapes, points=config.points, seed=seed).in_memory()
     if is_sharded(source):
         raise InputError(
             f"{source} holds shards, which can only be streamed for training, as data.train; name "
@@ -122,17 +126,23 @@ def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
     )
 
 
-def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards:
-    """The training data alone: shards as a stream, anything else without the held-out clouds.
+def _streamed(config: DataConfig, seed: int) -> Shards | Programs | None:
+    """Training data that is not read into memory; None = it is."""
+    if is_sharded(config.train):
+        return Shards(config.train, points=config.points)
+    shapes = programs_in(config.train, config.train_clouds)
+    return None if shapes is None else Programs(shapes, points=config.points, seed=2 * seed)
+
+
+def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards | Programs:
+    """The training data alone: shards and programs as a stream, else without held-out clouds.
 
     Raises:
         InputError: no training clouds are named, the source cannot be read, or clouds have too few
             points.
     """
     require_data(config)
-    if is_sharded(config.train):
-        return Shards(config.train, points=config.points)
-    return load_splits(replace(config, test=None), seed=seed).train
+    return _streamed(config, seed) or load_splits(replace(config, test=None), seed=seed).train
 
 
 class Measured(NamedTuple):
@@ -157,24 +167,30 @@ MOST_MEASURED = 1024
 
 def load_and_measured(
     config: DataConfig, *, seed: int = 0
-) -> tuple[Clouds | Shards, Measured | None]:
+) -> tuple[Clouds | Shards | Programs, Measured | None]:
     """The training data of `load_train`, and what a student of it is measured on.
 
     That is at most `MOST_MEASURED` clouds of `measured`, evenly spaced. Test clouds are only read
-    where nothing is held out. None = streamed training without test clouds.
+    where nothing is held out. Of programs, other shapes are made. None = shards without test
+    clouds, or programs with neither test clouds nor a share held out.
 
     Raises:
         InputError: as `load_train`, or the test clouds cannot be read.
     """
-    train = load_train(config, seed=seed) if is_sharded(config.train) else None
+    train = _streamed(config, seed)
     splits = None if train is not None else load_splits(replace(config, test=None), seed=seed)
     test = None
     if config.test is not None and (splits is None or splits.validation is None):
         test = _read(config, config.test, config.test_clouds, 2 * seed + 1, train=False)
-    if splits is None:
-        assert train is not None
-        return train, None if test is None else _thinned(Measured("test clouds", test))
-    return splits.train, _thinned(measured(replace(splits, test=test)))
+    if splits is not None:
+        return splits.train, _thinned(measured(replace(splits, test=test)))
+    assert train is not None
+    if test is not None:
+        return train, _thinned(Measured("test clouds", test))
+    if isinstance(train, Programs) and config.validation > 0:
+        other = Programs(min(len(train), MOST_MEASURED), points=config.points, seed=2 * seed + 1)
+        return train, Measured("held-out clouds", other.in_memory())
+    return train, None
 
 
 def _thinned(found: Measured) -> Measured:

@@ -75,11 +75,20 @@ class _NoCache(NullCache):
         _notice_once()
 
 
-def compiled(kernel: Kernel) -> Kernel:
-    """Compiles a kernel at its first call, without the interpreter lock and without fast-math."""
-    dispatcher: Any = njit(nogil=True)(kernel)
+def _dispatcher(kernel: Kernel, **options: Any) -> Kernel:
+    dispatcher: Any = njit(nogil=True, **options)(kernel)
     try:
         dispatcher._cache = _Cache(kernel)
     except (RuntimeError, OSError):  # numba found no folder that can be written
         dispatcher._cache = _NoCache()
     return dispatcher
+
+
+def compiled(kernel: Kernel) -> Kernel:
+    """Compiles a kernel at its first call, without the interpreter lock and without fast-math."""
+    return _dispatcher(kernel)
+
+
+def unchecked(kernel: Kernel) -> Kernel:
+    """The same for kernels in which a division by 0 gives inf or NaN, as in NumPy, and no error."""
+    return _dispatcher(kernel, error_model="numpy")
