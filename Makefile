@@ -1,4 +1,4 @@
-# make demo   the main job on built-in shapes, in a few minutes on a CPU
+# make demo   students of the shipped teacher on built-in shapes, in a few minutes on a CPU
 # make test   the tests
 # make check  style and types
 # make web    the page that `foundry3d view` shows (needs node and npm)

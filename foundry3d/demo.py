@@ -49,8 +49,13 @@ next     foundry3d models
              --data.train YOUR.npz --student.supertokens 4 --out runs/s4"""
 
 
-def plan(config: DemoConfig) -> list[DistillConfig]:
-    """The distillations of a demonstration, one for each of `SUPERTOKENS`."""
+def plan(config: DemoConfig, tokens: int) -> list[DistillConfig]:
+    """The distillations of a demonstration, one for each of `SUPERTOKENS`.
+
+    Args:
+        config: of the demonstration.
+        tokens: of the teacher, which supertokens cannot outnumber.
+    """
     recipe = read_recipe(DistillConfig, "cpu/demo-student")
     data = replace(recipe.data, train=config.data, train_clouds=config.clouds, points=config.points)
     train = replace(recipe.train, epochs=config.epochs, seed=config.seed)
@@ -64,6 +69,7 @@ def plan(config: DemoConfig) -> list[DistillConfig]:
             train=train,
         )
         for s in SUPERTOKENS
+        if s <= tokens
     ]
 
 
@@ -81,7 +87,7 @@ def probe_data(config: DemoConfig) -> DataConfig:
 
 def distil(config: DemoConfig, teacher: Backbone) -> dict[str, Learner]:
     """Trained students by name."""
-    settings = plan(config)
+    settings = plan(config, teacher.shape.groups)
     train, held = load_and_measured(settings[0].data, seed=config.seed)
     made = {}
     for one in settings:
@@ -100,7 +106,7 @@ def probed(
     """Rows of the untrained network, the students and the teacher, also written to a file."""
     data = probe_data(config)
     fresh = untrained_like(teacher, splits, points=data.points, seed=config.seed)
-    origins = [origin_of(settings.out) for settings in plan(config)]
+    origins = [origin_of(settings.out) for settings in plan(config, teacher.shape.groups)]
     subjects = [
         Subject("untrained", fresh),
         *(Subject(*pair) for pair in zip(students, students.values(), origins, strict=True)),

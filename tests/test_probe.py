@@ -8,9 +8,11 @@ from conftest import TINY
 
 from foundry3d import demo as demonstration
 from foundry3d.baselines import Merged, RandomSampling
+from foundry3d.checkpoints.folder import save
 from foundry3d.config import DataConfig, DemoConfig, ReductionConfig
 from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
+from foundry3d.evaluation.examples import draw_examples, taught_accuracy
 from foundry3d.evaluation.probe import (
     C_GRID,
     choose_c,
@@ -135,33 +137,67 @@ def test_tables_and_rows(tmp_path: Path) -> None:
     assert len((tmp_path / "deep" / "r.jsonl").read_text().splitlines()) == 4
 
 
-def test_a_small_demonstration(tmp_path: Path, monkeypatch, capsys) -> None:
-    whole = demonstration.plan
-
-    def small(config: DemoConfig):
-        teacher, students = whole(config)
-        data = replace(teacher.data, train_clouds=300, test_clouds=130, points=96, validation=0.3)
-        backbone = replace(TINY, groups=16)
-        masked = replace(teacher.masked, decoder_depth=1, decoder_heads=3)
-        train = replace(teacher.train, epochs=1, warmup_epochs=0)
-        return (
-            replace(teacher, data=data, backbone=backbone, masked=masked, train=train),
-            [replace(s, data=data, train=replace(s.train, epochs=1)) for s in students],
-        )
-
-    monkeypatch.setattr(demonstration, "plan", small)
-    rows = demonstration.demo(DemoConfig(out=str(tmp_path / "demo")))
-    assert [r["model"] for r in rows][:5] == [
-        "untrained",
-        "teacher",
-        "student s=16",
-        "student s=4",
-        "student s=1",
-    ]
-    assert len(rows) == 8
-    assert all(0 <= r["svm"] <= 100 and r["protocol"] and r["seed"] == 0 for r in rows)
+def test_a_small_demonstration(
+    tmp_path: Path, generator: torch.Generator, caplog: pytest.LogCaptureFixture, capsys
+) -> None:
+    teacher = Backbone(replace(TINY, groups=16), generator=generator).eval()
+    saved = save(teacher, tmp_path / "teacher", provenance={"pretrained_on": "shapes"})
+    config = DemoConfig(
+        out=str(tmp_path / "demo"), teacher=str(saved), clouds=80, epochs=1, probe_clouds=130,
+        points=64, examples=2,
+    )  # fmt: skip
+    with caplog.at_level("INFO", logger="foundry3d"):
+        rows = demonstration.demo(config)
+    names = ["untrained", "student s=16", "student s=4", "student s=1", "teacher"]
+    assert [row["model"] for row in rows] == names
+    assert all(0 <= row["svm"] <= 100 and 0 <= row["taught"] <= 100 for row in rows)
+    assert "2 examples per class" in rows[0]["protocol"]
+    assert [row["pretrained_on"] for row in rows[1:]] == ["shapes"] * 4
+    assert rows[1]["distilled_on"] == "procedural (seed 0)"
+    assert rows[1]["data"] == "procedural (seed 2) / procedural (seed 3)"
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum(line.startswith("distilling s=") for line in lines) == 3
+    assert not any(line.startswith("epoch") for line in lines)
     assert (tmp_path / "demo" / "features.png").stat().st_size > 5000
-    assert len((tmp_path / "demo" / "results.jsonl").read_text().splitlines()) == 8
-    assert "foundry3d distill" in capsys.readouterr().out
+    assert len((tmp_path / "demo" / "results.jsonl").read_text().splitlines()) == 5
+    assert demonstration.verdict(rows) in capsys.readouterr().out
     with pytest.raises(InputError, match="not empty"):
-        demonstration.demo(DemoConfig(out=str(tmp_path / "demo")))
+        demonstration.demo(config)
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"),
+    [
+        ((70, 80, 79, 78, 81), "keep at least 96 % of their teacher's accuracy"),
+        ((70, 81, 81, 81, 81), "keep at least 100 %"),
+        ((70, 80, 79, 69, 81), "does not hold here: s=1 is not above the untrained network (69.0"),
+        ((70, 82, 79, 70, 81), "s=16 is above the teacher (82.0 %); s=1 is not above"),
+        ((81, 85, 79, 69, 81), "no better than the untrained network"),
+    ],
+)
+def test_the_demonstration_says_whether_the_order_holds(scores, says: str) -> None:
+    names, encoded = ("untrained", "s=16", "s=4", "s=1", "teacher"), (64, 16, 4, 1, 64)
+    rows = [
+        {"model": name, "svm": float(score), "encoded": count}
+        for name, score, count in zip(names, scores, encoded, strict=True)
+    ]
+    found = demonstration.verdict(rows)
+    assert says in found
+    holds = scores[0] < min(scores[1:4]) and max(scores[1:4]) <= scores[4]
+    assert ("keep at least" in found) == holds
+
+
+def test_a_classifier_is_taught_from_a_few_examples_alone() -> None:
+    train, labels = blobs(90, 20.0, 0)
+    test, test_labels = blobs(60, 20.0, 1)
+    draws = draw_examples(labels, 5, np.random.default_rng(0))
+    assert [int((labels[draws] == label).sum()) for label in range(3)] == [5, 5, 5]
+    assert len(set(draws)) == 15
+    options = {"examples": 5, "seed": 0}
+    assert taught_accuracy(train, labels, test, test_labels, **options) == (100.0, 0.0)
+    scaled = taught_accuracy(3 * train + 7, labels, 3 * test + 7, test_labels, **options)
+    assert scaled == (100.0, 0.0)  # standardised
+    noise, std = taught_accuracy(*blobs(90, 0.0, 0), *blobs(60, 0.0, 1), **options)
+    assert noise < 60 and std > 0
+    with pytest.raises(InputError, match="at least 31 clouds"):
+        draw_examples(labels, 31, np.random.default_rng(0))

@@ -12,6 +12,7 @@ import pytest
 
 from foundry3d import cli
 from foundry3d.errors import InputError, lack_of_memory
+from foundry3d.report.bar import Bar
 from foundry3d.report.terminal import Lines, Shown, escaped, one_line
 
 NASTY = "a\x1b[2J\x07\x9b31m\u202e\udcff\n.ply"
@@ -99,3 +100,25 @@ def test_lack_of_memory_is_a_sentence(capsys, monkeypatch) -> None:
     with pytest.raises(MemoryError):
         np.empty(2**62, dtype=np.uint8)
     assert not isinstance(MemoryError(), InputError)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_is_one_line_in_a_terminal_and_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
+    terminal, file = Terminal(), io.StringIO()
+    for stream in (terminal, file):
+        with caplog.at_level("INFO", logger="foundry3d"):
+            bar = Bar("probing", 3, unit="models", stream=stream)
+            for name in "abc":
+                bar.step(name)
+            bar.close()
+    assert file.getvalue() == ""
+    (record,) = caplog.records
+    assert record.getMessage() == "probing: 3 models in 0:00, c"
+    drawn = terminal.getvalue()
+    assert drawn.count("\n") == 1 and drawn.endswith("\n")
+    last = drawn.rstrip("\n").split("\r")[-1]
+    assert last.startswith("probing") and "3/3 models" in last and last.rstrip().endswith("c")

@@ -29,7 +29,7 @@ class DemoConfig:
     teacher: str = "mini-teacher"
     data: str = "procedural"
     clouds: int = 1024
-    epochs: int = 6
+    epochs: int = 12
     probe_clouds: int = 1024
     examples: int = 5
     points: int = 1024

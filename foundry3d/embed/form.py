@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -48,5 +48,5 @@ def in_form(model: Model, config: EmbedConfig, kernel: str | None = None) -> Mod
 def moved(record: Record, device: torch.device | str) -> Record:
     """The record with its tensors on a device."""
     held = {field.name: getattr(record, field.name) for field in fields(record)}
-    tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
-    return replace(record, **{name: value.to(device) for name, value in tensors.items()})
+    tensors: dict[str, Any] = {k: v.to(device) for k, v in held.items() if isinstance(v, Tensor)}
+    return replace(record, **tensors)
