@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cluster_work import halves
 from test_parts import contents, ten_files  # noqa: F401
 
 from foundry3d import cli, cluster

@@ -60,7 +60,8 @@ def recipe(path: Path, config: Any) -> str:
 def distilled(saved: Path, folder: Path) -> DistillConfig:
     """A student that draws how many of its supertokens a step uses."""
     return DistillConfig(
-        teacher=str(saved), student=StudentOptions(supertokens=8, soft_assignment=True), starts="first", augment=STILL,
+        teacher=str(saved), student=StudentOptions(supertokens=8, soft_assignment=True),
+        starts="first", augment=STILL,
         budgets=BudgetDraws(nested=True), data=replace(DATA, subsample="first"), train=EXACT,
         unfreeze_epoch=1,
     )  # fmt: skip

@@ -67,7 +67,7 @@ class Task(L.LightningModule):
     def log(self, name: str, value: Any, **options: Any) -> None:
         """Logs the mean over all processes of a run; of an epoch, what the caller has reduced.
 
-        Averages of epochs are asked for by the first process alone, so they must not wait for others.
+        The first process alone asks for averages of epochs, so these must not wait for others.
         """
         super().log(name, value, **(options | {"sync_dist": not options.get("on_epoch")}))
 
