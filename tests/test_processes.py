@@ -178,7 +178,7 @@ def test_a_part_whose_process_was_killed_is_the_same_in_the_end(
     files = []
     for name in ("a", "b"):
         files.append(str(tmp_path / f"{name}.npy"))
-        np.save(files[-1], rng.normal(size=(1200, 60, 3)).astype(np.float32))
+        np.save(files[-1], rng.normal(size=(500, 60, 3)).astype(np.float32))
     config = replace(config, files=tuple(files), block=1)
     embed(replace(config, out=f"{tmp_path}/whole/"))
     out = Path(config.out)
