@@ -102,7 +102,7 @@ def fastest(dtype: torch.dtype) -> tuple[str, float]:
 
 
 def steady() -> str:
-    """A float32 kernel for this CPU that does not depend on timing, so that results repeat exactly."""
+    """A float32 kernel for this CPU, chosen without timing, so that results repeat exactly."""
     return "onednn" if seconds("onednn", torch.float32, repeats=1) < float("inf") else "plain"
 
 
