@@ -248,6 +248,8 @@ def run_units(
     Raises:
         InputError: the engine is not installed, or not on this machine.
     """
+    if not units:
+        return
     folder = folder.resolve()
     executor = make_executor(config, folder)
     left = dict(units)
@@ -271,7 +273,7 @@ def run_units(
             running += _submit(executor, start, config) if start else []
             for task in running:
                 yield from _collect(task, folder, patience)
-            running = [task for task in running if task.units]
+            running = [task for task in running if task.units or not task.job.done()]
             if running:
                 time.sleep(POLL[config.engine])
     except BaseException:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from cluster_work import halves
 from test_parts import contents, ten_files  # noqa: F401
 
 from foundry3d import cli, cluster
@@ -25,21 +24,6 @@ from foundry3d.errors import InputError, PartialFailure
 
 DEBUG = ClusterConfig(engine="debug")
 LOCAL = ClusterConfig(engine="local", parallel=2)
-
-
-def halves(opened: Path) -> Callable[[int], float]:
-    """The half of an even number; 13 ends its process."""
-    with open(opened, "a") as file:
-        file.write(".")
-
-    def half(number: int) -> float:
-        if number == 13:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if number % 2:
-            raise InputError(f"{number} is\nodd")
-        return number / 2
-
-    return half
 
 
 def run(numbers: list[int], folder: Path, config: ClusterConfig = DEBUG) -> dict[int, object]:
@@ -96,8 +80,12 @@ def test_shares_keep_every_unit_once() -> None:
         assert [i for share in found for i in share.values()] == list(range(50))
 
 
-def test_a_killed_process_fails_its_unit_alone(tmp_path: Path) -> None:
+def test_a_killed_process_fails_its_unit_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two processes; what one of them had done before it was killed counts."""
+    places = (str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
     config = replace(LOCAL, units=2)
     found = run([2, 13, 4, 5], tmp_path, config)
     assert (found[2], found[4], found[5]) == (1.0, 2.0, "5 is odd")
@@ -171,11 +159,10 @@ def test_parts_that_fail_are_reported_and_only_they_are_made_again(
 def test_options_of_the_command_line(
     words: list[str], options: dict, capsys: pytest.CaptureFixture
 ) -> None:
-    for command in (["embed", "a", "--model", "m", "--out", "x/"], ["sweep", "gate"]):
-        with pytest.raises(SystemExit):
-            cli.main([*command, *words, "--print_config"])
-        made = yaml.safe_load(capsys.readouterr().out)["cluster"]
-        assert from_dict(ClusterConfig, made) == ClusterConfig(**options)
+    with pytest.raises(SystemExit):
+        cli.main(["embed", "a", "--model", "m", "--out", "x/", *words, "--print_config"])
+    made = yaml.safe_load(capsys.readouterr().out)["cluster"]
+    assert from_dict(ClusterConfig, made) == ClusterConfig(**options)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +180,10 @@ def test_options_of_the_command_line(
 def test_bad_options_are_one_sentence(
     words: list[str], says: str, capsys: pytest.CaptureFixture
 ) -> None:
+    suite = "suite table5 --teacher t --data mn40=a,b"
+    command = suite if "--workers" in words else "embed a --model m --out x/"
     with pytest.raises(SystemExit) as stop:
-        cli.main(["suite", "table5", "--teacher", "t", "--data", "mn40=a,b", *words])
+        cli.main([*command.split(), *words])
     assert stop.value.code == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1

@@ -60,7 +60,8 @@ def recipe(path: Path, config: Any) -> str:
 def distilled(saved: Path, folder: Path) -> DistillConfig:
     """A student that draws how many of its supertokens a step uses."""
     return DistillConfig(
-        teacher=str(saved), student=StudentOptions(supertokens=8), starts="first", augment=STILL,
+        teacher=str(saved), student=StudentOptions(supertokens=8, soft_assignment=True),
+        starts="first", augment=STILL,
         budgets=BudgetDraws(nested=True), data=replace(DATA, subsample="first"), train=EXACT,
         unfreeze_epoch=1,
     )  # fmt: skip
@@ -177,7 +178,7 @@ def test_a_part_whose_process_was_killed_is_the_same_in_the_end(
     files = []
     for name in ("a", "b"):
         files.append(str(tmp_path / f"{name}.npy"))
-        np.save(files[-1], rng.normal(size=(1200, 60, 3)).astype(np.float32))
+        np.save(files[-1], rng.normal(size=(500, 60, 3)).astype(np.float32))
     config = replace(config, files=tuple(files), block=1)
     embed(replace(config, out=f"{tmp_path}/whole/"))
     out = Path(config.out)

@@ -578,7 +578,11 @@ def test_the_command_line_reads_lists(capsys: pytest.CaptureFixture) -> None:
     assert not stop.value.code
     made = from_dict(SuiteConfig, yaml.safe_load(capsys.readouterr().out))
     assert made.sources == {"mn40": ("a", "b"), "own": ("c", "c")}
-    assert (made.name, made.seeds, made.cluster) == ("table9", (0, 2), ClusterConfig())
+    assert (made.name, made.seeds, made.cluster) == (
+        "table9",
+        (0, 2),
+        ClusterConfig(engine="local"),
+    )
 
 
 def test_the_tiny_recipe_can_make_every_row(tmp_path: Path) -> None:

@@ -46,8 +46,7 @@ from foundry3d.embed.reading import (
 )
 from foundry3d.embed.units import Unit, clouds_in, units_of
 from foundry3d.errors import InputError, PartialFailure
-from foundry3d.inference.compiled import DTYPES
-from foundry3d.inference.kernels import fastest
+from foundry3d.inference.kernels import steady
 from foundry3d.models.backbone import Tokens
 from foundry3d.models.student import Budgeted, Student
 from foundry3d.scenes.memory import in_bytes
@@ -90,15 +89,15 @@ def open_embedder(config: EmbedConfig, kernel: str | None = None) -> Embedder:
 
     Args:
         config: of the command.
-        kernel: of the inference form; None = the fastest one here. All parts have the same one, so
-            that they do not depend on the process that makes them.
+        kernel: of the inference form; None = a steady one. All parts have the same one, so that
+            they do not depend on the process that makes them.
 
     Raises:
         InputError: the model cannot be loaded or cannot keep the budget, or too few points.
     """
     inner = load_backbone(config.model)
     budget, mark = asked_budget(config, inner), weights_mark(inner)
-    kernel = kernel or fastest(DTYPES[config.precision])[0]
+    kernel = kernel or steady()
     fast = in_form(inner, config, kernel)
     model = Budgeted(fast, budget) if budget and isinstance(fast, Student) else fast
     least = fewest(model)

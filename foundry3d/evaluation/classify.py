@@ -79,7 +79,7 @@ class ClassifyTask(FinetuneTask):
     def scores(self, split: str, *, budget: Budget | None = None) -> dict[str, float]:
         """Overall and mean class accuracy in percent, and the plain cross entropy."""
         points, labels = self.still[split]
-        batches = (batch.to(self.device) for batch in points.split(BATCH))
+        batches = (batch.to(self.device, self.dtype) for batch in points.split(BATCH))
         logits = torch.cat([self.model(batch, budget=budget).float() for batch in batches])
         loss = F.cross_entropy(logits.cpu(), torch.from_numpy(labels))
         return accuracies(logits, labels) | {"loss": float(loss)}

@@ -102,9 +102,9 @@ class SegmentTask(FinetuneTask):
         """True and predicted parts (n, N) of the points that evaluation reads."""
         clouds, points = self.clouds[split], self.still[split]
         categories = torch.from_numpy(categories_of(clouds))
-        device = self.model.allowed.device
+        device, dtype = self.model.allowed.device, self.dtype
         found = [
-            self.model.predict(batch.to(device), category.to(device), budget=budget).cpu()
+            self.model.predict(batch.to(device, dtype), category.to(device), budget=budget).cpu()
             for batch, category in zip(points.split(BATCH), categories.split(BATCH), strict=True)
         ]
         assert clouds.parts is not None

@@ -101,6 +101,11 @@ def fastest(dtype: torch.dtype) -> tuple[str, float]:
         return _fastest(dtype, torch.get_num_threads())
 
 
+def steady() -> str:
+    """A float32 kernel for this CPU, chosen without timing, so that results repeat exactly."""
+    return "onednn" if seconds("onednn", torch.float32, repeats=1) < float("inf") else "plain"
+
+
 class FastLinear(nn.Module):
     """A linear layer for inference, fused with its activation; it has no gradients.
 

@@ -114,7 +114,7 @@ WORDS: dict[str, list[str]] = {
     "an unknown option": ["pretrain", "--\x1b[31mout", "x"],
     "samples": ["embed", "a.ply", "--model", "m", "--samples", "99999999999"],
     "a budget": ["embed", "a.ply", "--model", "m", "--token_budget", str(10**20)],
-    "workers": ["suite", "table5", "--teacher", "m", "--data", "a=b", "--workers", "100000"],
+    "tasks": ["suite", "table5", "--teacher", "m", "--data", "a=b", "--cluster.parallel", "100000"],
     "seeds": ["suite", "table5", "--teacher", "m", "--data", "a=b", "--seeds", str(10**20)],
     "heads": ["convert", "no/such.pth", "--num_heads", str(10**12)],
     "a batch": ["cost", "--batch_size", str(10**20)],
