@@ -23,6 +23,7 @@ FLOORS = [
     {"paper"},
     {"bench"},
     {"demo", "doctor"},
+    {"options"},
     {"cli"},
     {"__init__", "__main__"},
 ]
