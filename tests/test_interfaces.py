@@ -1,4 +1,4 @@
-"""What other libraries expect: models by name, a transformer, hub folders, their clouds and meshes."""
+"""What other libraries expect: models by name, a transformer, hub folders, clouds and meshes."""
 
 import copy
 import pickle

@@ -45,7 +45,7 @@ def create_model(name: str, pretrained: bool = True, **changes: Any) -> Model:
         )
     if pretrained:
         raise InputError(
-            f"{name} has no trained weights; pretrained=False makes an untrained model, and trained "
+            f"{name} has no trained weights; pretrained=False makes an untrained model; trained "
             f"are {zoo.known()}"
         )
     return Backbone.preset(name, **changes)
