@@ -24,7 +24,8 @@ edge/web/node_modules/.ready: edge/web/package-lock.json
 	@touch $@
 
 commands: $(READY)
-	$(BIN)/python -c "from foundry3d.cli import command_table; print(command_table(), end='')" > docs/commands.md
+	$(BIN)/python -c "from pathlib import Path; from foundry3d.cli import with_commands; \
+		page = Path('docs/commands.md'); page.write_text(with_commands(page.read_text()))"
 
 chaos: $(READY)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m chaos $(CHAOS)

@@ -22,7 +22,9 @@ model = foundry3d.Backbone(BackboneConfig(dim=24, depth=2, heads=3)).eval()
 foundry3d.save(model, folder / "model", provenance={})
 np.save(folder / "scan.npy", procedural.generate(1, points=1024, seed=0).points[0])
 out = folder / "features.npz"
-done = command("embed", str(folder / "scan.npy"), "--model", str(folder / "model"), "--out", str(out))
+done = command(
+    "embed", str(folder / "scan.npy"), "--model", str(folder / "model"), "--out", str(out)
+)
 assert done.returncode == 0, done.stderr
 assert np.load(out)["features"].shape == (1, 64, 24)
 done = command("pretrain", "--data.train", "procedural", "--out", str(folder / "run"))

@@ -46,7 +46,9 @@ def missing(words: list[str]) -> list[str]:
 
 
 def main(readme: str) -> None:
-    assert "site-packages" in str(foundry3d.__file__), f"not the installed one: {foundry3d.__file__}"
+    assert "site-packages" in str(foundry3d.__file__), (
+        f"not the installed one: {foundry3d.__file__}"
+    )
     text = Path(readme).read_text().replace("\\\n", " ")
     make_inputs()
     exec("".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), {})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -113,26 +114,15 @@ def usage() -> str:
     )
 
 
-def command_table() -> str:
-    """The page `docs/commands.md`, which `make commands` writes."""
-    rows = [
-        f"| `foundry3d {name}` | {command.text.replace('|', ', ')} |"
-        for name, command in COMMANDS.items()
-    ]
-    return "\n".join(
-        [
-            "# Commands",
-            "",
-            "`foundry3d COMMAND --help` lists the options with their defaults, `--print_config`",
-            "shows what would run. An error is one sentence and exit status 2; status 1 means that",
-            "some of many inputs could not be used; the results of the others are complete.",
-            "",
-            "| command | what it does |",
-            "|---|---|",
-            *rows,
-            "",
-        ]
+def with_commands(page: str) -> str:
+    """A page of the documentation with all commands in its table of commands: `make commands`."""
+    rows = (
+        f"| `foundry3d {name}` | {COMMANDS[name].text.replace('|', ', ')} |" for name in COMMANDS
     )
+    head, *_ = re.findall(r"\| command \| .*\n\|.*\n", page)
+    start = page.index(head) + len(head)
+    rest = re.sub(r"\A(?:\|.*\n)*", "", page[start:])
+    return page[:start] + "\n".join([*rows, rest])
 
 
 def split_command(arguments: list[str]) -> tuple[str, list[str]]:
