@@ -103,7 +103,7 @@ class Features(TransformerMixin, BaseEstimator):
         if not len(X):
             return np.zeros((0, self.n_features_out_), np.float32)
         found = embed_clouds(self.model_, X, policy=self.policy_, batch=self.batch)
-        return torch.cat([tokens.pooled for tokens in found]).float().numpy()
+        return torch.cat([tokens.pooled() for tokens in found]).float().numpy()
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the features: `max0` to the width of the model, then `mean0` and so on."""

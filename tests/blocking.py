@@ -7,22 +7,29 @@ from collections.abc import Iterable
 
 START = """
 import sys
-class Blocked:
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {names!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Blocked())
+        hidden = name.split(".")[0] in {names!r}
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(Hiding, sys.meta_path)
 """
 
 
 def without(modules: Iterable[str], code: str, *arguments: str) -> str:
     """What the code prints where these modules cannot be imported."""
-    script = START.format(names=set(modules)) + code
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
+        [sys.executable, "-c", START.format(names=set(modules)) + code, *arguments],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

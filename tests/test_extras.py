@@ -94,6 +94,9 @@ def run(name, *words):
             status = stop.code
     done[name] = [status, said.getvalue()]
 
+import foundry3d
+foundry3d.load(model)
+done["lazy"] = "numba" not in sys.modules
 out = ("--out", folder / "f.npz")
 run("base", "embed", folder / "scan.ply", folder / "scan.npy", "--model", model, *out)
 run("las", "embed", folder / "scan.laz", "--model", model, "--out", folder / "g.npz")
@@ -104,12 +107,10 @@ for to in ("onnx", "openvino", "executorch"):
     run(to, "export", model, "--to", to, "--out", folder / "model.none")
 run("train", "pretrain", "--data.train", "procedural", "--out", folder / "run")
 run("search", "search", "--teacher", model, "--limit", "1ms", "--data.train", "procedural")
-run("probe", "probe", "--models", model, "--data.train", "procedural")
 run("maps", "figures", "A=" + model, "--data", "procedural")
 run("cost", "cost", "--model", model)
 run("doctor", "doctor")
 
-import foundry3d
 from foundry3d.data.published.hdf5 import read_h5
 calls = {
     "hub": lambda: foundry3d.from_pretrained("nobody/nothing"),
@@ -127,8 +128,8 @@ print(json.dumps(done))
 STAR = "OFF\n5 1 0\n0 0 0\n2 0 0\n.5 .5 0\n0 2 0\n-1 -1 1\n5 0 1 2 3 4\n"
 NEEDED = {
     "las": "las", "mesh": "mesh", "figures": "figures", "onnx": "export", "openvino": "openvino",
-    "executorch": "executorch", "train": "train", "search": "train", "probe": "train",
-    "maps": "figures", "hub": "hub", "distill": "train", "sklearn": "train", "hdf5": "train",
+    "executorch": "executorch", "train": "train", "search": "train", "maps": "figures",
+    "hub": "hub", "distill": "train", "sklearn": "train", "hdf5": "train",
 }  # fmt: skip
 
 
@@ -148,6 +149,7 @@ def test_the_base_installation_embeds_and_names_what_else_needs(
     (folder / "star.off").write_text(STAR)
     optional = {module for modules in EXTRAS.values() for module in modules}
     done = json.loads(without(optional, BASE, str(folder)))
+    assert done["lazy"], "numba is imported before the first call that uses it"
     for name in ("base", "cost", "doctor"):
         assert done[name][0] == 0, (name, done[name])
     with np.load(folder / "f.npz") as found:
