@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from foundry3d import config as configs
 from foundry3d import options as parsing
 from foundry3d.config import RECIPES
+from foundry3d.config.earlier import RENAMED as RENAMED
 from foundry3d.config.paths import require_apart
 from foundry3d.config.records import texts_in
 from foundry3d.errors import InputError, lack_of_memory
 from foundry3d.extras import explained
-from foundry3d.options import RENAMED as RENAMED
 from foundry3d.options import fail
 from foundry3d.options import option_type as option_type
 from foundry3d.options import renamed as renamed

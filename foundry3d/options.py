@@ -14,37 +14,10 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from foundry3d import config as configs
 from foundry3d.config import protocols
+from foundry3d.config.earlier import RENAMED
 from foundry3d.config.settings import find_recipes, guard_values, read_yaml
 from foundry3d.report.terminal import one_line
-
-RENAMED = {
-    "augment.center": "augment.normalise",
-    "batch": "batch_size",
-    "clouds": "batch_size",
-    "decay": "gate_decay",
-    "json": "results",
-    "lambdas": "gate_lambdas",
-    "model": "teacher",
-    "out": "results",
-    "path": "model",
-    "pictures": "out",
-    "points": "samples",
-    "student": "student.kind",
-    "student_depth": "student.depth",
-    "student_dim": "student.dim",
-    "student_heads": "student.heads",
-    "student_tokenizer.epochs": "token_loss.epochs",
-    "student_tokenizer.group_size": "student.group_size",
-    "student_tokenizer.point_widths": "student.point_widths",
-    "student_tokenizer.weight": "token_loss.weight",
-    "thaws": "unfreeze",
-    "unfreeze_encoder": "unfreeze_epoch",
-    "unfreeze_epoch": "unfreeze_encoder",
-    **{field.name: f"student.{field.name}" for field in fields(configs.SupertokenOptions)},
-}
-"""Earlier options by name; they count where a command has the new option and not the old one."""
 
 UNKNOWN = (
     r"unrecognized arguments: --([\w.]+)",
