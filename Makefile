@@ -2,12 +2,13 @@
 # make test   the tests
 # make check  style and types
 # make web    the page that `foundry3d view` shows (needs node and npm)
+# make commands  docs/commands.md, the table of commands
 # make chaos  attacks: kills, damaged files, hostile options; some minutes
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check web chaos clean
+.PHONY: demo test check web chaos clean commands
 
 demo: $(READY)
 	$(BIN)/foundry3d demo
@@ -21,6 +22,10 @@ web: edge/web/node_modules/.ready
 edge/web/node_modules/.ready: edge/web/package-lock.json
 	cd edge/web && npm ci --no-audit --no-fund --silent
 	@touch $@
+
+commands: $(READY)
+	$(BIN)/python -c "from pathlib import Path; from foundry3d.cli import with_commands; \
+		page = Path('docs/commands.md'); page.write_text(with_commands(page.read_text()))"
 
 chaos: $(READY)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m chaos $(CHAOS)

@@ -19,6 +19,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foundry3d.checkpoints.create import create_model as create_model
+    from foundry3d.checkpoints.create import list_models as list_models
     from foundry3d.checkpoints.folder import load as load
     from foundry3d.checkpoints.folder import save as save
     from foundry3d.checkpoints.foreign import load_foreign as load_foreign
@@ -53,9 +55,11 @@ _HOME = {
     "Tokens": "models.backbone",
     "Truncated": "models.truncated",
     "compile": "inference.compiled",
+    "create_model": "checkpoints.create",
     "distill": "training.distill",
     "embed_clouds": "embed.clouds",
     "from_pretrained": "checkpoints.hub",
+    "list_models": "checkpoints.create",
     "load": "checkpoints.folder",
     "load_foreign": "checkpoints.foreign",
     "pretrain": "training.pretrain",
@@ -78,6 +82,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("foundry3d")
     if name not in _HOME:
         raise AttributeError(f"module 'foundry3d' has no attribute {name!r}")
     return getattr(import_module(f"foundry3d.{_HOME[name]}"), name)

@@ -6,24 +6,25 @@ Nothing heavy is imported before a command's options are read, so help is instan
 from __future__ import annotations
 
 import importlib
-import json
 import logging
-import os
 import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import fields, is_dataclass
-from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 from foundry3d import config as configs
-from foundry3d.config import RECIPES, protocols
+from foundry3d import options as parsing
+from foundry3d.config import RECIPES
+from foundry3d.config.earlier import RENAMED as RENAMED
 from foundry3d.config.paths import require_apart
 from foundry3d.config.records import texts_in
-from foundry3d.config.settings import find_recipes, guard_values, read_yaml
 from foundry3d.errors import InputError, lack_of_memory
-from foundry3d.report.terminal import Lines, Shown, one_line
+from foundry3d.extras import explained
+from foundry3d.options import fail
+from foundry3d.options import option_type as option_type
+from foundry3d.options import renamed as renamed
+from foundry3d.report.terminal import Lines, Shown
 
 
 class Command(NamedTuple):
@@ -91,43 +92,7 @@ COMMANDS = {
     "cost": Command(configs.CostConfig, "paper.cost:show_cost", "MACs, FLOPs and parameters"),
     "doctor": Command(configs.DoctorConfig, "doctor:doctor", "what this machine has and uses"),
 }  # fmt: skip
-"""All commands. A new one needs its record in `config/`, its function and a line here."""
-
-RENAMED = {
-    "augment.center": "augment.normalise",
-    "batch": "batch_size",
-    "clouds": "batch_size",
-    "decay": "gate_decay",
-    "json": "results",
-    "lambdas": "gate_lambdas",
-    "model": "teacher",
-    "out": "results",
-    "path": "model",
-    "pictures": "out",
-    "points": "samples",
-    "student": "student.kind",
-    "student_depth": "student.depth",
-    "student_dim": "student.dim",
-    "student_heads": "student.heads",
-    "student_tokenizer.epochs": "token_loss.epochs",
-    "student_tokenizer.group_size": "student.group_size",
-    "student_tokenizer.point_widths": "student.point_widths",
-    "student_tokenizer.weight": "token_loss.weight",
-    "thaws": "unfreeze",
-    "unfreeze_encoder": "unfreeze_epoch",
-    "unfreeze_epoch": "unfreeze_encoder",
-    "workers": "cluster.parallel",
-    **{field.name: f"student.{field.name}" for field in fields(configs.SupertokenOptions)},
-}
-"""Earlier options by name; they count where a command has the new option and not the old one."""
-
-UNKNOWN = (
-    r"unrecognized arguments: --([\w.]+)",
-    r"^Option '([\w.]+)'",
-    r"Group '([\w.]+)' does not accept option '([\w.]+)'",
-    r'^Parser key "([\w.]+)"',
-)
-"""How the parser names an option that it does not know."""
+"""All commands. A new one is one entry here: its help, options and documentation follow from it."""
 
 
 def usage() -> str:
@@ -148,61 +113,15 @@ def usage() -> str:
     )
 
 
-def fail(message: str, status: int = 2) -> NoReturn:
-    """Exits with one line on standard error."""
-    print(f"foundry3d: error: {one_line(message)}", file=sys.stderr)
-    sys.exit(status)
-
-
-def option_type(kind: type, name: str) -> Any:
-    """The annotation of a dotted option of a configuration record; None if it is unknown."""
-    hint: Any = kind
-    for part in name.split("."):
-        if not is_dataclass(hint):
-            return None
-        hint = get_type_hints(hint).get(part)
-    return hint
-
-
-def renamed(kind: type, name: str) -> str | None:
-    """The present name of a record's option that was renamed; None if it was not."""
-    if (own := option_type(kind, name)) is not None and not is_dataclass(own):
-        return None
-    ends = ((old, new) for old, new in RENAMED.items() if f".{name}".endswith(f".{old}"))
-    found = [name.removesuffix(old) + new for old, new in ends]
-    return next((new for new in found if option_type(kind, new) is not None), None)
-
-
-def item_type(hint: Any) -> Any:
-    """The type of a tuple's items, of an optional one too; None for anything else."""
-    tuples = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple]
-    return get_args(tuples[0])[0] if tuples else None
-
-
-def plain_words(kind: type, arguments: list[str]) -> list[str]:
-    """Arguments as the parser expects them: `--flag` becomes `--flag true`, lists become JSON.
-
-    This allows `--resume`, `--models a b`, `--backbone.point_widths 32 64 128`, `--cluster local`.
-    Words before the first option belong to the record's first field: `foundry3d convert PATH`.
-    """
-    if arguments and not arguments[0].startswith("-") and fields(kind):
-        arguments = [f"--{fields(kind)[0].name}", *arguments]
-    words: list[str] = []
-    i = 0
-    while i < len(arguments):
-        word = arguments[i]
-        values = list(takewhile(lambda w: not w.startswith("--"), arguments[i + 1 :]))
-        hint = option_type(kind, word[2:]) if word.startswith("--") else None
-        if hint is configs.ClusterConfig and values and not os.path.isfile(values[0]):
-            word, hint = f"{word}.engine", None
-        words.append(word)
-        if hint in (bool, bool | None) and not values:
-            words.append("true")
-        elif (held := item_type(hint)) and values not in ([], ["null"]) and values[0][0] != "[":
-            words.append(json.dumps(values) if held is str else f"[{', '.join(values)}]")
-            i += len(values)
-        i += 1
-    return words
+def with_commands(page: str) -> str:
+    """A page of the documentation with all commands in its table of commands: `make commands`."""
+    rows = (
+        f"| `foundry3d {name}` | {COMMANDS[name].text.replace('|', ', ')} |" for name in COMMANDS
+    )
+    head, *_ = re.findall(r"\| command \| .*\n\|.*\n", page)
+    start = page.index(head) + len(head)
+    rest = re.sub(r"\A(?:\|.*\n)*", "", page[start:])
+    return page[:start] + "\n".join([*rows, rest])
 
 
 def split_command(arguments: list[str]) -> tuple[str, list[str]]:
@@ -211,44 +130,10 @@ def split_command(arguments: list[str]) -> tuple[str, list[str]]:
     return " ".join(arguments[:words]), arguments[words:]
 
 
-def plain_error(kind: type, message: str) -> str:
-    """The parser's message: of a renamed option its new name, of a bad value what was given."""
-    for pattern in UNKNOWN:
-        if found := re.search(pattern, message):
-            name = ".".join(found.groups())
-            if new := renamed(kind, name):
-                return f"--{name} is now --{new}; --help lists the options"
-    value = re.search(r'Parser key "([^"]+)".*Given value: (.*)', message, re.DOTALL)
-    if value is None or "\n" in value[2].strip():
-        return message
-    return f"--{value[1]} does not take {value[2].strip()!r}; --help says what it takes"
-
-
 def read_options(command: str, arguments: list[str]) -> Any:
     """The command's configuration record, made from its arguments; exits where they are wrong."""
-    from jsonargparse import ArgumentParser
-
-    class Parser(ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            fail(f"{command}: {plain_error(kind, message)}")
-
-    guard_values()
     kind, _, text = COMMANDS[command]
-    parser = Parser(prog=f"foundry3d {command}", description=text, allow_abbrev=False)
-    parser.add_class_arguments(kind, as_group=False)
-    parser.add_argument("--config", action="config", help="a recipe (YAML)")
-    words = plain_words(kind, find_recipes(arguments))
-    for word, value in pairwise(part for w in words for part in w.split("=", 1)):
-        group = word.startswith("--") and is_dataclass(option_type(kind, word[2:]))
-        if group and os.path.isfile(value):  # the settings of a group in a file
-            read_yaml(Path(value))
-    asked = parser.parse_args([word for word in words if not word.startswith("--print_config")])
-    if asked.get("protocol") is not None:  # its settings become the defaults
-        settings = protocols.find(asked["protocol"], command).settings
-        parser.set_defaults(dict(protocols.dotted(settings)))
-    options = parser.parse_args(words)
-    made = parser.instantiate(options)
-    return kind(**{k: v for k, v in vars(made).items() if k != "config"})
+    return parsing.read(command, kind, text, arguments)
 
 
 OUTPUTS = ("out", "results")
@@ -300,7 +185,8 @@ def run(arguments: list[str]) -> None:
             fail(f"{outputs['results']} is a folder; --results names the file to add rows to")
         talk(debug)
         module, name = COMMANDS[command].function.split(":")
-        getattr(importlib.import_module(f"foundry3d.{module}"), name)(options)
+        with explained():
+            getattr(importlib.import_module(f"foundry3d.{module}"), name)(options)
     except InputError as error:
         fail(str(error), error.status)
     except OSError as error:

@@ -22,7 +22,8 @@ FLOORS = [
     {"evaluation"},
     {"paper"},
     {"bench"},
-    {"demo", "doctor"},
+    {"demo", "doctor", "sklearn"},
+    {"options"},
     {"cli"},
     {"__init__", "__main__"},
 ]

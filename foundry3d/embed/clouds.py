@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from foundry3d.checkpoints.policy import Policy as Policy
 from foundry3d.checkpoints.policy import read_policy as read_policy
 from foundry3d.checkpoints.policy import stored_facts as stored_facts
 from foundry3d.data.files import Points
+from foundry3d.embed.objects import points_of
 from foundry3d.errors import InputError
 from foundry3d.heads.classifier import Inner
 from foundry3d.models.backbone import Backbone, Tokens
@@ -181,9 +183,15 @@ def finite(cloud: PreparedCloud, tokens: Tokens) -> Tokens:
     return tokens
 
 
+def _named_points(clouds: Sequence[Any], seed: int) -> Iterator[tuple[str, object]]:
+    """The name in messages and the points of each cloud."""
+    for i, cloud in enumerate(clouds):
+        yield f"cloud {i}", points_of(cloud, f"cloud {i}", seed=seed)
+
+
 def embed_clouds(
     model: Backbone | Student,
-    clouds: Sequence[np.ndarray | Tensor | Sequence[Sequence[float]]],
+    clouds: Sequence[Any],
     *,
     policy: Policy | None = None,
     batch: int = 16,
@@ -192,10 +200,11 @@ def embed_clouds(
 
     Args:
         model: in evaluation mode, on any device.
-        clouds: n arrays, tensors or lists of rows (N_i, 3) of real numbers, not changed. N_i is at
+        clouds: n arrays, tensors or lists of rows (N_i, 3) of real numbers, or point clouds and
+            meshes of Open3D and trimesh, see `embed.objects`; they are not changed. N_i is at
             least the model's number of groups and its group size.
         policy: how clouds are prepared; None = normalised. `read_policy` returns what a saved
-            model was trained with.
+            model was trained with. Its seed is also that of the points drawn from meshes.
         batch: how many clouds of equal size go through the model at once.
 
     Returns:
@@ -209,7 +218,7 @@ def embed_clouds(
         raise InputError("expected a model in evaluation mode; call model.eval() first")
     policy, least = policy or Policy(), fewest(model)
     prepared = (
-        prepare(Points(points=as_array(cloud, name), source=name), policy, least)
-        for name, cloud in ((f"cloud {i}", cloud) for i, cloud in enumerate(clouds))
+        prepare(Points(points=as_array(points, name), source=name), policy, least)
+        for name, points in _named_points(clouds, policy.seed)
     )
     return [finite(cloud, tokens) for cloud, tokens in in_batches(model, prepared, batch)]
