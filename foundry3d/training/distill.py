@@ -13,7 +13,7 @@ from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.checkpoints.folder import load
 from foundry3d.config import DistillConfig, ReductionConfig, require_data
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.crop_stream import Needs
+from foundry3d.data.crop_samples import Needs
 from foundry3d.data.loading import Measured, Stream
 from foundry3d.data.scenes import load_for_distillation, load_stored
 from foundry3d.data.stored import stored_facts

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foundry3d.config import AugmentConfig, BudgetDraws, DataConfig, TrainConfig
 from foundry3d.data.ahead import pinned
-from foundry3d.data.crop_stream import Needs
+from foundry3d.data.crop_samples import Needs
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.models.budget import Budget, draw_merged, draw_supertokens
