@@ -64,6 +64,7 @@ from foundry3d.config.pretraining import JepaConfig, MaskedConfig, PretrainConfi
 from foundry3d.config.records import from_dict, to_dict
 from foundry3d.config.search import SearchConfig
 from foundry3d.config.settings import RECIPES, read_recipe
+from foundry3d.config.stored import TeacherFeaturesConfig
 from foundry3d.config.training import PRECISIONS, BudgetDraws, TrainConfig
 
 __all__ = [
@@ -118,6 +119,7 @@ __all__ = [
     "SuiteConfig",
     "SupertokenOptions",
     "SweepConfig",
+    "TeacherFeaturesConfig",
     "TokenLossConfig",
     "TrainConfig",
     "TruncatedConfig",

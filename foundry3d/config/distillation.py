@@ -46,8 +46,8 @@ class DistillConfig:
         teacher: a saved teacher: its folder, or the run folder that holds it; empty = runs/teacher.
             With teacher_features: the model that the student starts from; empty = none, the student
             is new and has the sizes of `backbone`.
-        teacher_features: a folder of clouds with features that any model computed, which are read
-            in place of a teacher and of data.train; see `docs/teachers.md`. null = the teacher runs.
+        teacher_features: a folder of clouds with features that any model computed, read in place
+            of a teacher and of data.train (`docs/teachers.md`); null = the teacher runs.
         backbone: sizes of a new student of stored features, which `student` changes.
         out: run folder; the student is saved as `<out>/model`.
         student: what the student is.

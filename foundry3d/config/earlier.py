@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from foundry3d.config.models import SupertokenOptions
+from foundry3d.config.models import BackboneConfig, SupertokenOptions
+from foundry3d.config.records import to_dict
 
 EARLIER: dict[str, Any] = {"cau_positions": False, "supertokens_after": 0}
 """Options of students that are newer than some saved students, as those students are."""
@@ -18,8 +19,13 @@ DISTILLATION: dict[str, Any] = {
     "whiten": False,
     "ema": 0.0,
     "dropped_points": 0.0,
+    "teacher_features": None,
+    "backbone": to_dict(BackboneConfig()),
 }
 """Options of distillation that are newer than some runs, as those runs are."""
+
+DATA: dict[str, Any] = {"crop": None, "crops": 16}
+"""Options of data that are newer than some runs, as those runs are."""
 
 
 TRAINING: dict[str, Any] = {"strategy": "auto"}
@@ -63,14 +69,14 @@ def left_out(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """What the settings of a run leave out: each option's nested name, and what it stands for.
 
     Args:
-        values: nested; a student's are those under the name `student`, and those of a distillation
-            name its `teacher_cache`.
+        values: nested; a student's are those under the name `student`, those of data under `data`,
+            and those of a distillation name its `teacher_cache`.
     """
     if "teacher_cache" in values:
         yield from (((key,), old) for key, old in DISTILLATION.items() if key not in values)
     for name, value in values.items():
         if isinstance(value, dict):
             found = dict(left_out(value))
-            newer = {"student": EARLIER, "train": TRAINING}.get(name, {})
+            newer = {"student": EARLIER, "train": TRAINING, "data": DATA}.get(name, {})
             found |= {(key,): old for key, old in newer.items() if key not in value}
             yield from (((name, *inner), old) for inner, old in found.items())

@@ -12,24 +12,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from foundry3d.config import DataConfig
-from foundry3d.config.crops import crop_of
 from foundry3d.data.batches import EpochBatches
-from foundry3d.data.crops import Crop, draw_crop, tree_for
+from foundry3d.data.crop_samples import Cloud, Needs, Sampler, StoredBatch, stacked
+from foundry3d.data.crops import tree_for
 from foundry3d.data.progress import with_progress
 from foundry3d.data.stored import FeatureCloud
 from foundry3d.errors import InputError
-from foundry3d.geometry import farthest_point_sample
-from foundry3d.geometry.tree import Tree
 
 log = logging.getLogger("foundry3d")
 
@@ -39,56 +35,10 @@ MEASURED = 2**20
 """Stands for the epoch of the crops that a trained model is measured on."""
 
 
-class StoredBatch(NamedTuple):
-    """Points and features that a model computed elsewhere.
-
-    Attributes:
-        points: (B, N, 3) float32.
-        features: (B, N, D) of the points, or (B, c, D) of tokens.
-        centers: (B, c, 3) float32 of the tokens; None = features of points.
-        present: (B, N) or (B, c) bool, the rows that have features; None = all.
-    """
-
-    points: Tensor
-    features: Tensor
-    centers: Tensor | None
-    present: Tensor | None
-
-
-class Cloud(NamedTuple):
-    """A cloud in memory, with its search tree where it is large."""
-
-    points: np.ndarray
-    stored: FeatureCloud | None
-    tree: Tree | None
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        parts = [self.points]
-        if self.stored is not None:
-            centers = self.stored.centers
-            parts += [self.stored.features, *([] if centers is None else [centers])]
-        if self.tree is not None:
-            parts += [self.tree.xyz, self.tree.order]
-        return sum(part.nbytes for part in parts)
-
-
-Read = Callable[[Path], Sequence[np.ndarray | FeatureCloud]]
-"""Reads the clouds of a file: points (N, 3) float32, or with features."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """What a model needs of a cloud.
-
-    Attributes:
-        points: distinct points of a crop, at least.
-        tokens: tokens with stored features that it reads of a cloud, at most.
-    """
-
-    points: int = 1
-    tokens: int = 1
+Part = np.ndarray | FeatureCloud | InputError
+"""A cloud of a file: points (N, 3) float32, or with features; or why it cannot be read."""
+Read = Callable[[Path], Sequence[Part]]
+"""Reads the clouds of a file."""
 
 
 class CropStream:
@@ -105,7 +55,7 @@ class CropStream:
     Attributes:
         items: the clouds that can be used: a file, and which of its clouds.
         width: D of the stored features, 0 = there are none.
-        tokens: c, tokens per cloud that have stored features; 0 = points have.
+        sampler: how they are drawn, with the number of their tokens.
 
     Raises:
         InputError: no cloud can be used.
@@ -121,11 +71,11 @@ class CropStream:
         name: str,
         memory: int = MEMORY,
     ) -> None:
-        self.read, self.config, self.needs, self.name = read, config, needs, name
-        self.crop = None if config.crop is None else crop_of(config.crop)
+        self.read, self.name = read, name
+        self.sampler = Sampler(config=config, needs=needs)
         self.memory = memory * 1_000_000
         self.items: list[tuple[Path, int]] = []
-        self.width = self.tokens = 0
+        self.width = 0
         self._kept: dict[tuple[Path, int], Cloud] = {}
         self._scan(files)
 
@@ -140,11 +90,12 @@ class CropStream:
                 left_out.append(str(error))
                 continue
             for i, part in enumerate(found):
-                cloud = self._cloud(part)
                 try:
+                    cloud = self._cloud(part)
                     self._check(cloud)
                 except InputError as error:
-                    left_out.append(f"{path}: {error}")
+                    named = str(error).startswith(str(path))
+                    left_out.append(str(error) if named else f"{path}: {error}")
                     continue
                 self.items.append((path, i))
                 if size + cloud.size <= self.memory:
@@ -158,38 +109,46 @@ class CropStream:
                 *(self.name, len(left_out), len(self.items), left_out[0]),
             )
 
-    def _cloud(self, part: np.ndarray | FeatureCloud) -> Cloud:
-        stored = part if isinstance(part, FeatureCloud) else None
-        points = part.points if isinstance(part, FeatureCloud) else part
-        return Cloud(points, stored, None if self.crop is None else tree_for(points))
+    def _cloud(self, part: Part) -> Cloud:
+        if isinstance(part, InputError):
+            raise part
+        points, stored = part, None
+        if isinstance(part, FeatureCloud):
+            points, stored = part.points, part
+        return Cloud(points, stored, tree_for(points) if self.cropped else None)
 
     def _check(self, cloud: Cloud) -> None:
         """Refuses a cloud that is too small or whose features differ in kind from the first's."""
-        least = self.config.points if self.crop is None else self.needs.points
+        sampler, stored = self.sampler, cloud.stored
+        least = sampler.needs.points if self.cropped else sampler.config.points
         if len(cloud.points) < least:
             raise InputError(f"expected at least {least} points, got {len(cloud.points)}")
-        stored = cloud.stored
         if stored is not None:
             rows, width = stored.features.shape
-            tokens = 0 if stored.centers is None else min(rows, self.needs.tokens)
+            tokens = 0 if stored.centers is None else min(rows, sampler.needs.tokens)
             if not self.items:
-                self.width, self.tokens = width, tokens
+                self.width, self.sampler = width, replace(sampler, tokens=tokens)
+            wanted = self.sampler.tokens
             if width != self.width:
                 raise InputError(f"expected features of width {self.width}, got {width}")
-            if tokens < self.tokens or bool(tokens) != bool(self.tokens):
+            if tokens < wanted or bool(tokens) != bool(wanted):
                 raise InputError(
-                    f"expected {_kind(self.tokens)}, as the first cloud has, got {_kind(tokens)}"
+                    f"expected {_kind(wanted)}, as the first cloud has, got {_kind(tokens)}"
                 )
-        if self.crop is not None:
-            self._taken(cloud, np.random.default_rng(0))
+        self.sampler.crop(cloud, np.random.default_rng(0))
 
     def __len__(self) -> int:
         return len(self.items) * self.draws
 
     @property
+    def cropped(self) -> bool:
+        """Whether crops are read in place of whole clouds."""
+        return self.sampler.config.crop is not None
+
+    @property
     def draws(self) -> int:
         """How often each cloud is read in an epoch."""
-        return 1 if self.crop is None else self.config.crops
+        return self.sampler.config.crops if self.cropped else 1
 
     def batches(self, batch_size: int, *, seed: int, rank: int = 0, world: int = 1) -> CropBatches:
         """Shuffled training batches; see `CropBatches`."""
@@ -209,7 +168,7 @@ class CropStream:
                 cloud = self.load(i)
                 for j in numbers:
                     generator = np.random.default_rng([seed, MEASURED, i, j % each])
-                    yield self.sample(cloud, generator)
+                    yield self.sampler.draw(cloud, generator)
 
         samples = drawn()
         while batch := list(islice(samples, batch_size)):
@@ -229,78 +188,9 @@ class CropStream:
         """Whether cloud i stays in memory."""
         return self.items[i] in self._kept
 
-    def _taken(self, cloud: Cloud, generator: np.random.Generator) -> Crop:
-        """A crop that holds what the model needs."""
-        assert self.crop is not None
-        return draw_crop(
-            cloud.points,
-            self.crop,
-            generator,
-            at_least=self.needs.points,
-            up=self.config.up,
-            tree=cloud.tree,
-            places=None if cloud.stored is None else cloud.stored.centers,
-            places_at_least=max(1, self.tokens),
-        )
-
-    def sample(self, cloud: Cloud, generator: np.random.Generator) -> StoredBatch:
-        """One draw of a cloud, without batch axis; features are empty where none are stored."""
-        crop = None if self.crop is None else self._taken(cloud, generator)
-        index = np.arange(len(cloud.points)) if crop is None else crop.index
-        index = self._points(cloud.points, index, generator)
-        points, stored = torch.from_numpy(cloud.points[index]), cloud.stored
-        if stored is None:
-            return StoredBatch(points, torch.empty(0), None, None)
-        rows, centers = index, None
-        if stored.centers is not None:
-            rows = np.arange(len(stored.centers))
-            if crop is not None:
-                rows = rows[crop.holds(stored.centers)]
-            rows = rows[_spread(stored.centers[rows], self.tokens, generator)]
-            centers = torch.from_numpy(stored.centers[rows])
-        present = torch.from_numpy(stored.present[rows])
-        return StoredBatch(points, torch.from_numpy(stored.features[rows]), centers, present)
-
-    def _points(
-        self, points: np.ndarray, index: np.ndarray, generator: np.random.Generator
-    ) -> np.ndarray:
-        """`config.points` of the points at index; all of them, some repeated, if there are fewer."""
-        wanted, how = self.config.points, self.config.subsample
-        if len(index) < wanted:
-            return np.concatenate([index, generator.choice(index, wanted - len(index))])
-        if len(index) == wanted or how == "first":
-            return index[:wanted]
-        if how == "fps":
-            return index[_spread(points[index], wanted, generator)]
-        return generator.choice(index, wanted, replace=False)
-
 
 def _kind(tokens: int) -> str:
     return f"features of {tokens} tokens" if tokens else "features of points"
-
-
-def _spread(points: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Indices of a farthest point sample of points (n, 3) from a random start; all if n == count."""
-    if len(points) == count:
-        return np.arange(count)
-    start = torch.tensor([int(generator.integers(len(points)))])
-    cloud = torch.from_numpy(np.ascontiguousarray(points))[None]
-    return farthest_point_sample(cloud, count, start=start)[0].numpy()
-
-
-def stacked(samples: Sequence[StoredBatch]) -> Tensor | StoredBatch:
-    """A batch of draws: with features, or the points (B, N, 3) alone."""
-    points = torch.stack([one.points for one in samples])
-    if samples[0].present is None:
-        return points
-    centers = [one.centers for one in samples if one.centers is not None]
-    present = torch.stack([one.present for one in samples if one.present is not None])
-    return StoredBatch(
-        points,
-        torch.stack([one.features for one in samples]),
-        torch.stack(centers) if centers else None,
-        None if bool(present.all()) else present,
-    )
 
 
 class CropBatches(EpochBatches[CropStream]):
@@ -317,7 +207,7 @@ class CropBatches(EpochBatches[CropStream]):
             yield stacked([self._sample(*draw) for draw in mine])
 
     def _sample(self, cloud: Cloud, i: int, k: int) -> StoredBatch:
-        return self.clouds.sample(cloud, np.random.default_rng([self.seed, self.epoch, i, k]))
+        return self.clouds.sampler.draw(cloud, np.random.default_rng([self.seed, self.epoch, i, k]))
 
     def _draws(self) -> Iterator[tuple[Cloud, int, int]]:
         """Every draw of the epoch: the cloud, its number, and which of its draws."""

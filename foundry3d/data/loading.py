@@ -112,7 +112,7 @@ def load_splits(config: DataConfig, *, seed: int = 0) -> Splits:
     require_data(config)
     if config.crop is not None:
         raise InputError(
-            "crops of clouds are for pretrain and distill, which need no labels; leave data.crop out"
+            "crops are for pretrain and distill, which need no labels; leave data.crop out"
         )
     train = _read(config, config.train, config.train_clouds, 2 * seed, train=True)
     names, test = train.class_names or None, None

@@ -5,6 +5,7 @@ Shapes: n clouds, N points.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from foundry3d.config import DataConfig
-from foundry3d.config.reading import column_names
+from foundry3d.config import DataConfig, PackConfig
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.crop_stream import MEMORY, CropStream, Needs, Read, StoredBatch
-from foundry3d.data.files import read_clouds
+from foundry3d.data.crop_samples import Needs, StoredBatch
+from foundry3d.data.crop_stream import MEMORY, CropStream, Part, Read
+from foundry3d.data.files import try_clouds
 from foundry3d.data.folder import files_below
 from foundry3d.data.loading import (
     MOST_MEASURED,
@@ -27,9 +28,14 @@ from foundry3d.data.loading import (
     load_and_measured,
     load_train,
 )
-from foundry3d.data.stored import FeatureCloud, feature_files, read_stored
+from foundry3d.data.stored import feature_files, read_stored
 from foundry3d.data.stored_parquet import read_parquet
 from foundry3d.errors import InputError
+
+log = logging.getLogger("foundry3d")
+
+SAMPLES = 16384
+"""Points drawn from a mesh, at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +76,7 @@ def load_stored(
     train, held = _split(feature_files(folder), folder, read, config, seed, needs, memory)
     if held is None and config.test is not None:
         held = _stream(feature_files(config.test), config.test, read, config, needs, memory)
-        if (held.width, bool(held.tokens)) != (train.width, bool(train.tokens)):
+        if (held.width, bool(held.sampler.tokens)) != (train.width, bool(train.sampler.tokens)):
             raise InputError(
                 f"{config.test}: expected features of width {train.width} as in {folder}, and of "
                 f"points or tokens as there, got width {held.width}"
@@ -113,7 +119,7 @@ def load_for_distillation(
 
 
 def _measured(train: CropStream, held: CropStream | None, seed: int) -> MeasuredStream:
-    what = "clouds" if train.crop is None else "crops"
+    what = "crops" if train.cropped else "clouds"
     part = f"training {what}" if held is None else f"held-out {what}"
     return MeasuredStream(part=part, stream=held or train, seed=seed)
 
@@ -127,11 +133,17 @@ def _split(
     needs: Needs,
     memory: int,
 ) -> tuple[CropStream, CropStream | None]:
-    """The training files and those held out of them; None = none."""
+    """The training files and those held out of them; None = none, or none that can be used."""
     kept, held = hold_out(np.zeros(len(files), int), config.validation, seed)
     make = partial(_stream, source=source, read=read, config=config, needs=needs, memory=memory)
     train = make([files[i] for i in kept])
-    return train, make([files[i] for i in held]) if len(held) else None
+    if not len(held):
+        return train, None
+    try:
+        return train, make([files[i] for i in held])
+    except InputError as error:
+        log.warning("%s; the student is measured on other clouds", error)
+        return train, None
 
 
 def _stream(
@@ -148,13 +160,18 @@ def _stream(
 
 def _reader(config: DataConfig) -> Read:
     """Reads every cloud of a point-cloud file; of Parquet files the points."""
-    columns = column_names(config.columns)
 
-    def read(path: Path) -> list[np.ndarray | FeatureCloud]:
+    def read(path: Path) -> list[Part]:
         if path.suffix.lower() == ".parquet":
             return [_parquet_points(path)]
-        found = read_clouds(path, columns=columns, invalid=config.invalid)
-        return [cloud.points for cloud in found]
+        asked = PackConfig(
+            source=str(path),
+            samples=max(SAMPLES, config.points),
+            columns=config.columns,
+            invalid=config.invalid,
+        )
+        found = [cloud for _, cloud in try_clouds(path, asked)]
+        return [c if isinstance(c, InputError) else c.points for c in found]
 
     return read
 

@@ -57,7 +57,7 @@ def read_parquet(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _column(column: Any, name: str, whole: bool) -> np.ndarray:
-    """A column as an array (N,) or, of lists, (N, D); `whole` = the list of lists in its one row."""
+    """A column as an array (N,) or, of lists, (N, D); `whole` = of the lists in its only row."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

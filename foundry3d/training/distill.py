@@ -14,14 +14,12 @@ from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.checkpoints.folder import load
 from foundry3d.config import DistillConfig, ReductionConfig, require_data
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.crop_stream import Needs
 from foundry3d.data.loading import Measured, Stream
 from foundry3d.data.scenes import load_for_distillation, load_stored
 from foundry3d.data.stored import stored_facts
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, Teacher, require_teacher
 from foundry3d.models.student import Student
-from foundry3d.models.tokenizer import PointModel
 from foundry3d.models.truncated import Truncated
 from foundry3d.training.distill_task import DistillTask as DistillTask
 from foundry3d.training.distill_task import gate_loss as gate_loss
@@ -81,7 +79,8 @@ def distill(
     require_data(config.data)
     teacher = require_teacher(load(config.teacher_path)) if teacher is None else teacher
     student = student or student_of(teacher, config)
-    needs = needs_of(student) if isinstance(student, PointModel) else Needs()
+    shapes = (student.shape, *((teacher.shape,) if isinstance(teacher, Backbone) else ()))
+    needs = needs_of(*shapes)
     train, held = load_for_distillation(config.data, seed=config.train.seed, needs=needs)
     return distill_on(config, teacher, student, train, held)
 
@@ -110,7 +109,7 @@ def distill_stored(
         raise InputError(
             f"expected a Student or Truncated for stored features, got a {type(student).__name__}"
         )
-    needs = needs_of(student or new_student(begun, config, 1))
+    needs = needs_of((student or new_student(begun, config, 1)).shape)
     memory = config.teacher_cache
     train, held = load_stored(folder, config.data, seed=seed, needs=needs, memory=memory)
     student = student or new_student(begun, config, train.width)
@@ -152,14 +151,15 @@ def distill_on(
     task = DistillTask(config, teacher, student)
     origin: dict[str, Any] = {"teacher": config.teacher_path}
     if held is None:
-        return _trained(task, train, origin)
+        return _trained(task, train, origin, progress=progress)
     part, clouds = held
 
     def goals(student: Learner) -> Iterator[Goal]:
         normalised = config.augment.normalise
         return goals_on(teacher, student, clouds, config.data.points, normalised=normalised)
 
-    return _trained(task, train, origin, goals, f"{len(clouds)} {part} of {clouds.name}")
+    made = f"{len(clouds)} {part} of {clouds.name}"
+    return _trained(task, train, origin, goals, made, progress=progress)
 
 
 def _trained(
@@ -168,6 +168,8 @@ def _trained(
     origin: dict[str, Any],
     goals: Callable[[Any], Iterable[Goal]] | None = None,
     on: str = "",
+    *,
+    progress: Callback | None = None,
 ) -> Learner:
     """Trains the student of a task, measures it on `goals` of the clouds `on`, and saves it."""
     config = task.config

@@ -91,7 +91,7 @@ def pretrain(config: PretrainConfig) -> Backbone | Student:
         InputError: unusable data, sizes or run folder.
     """
     backbone = start(config)
-    needs = needs_of(backbone)
+    needs = needs_of(backbone.shape)
     train = load_unlabelled(config.data, seed=config.train.seed, needs=needs)
     task = PretrainTask(config, backbone)
     metrics = fit(task, train, config)

@@ -18,7 +18,7 @@ from foundry3d.config import (
     StudentConfig,
     TruncatedConfig,
 )
-from foundry3d.data.crop_stream import StoredBatch
+from foundry3d.data.crop_samples import StoredBatch
 from foundry3d.data.scenes import MeasuredStream
 from foundry3d.errors import InputError
 from foundry3d.geometry import group_at, nearest_neighbors

@@ -14,9 +14,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from foundry3d.config import AugmentConfig, BudgetDraws, DataConfig, TrainConfig
+from foundry3d.config import AugmentConfig, BackboneConfig, BudgetDraws, DataConfig, TrainConfig
 from foundry3d.data.ahead import pinned
-from foundry3d.data.crop_stream import Needs
+from foundry3d.data.crop_samples import Needs
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups
 from foundry3d.models.budget import Budget, draw_merged, draw_supertokens
@@ -193,7 +193,7 @@ def freeze(module: nn.Module, frozen: bool) -> None:
     module.train(not frozen)
 
 
-def needs_of(model: PointModel) -> Needs:
-    """What a model needs of a cloud or crop."""
-    shape = model.shape
-    return Needs(points=max(shape.groups, shape.group_size), tokens=shape.groups)
+def needs_of(*shapes: BackboneConfig) -> Needs:
+    """What models of these sizes need of a cloud or crop, the one that learns first."""
+    least = max(max(shape.groups, shape.group_size) for shape in shapes)
+    return Needs(points=least, tokens=shapes[0].groups)
