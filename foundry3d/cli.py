@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hin
 
 from foundry3d import config as configs
 from foundry3d.config import RECIPES, protocols
+from foundry3d.config.earlier import RENAMED
 from foundry3d.config.paths import require_apart
 from foundry3d.config.records import texts_in
 from foundry3d.config.settings import find_recipes, guard_values, read_yaml
@@ -62,6 +63,12 @@ COMMANDS = {
         "distil only the outputs of a fine-tuned model"),
     "embed": Command(configs.EmbedConfig, "embed.files:embed",
         "features of your own files: embed FILES --model M --out F.npz"),
+    "teach": Command(configs.TeachConfig, "evaluation.teach:teach",
+        "a classifier from a few labelled files: teach EXAMPLES --out my-model"),
+    "predict": Command(configs.PredictConfig, "evaluation.predict:predict",
+        "labels of your own files: predict FILES --model my-model"),
+    "similar": Command(configs.SimilarConfig, "evaluation.similar:similar",
+        "the shapes most like a query: similar QUERY FILES --picture found.png"),
     "convert": Command(configs.ConvertConfig, "checkpoints.hub:convert",
         "turn another project's checkpoint into a folder to share: convert PATH"),
     "export": Command(configs.ExportConfig, "evaluation.exported:export",
@@ -91,33 +98,6 @@ COMMANDS = {
     "doctor": Command(configs.DoctorConfig, "doctor:doctor", "what this machine has and uses"),
 }  # fmt: skip
 """All commands. A new one needs its record in `config/`, its function and a line here."""
-
-RENAMED = {
-    "augment.center": "augment.normalise",
-    "batch": "batch_size",
-    "clouds": "batch_size",
-    "decay": "gate_decay",
-    "json": "results",
-    "lambdas": "gate_lambdas",
-    "model": "teacher",
-    "out": "results",
-    "path": "model",
-    "pictures": "out",
-    "points": "samples",
-    "student": "student.kind",
-    "student_depth": "student.depth",
-    "student_dim": "student.dim",
-    "student_heads": "student.heads",
-    "student_tokenizer.epochs": "token_loss.epochs",
-    "student_tokenizer.group_size": "student.group_size",
-    "student_tokenizer.point_widths": "student.point_widths",
-    "student_tokenizer.weight": "token_loss.weight",
-    "thaws": "unfreeze",
-    "unfreeze_encoder": "unfreeze_epoch",
-    "unfreeze_epoch": "unfreeze_encoder",
-    **{field.name: f"student.{field.name}" for field in fields(configs.SupertokenOptions)},
-}
-"""Earlier options by name; they count where a command has the new option and not the old one."""
 
 UNKNOWN = (
     r"unrecognized arguments: --([\w.]+)",

@@ -57,6 +57,7 @@ from foundry3d.config.pretraining import JepaConfig, MaskedConfig, PretrainConfi
 from foundry3d.config.records import from_dict, to_dict
 from foundry3d.config.search import SearchConfig
 from foundry3d.config.settings import RECIPES, read_recipe
+from foundry3d.config.teaching import FilesConfig, PredictConfig, SimilarConfig, TeachConfig
 from foundry3d.config.training import PRECISIONS, BudgetDraws, TrainConfig
 
 __all__ = [
@@ -86,6 +87,7 @@ __all__ = [
     "FPSStudentConfig",
     "FewshotConfig",
     "FiguresConfig",
+    "FilesConfig",
     "FinetuneConfig",
     "HeadConfig",
     "HeadedConfig",
@@ -96,6 +98,7 @@ __all__ = [
     "MergedConfig",
     "PackConfig",
     "PartHeadConfig",
+    "PredictConfig",
     "PrepareConfig",
     "PretrainConfig",
     "ProbeConfig",
@@ -103,12 +106,14 @@ __all__ = [
     "SearchConfig",
     "SegmentConfig",
     "SegmenterConfig",
+    "SimilarConfig",
     "SpecialistConfig",
     "StudentConfig",
     "StudentOptions",
     "SuiteConfig",
     "SupertokenOptions",
     "SweepConfig",
+    "TeachConfig",
     "TokenLossConfig",
     "TrainConfig",
     "TruncatedConfig",

@@ -1,9 +1,12 @@
-"""What settings stand for that were written before an option existed."""
+"""What settings stand for that were written before an option existed, and renamed options."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
+
+from foundry3d.config.models import SupertokenOptions
 
 EARLIER: dict[str, Any] = {"cau_positions": False, "supertokens_after": 0}
 """Options of students that are newer than some saved students, as those students are."""
@@ -17,6 +20,34 @@ DISTILLATION: dict[str, Any] = {
     "dropped_points": 0.0,
 }
 """Options of distillation that are newer than some runs, as those runs are."""
+
+
+RENAMED = {
+    "augment.center": "augment.normalise",
+    "batch": "batch_size",
+    "clouds": "batch_size",
+    "decay": "gate_decay",
+    "json": "results",
+    "lambdas": "gate_lambdas",
+    "model": "teacher",
+    "out": "results",
+    "path": "model",
+    "pictures": "out",
+    "points": "samples",
+    "student": "student.kind",
+    "student_depth": "student.depth",
+    "student_dim": "student.dim",
+    "student_heads": "student.heads",
+    "student_tokenizer.epochs": "token_loss.epochs",
+    "student_tokenizer.group_size": "student.group_size",
+    "student_tokenizer.point_widths": "student.point_widths",
+    "student_tokenizer.weight": "token_loss.weight",
+    "thaws": "unfreeze",
+    "unfreeze_encoder": "unfreeze_epoch",
+    "unfreeze_epoch": "unfreeze_encoder",
+    **{field.name: f"student.{field.name}" for field in fields(SupertokenOptions)},
+}
+"""Earlier options by name; they count where a command has the new option and not the old one."""
 
 
 def student_completed(values: Any) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from foundry3d.config import EmbedConfig
 from foundry3d.config.paths import require_apart
-from foundry3d.data.files import try_clouds
+from foundry3d.data.files import Points, try_clouds
 from foundry3d.data.folder import files_below, find_files, is_supported
 from foundry3d.data.progress import with_progress
 from foundry3d.embed.clouds import Policy, PreparedCloud, prepare, read_policy, stored_facts
@@ -100,6 +100,10 @@ class Reading:
 
     def clouds(self, files: Sequence[Path]) -> Iterator[PreparedCloud]:
         """All clouds of the files that can be used, prepared."""
+        return (prepared for _, _, prepared in self.each(files))
+
+    def each(self, files: Sequence[Path]) -> Iterator[tuple[Path, Points, PreparedCloud]]:
+        """The same, after their file and the cloud as it was read."""
         for path in with_progress(files, "embedded"):
             for name, cloud in try_clouds(path, self.config):
                 try:
@@ -111,7 +115,7 @@ class Reading:
                     continue
                 for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
                     self.note(str(path), notice)
-                yield prepared
+                yield path, cloud, prepared
 
     def _unlike(self, size: int) -> tuple[str, ...]:
         """A notice where a cloud has far more or fewer points than the training clouds."""
@@ -150,12 +154,22 @@ class Reading:
             PartialFailure: some files or clouds could not be used.
         """
         log.info("%s: %d clouds", out, used)
+        self.require_all(f"the other {used} are in {out}")
+        return out
+
+    def require_all(self, kept: str) -> None:
+        """Ends a command that has kept the results for what could be used.
+
+        Args:
+            kept: where they are, the end of the message.
+
+        Raises:
+            PartialFailure: some files or clouds could not be used.
+        """
         if self.failed:
             raise PartialFailure(
-                f"{len(self.failed)} could not be used: {_listed(self.failed)}; the other "
-                f"{used} are in {out}"
+                f"{len(self.failed)} could not be used: {_listed(self.failed)}; {kept}"
             )
-        return out
 
 
 def _behind(word: str) -> list[Path]:

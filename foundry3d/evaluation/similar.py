@@ -1,0 +1,118 @@
+"""`foundry3d similar`: the shapes most like a query, by the cosine of their features.
+
+Pooled features are standardised with those of built-in shapes and of the files together.
+
+Shapes: n clouds, D = 2d width of pooled features.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foundry3d.checkpoints.folder import load_backbone
+from foundry3d.config import SimilarConfig
+from foundry3d.config.paths import require_apart
+from foundry3d.data.files import try_clouds
+from foundry3d.embed.archive import appearing
+from foundry3d.embed.clouds import PreparedCloud, prepare
+from foundry3d.embed.pooled import distinct_files, pooled, reading_of, reference, up_of
+from foundry3d.embed.reading import Reading
+from foundry3d.errors import InputError
+from foundry3d.evaluation.teaching import scale_of
+from foundry3d.evaluation.zeroshot import unit
+from foundry3d.report.contact_sheet import draw_sheet
+from foundry3d.report.rows import table
+from foundry3d.report.tables import write_table
+
+COLUMNS = {"rank": "rank", "file": "file", "cosine": "cosine"}
+
+
+def cosines(query: np.ndarray, features: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Cosine (n,) of the standardised features (n, D) with those of a query (D,).
+
+    Args:
+        query: pooled features.
+        features: of the clouds that are searched.
+        reference: (m, D) of other clouds, which the scale is taken from too.
+    """
+    scale = scale_of(np.concatenate([reference, features]))
+    found: np.ndarray = unit(scale.apply(features)) @ unit(scale.apply(query[None]))[0]
+    return found
+
+
+def read_query(reading: Reading, name: str) -> PreparedCloud:
+    """The one cloud of the query's file, prepared.
+
+    Raises:
+        InputError: it is no file, cannot be read, or holds several clouds.
+    """
+    found = []
+    for _, cloud in try_clouds(Path(name), reading.config):
+        if isinstance(cloud, InputError):
+            raise cloud
+        found.append(cloud)
+    if len(found) != 1:
+        raise InputError(f"{name}: the query is one cloud, got {len(found)}; name another file")
+    return prepare(found[0], reading.policy, reading.least)
+
+
+def _draw(
+    config: SimilarConfig, clouds: list[PreparedCloud], rows: list[dict[str, Any]], up: int
+) -> None:
+    """Draws the query and the clouds of the rows."""
+    before = ["query", *(f"{row['rank']}: {row['cosine']:.2f}" for row in rows)]
+    with appearing(Path(config.picture or ""), "picture") as stream:
+        draw_sheet(
+            stream,
+            [cloud.points.roll(2 - up, dims=-1).numpy() for cloud in clouds],
+            [f"{a}  {Path(b.source).name}" for a, b in zip(before, clouds, strict=True)],
+            title=f"Most like {Path(config.files[0]).name}, by the features of {config.model}",
+        )
+
+
+def similar(config: SimilarConfig) -> list[dict[str, Any]]:
+    """Finds the shapes most like the first file among the others: `foundry3d similar`.
+
+    Prints a table; the query itself is left out where it is among the files.
+
+    Returns:
+        A row for each of the nearest shapes, in order.
+
+    Raises:
+        InputError: the model cannot be loaded, the query is not one cloud, or none of the files
+            can be used; nothing is written.
+        PartialFailure: some files cannot be used; the others were searched.
+    """
+    name, files = config.files[0], config.files[1:]
+    model = load_backbone(config.model)
+    reading = reading_of(config.reading(files=files), model)
+    query = read_query(reading, name)
+    asked = os.path.realpath(name)
+    others = [path for path in distinct_files(reading) if os.path.realpath(path) != asked]
+    require_apart({"out": config.out, "picture": config.picture}, [name, *others])
+    _, asked_features = next(pooled(model, [query], 1))
+    clouds, found = list[PreparedCloud](), list[np.ndarray]()
+    for cloud, features in pooled(model, reading.clouds(others), config.batch_size, reading):
+        clouds.append(cloud)
+        found.append(features)
+    reading.require(len(found))
+    up = up_of(reading.config)
+    shapes = reference(model, reading.policy, up=up, batch=config.batch_size)
+    near = cosines(asked_features, np.stack(found), shapes)
+    order = np.argsort(-near, kind="stable")[: config.nearest]
+    rows = [
+        {"rank": i + 1, "file": clouds[k].source, "cosine": round(float(near[k]), 4)}
+        for i, k in enumerate(order)
+    ]
+    if config.out is not None:
+        write_table(config.out, rows)
+    if config.picture is not None:
+        _draw(config, [query, *(clouds[k] for k in order)], rows, "xyz".index(up))
+    print(f"{len(clouds)} shapes searched for those most like {name}")
+    print(table(rows, COLUMNS))
+    reading.require_all(f"the other {len(clouds)} were searched")
+    return rows
