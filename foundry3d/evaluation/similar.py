@@ -8,6 +8,8 @@ Shapes: n clouds, D = 2d width of pooled features.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,15 @@ from foundry3d.embed.clouds import PreparedCloud, prepare
 from foundry3d.embed.pooled import distinct_files, pooled, reading_of, reference, up_of
 from foundry3d.embed.reading import Reading
 from foundry3d.errors import InputError
+from foundry3d.evaluation.rows import short_name
 from foundry3d.evaluation.teaching import scale_of
 from foundry3d.evaluation.zeroshot import unit
 from foundry3d.report.contact_sheet import draw_sheet
 from foundry3d.report.rows import table
 from foundry3d.report.tables import write_table
 
+DRAWN = 4096
+"""Points of a cloud in the picture, at most."""
 COLUMNS = {"rank": "rank", "file": "file", "cosine": "cosine"}
 
 
@@ -60,17 +65,27 @@ def read_query(reading: Reading, name: str) -> PreparedCloud:
     return prepare(found[0], reading.policy, reading.least)
 
 
+def _view(reading: Reading, path: Path, source: str, up: int) -> np.ndarray:
+    """Points (N, 3) of a cloud to draw, z up, read again with more of them than were compared."""
+    for name, cloud in try_clouds(path, reading.config):
+        if name == source and not isinstance(cloud, InputError):
+            more = replace(reading.policy, points=DRAWN)
+            return prepare(cloud, more, reading.least).points.roll(2 - up, dims=-1).numpy()
+    raise InputError(f"{source}: the file was changed while it was compared; try again")
+
+
 def _draw(
-    config: SimilarConfig, clouds: list[PreparedCloud], rows: list[dict[str, Any]], up: int
+    config: SimilarConfig, reading: Reading, shown: list[tuple[Path, str]], captions: list[str]
 ) -> None:
-    """Draws the query and the clouds of the rows."""
-    before = ["query", *(f"{row['rank']}: {row['cosine']:.2f}" for row in rows)]
+    """Draws the query and the nearest shapes."""
+    up = "xyz".index(up_of(reading.config))
+    query = Path(config.files[0]).name
     with appearing(Path(config.picture or ""), "picture") as stream:
         draw_sheet(
             stream,
-            [cloud.points.roll(2 - up, dims=-1).numpy() for cloud in clouds],
-            [f"{a}  {Path(b.source).name}" for a, b in zip(before, clouds, strict=True)],
-            title=f"Most like {Path(config.files[0]).name}, by the features of {config.model}",
+            [_view(reading, path, source, up) for path, source in shown],
+            captions,
+            title=f"Most like {query}, by the features of {short_name(config.model)}",
         )
 
 
@@ -95,9 +110,15 @@ def similar(config: SimilarConfig) -> list[dict[str, Any]]:
     others = [path for path in distinct_files(reading) if os.path.realpath(path) != asked]
     require_apart({"out": config.out, "picture": config.picture}, [name, *others])
     _, asked_features = next(pooled(model, [query], 1))
-    clouds, found = list[PreparedCloud](), list[np.ndarray]()
-    for cloud, features in pooled(model, reading.clouds(others), config.batch_size, reading):
-        clouds.append(cloud)
+    paths, names, found = dict[str, Path](), list[str](), list[np.ndarray]()
+
+    def each() -> Iterator[PreparedCloud]:
+        for path, _, cloud in reading.each(others):
+            paths[cloud.source] = path
+            yield cloud
+
+    for cloud, features in pooled(model, each(), config.batch_size, reading):
+        names.append(cloud.source)
         found.append(features)
     reading.require(len(found))
     up = up_of(reading.config)
@@ -105,14 +126,16 @@ def similar(config: SimilarConfig) -> list[dict[str, Any]]:
     near = cosines(asked_features, np.stack(found), shapes)
     order = np.argsort(-near, kind="stable")[: config.nearest]
     rows = [
-        {"rank": i + 1, "file": clouds[k].source, "cosine": round(float(near[k]), 4)}
+        {"rank": i + 1, "file": names[k], "cosine": round(float(near[k]), 4)}
         for i, k in enumerate(order)
     ]
     if config.out is not None:
         write_table(config.out, rows)
     if config.picture is not None:
-        _draw(config, [query, *(clouds[k] for k in order)], rows, "xyz".index(up))
-    print(f"{len(clouds)} shapes searched for those most like {name}")
+        texts = [f"{row['rank']}: {row['cosine']:.2f}\n{Path(row['file']).name}" for row in rows]
+        shown = [(Path(name), query.source), *((paths[names[k]], names[k]) for k in order)]
+        _draw(config, reading, shown, [f"query\n{Path(name).name}", *texts])
+    print(f"{len(names)} shapes searched for those most like {name}")
     print(table(rows, COLUMNS))
-    reading.require_all(f"the other {len(clouds)} were searched")
+    reading.require_all(f"the other {len(names)} were searched")
     return rows

@@ -1,6 +1,6 @@
 """A contact sheet: small views of many clouds, the first of them in another colour.
 
-Shapes: N points of a cloud.
+Shapes: N points of a cloud, S x S pixels of a view.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-from foundry3d.report.scene_views import draw_views, look
+from foundry3d.report.figures import new_figure
+from foundry3d.report.scene_views import View, look
 
 FIRST, OTHERS = (0.90, 0.42, 0.13), (0.25, 0.45, 0.70)
 """RGB of the first cloud and of the others, at half their height."""
-WIDTH = 240
-"""Pixels of a view."""
-LONGEST = 38
-"""Characters of a name; longer ones lose their middle."""
+SIDE = 240
+"""S."""
+COLUMNS = 4
+LONGEST = 34
+"""Characters of a line; longer ones lose their middle."""
 
 
 def draw_sheet(
@@ -28,22 +30,40 @@ def draw_sheet(
     Args:
         stream: receives the PNG.
         clouds: (N, 3) each, z up.
-        names: above each cloud.
+        names: below each cloud; may have two lines.
         title: above all of them.
     """
-    views = [look(cloud, width=WIDTH, elevation=22) for cloud in clouds]
-    colours = []
-    for i, view in enumerate(views):
-        height = view.points[:, 2] - view.points[:, 2].min()
-        light = 0.55 + 0.75 * height / max(float(height.max()), 1e-12)
-        base = np.array(OTHERS if i else FIRST)
-        colours.append(np.clip(base * light[:, None], 0, 1))
-    draw_views(
-        stream, views, colours, names=[_short(name) for name in names], title=_short(title, 90)
+    rows = -(-len(clouds) // COLUMNS)
+    figure = new_figure((2.5 * COLUMNS, 2.8 * rows + 0.5), _short(title, 90))
+    for i, (cloud, name) in enumerate(zip(clouds, names, strict=True)):
+        axes = figure.add_subplot(rows, COLUMNS, i + 1)
+        axes.imshow(_tile(look(cloud, width=SIDE, elevation=22), OTHERS if i else FIRST))
+        text = "\n".join(_short(line, LONGEST) for line in name.split("\n"))
+        axes.text(0.5, -0.02, text, transform=axes.transAxes, ha="center", va="top", fontsize=8)
+        axes.set_axis_off()
+    top = 1 - 0.45 / (2.8 * rows + 0.5)
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.35 / (2.8 * rows), top=top, wspace=0.08, hspace=0.14
     )
+    figure.savefig(stream, format="png")
 
 
-def _short(name: str, longest: int = LONGEST) -> str:
+def _tile(view: View, colour: tuple[float, float, float]) -> np.ndarray:
+    """RGB (S, S, 3) of a view in the middle of a white square."""
+    height = view.points[:, 2] - view.points[:, 2].min()
+    light = 0.55 + 0.75 * height / max(float(height.max()), 1e-12)
+    colours = np.clip(np.array(colour) * light[:, None], 0, 1)
+    image = np.ones((*view.pixels.shape, 3))
+    seen = view.pixels >= 0
+    image[seen] = colours[view.pixels[seen]] * view.shade[seen][:, None]
+    tile = np.ones((SIDE, SIDE, 3))
+    high, wide = min(SIDE, image.shape[0]), min(SIDE, image.shape[1])
+    down, right = (SIDE - high) // 2, (SIDE - wide) // 2
+    tile[down : down + high, right : right + wide] = image[:high, :wide]
+    return tile
+
+
+def _short(text: str, longest: int) -> str:
+    plain = text.encode("utf-8", "replace").decode().replace("$", r"\$")
     half = (longest - 1) // 2
-    plain = name.encode("utf-8", "replace").decode().replace("$", r"\$")
     return plain if len(plain) <= longest else f"{plain[:half]}…{plain[-half:]}"
