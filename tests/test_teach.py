@@ -212,9 +212,9 @@ def test_teach_and_predict(capsys, tmp_path: Path, model: Path, examples: Path) 
     with open(tmp_path / "odd.csv", newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert row["label"] == "unknown" and row["confidence"] == ""
-    network = Network(made).eval()  # what `foundry3d export` writes
+    network = Network(made, None, "inside").eval()  # what `foundry3d export` writes
     points = torch.rand(2, POINTS, 3, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(network(*example(network, points))[0], made(points))
+    torch.testing.assert_close(network(*example(network, points))[-1], made(points))
 
 
 def test_one_file_per_class_is_enough(capsys, tmp_path: Path, model: Path, examples: Path) -> None:

@@ -20,7 +20,7 @@ from foundry3d.config import HeadConfig, TeachConfig
 from foundry3d.config.paths import require_apart
 from foundry3d.embed.pooled import reading_of, reference, up_of
 from foundry3d.embed.reading import Reading
-from foundry3d.evaluation.examples import Examples, read_examples
+from foundry3d.evaluation.example_files import Examples, read_examples
 from foundry3d.evaluation.teaching import (
     Chosen,
     Head,

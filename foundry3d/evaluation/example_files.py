@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from foundry3d.config import TeachConfig
-from foundry3d.data.folder import EXTENSIONS, files_below
+from foundry3d.data.files import EXTENSIONS
+from foundry3d.data.folder import files_below
 from foundry3d.embed.clouds import AnyModel, PreparedCloud
 from foundry3d.embed.pooled import copies_of, pooled, up_of
 from foundry3d.embed.reading import Reading
