@@ -80,12 +80,14 @@ class TeachConfig(FilesConfig):
     Attributes:
         files: folders of examples, `EXAMPLES/class/file`; one file per class is enough.
         out: model folder to write; an earlier one is replaced when the new one is complete.
-        copies: augmented copies of each example: turned about the up axis, stretched, and with
-            other points.
+        copies: augmented copies of each example: stretched, with other points, and turned if asked.
+        turn: whether copies are turned about the up axis, which helps where files face different
+            ways; null = leave-one-out finds out, and no where there is nothing to leave out.
     """
 
     out: str = TAUGHT
     copies: int = 4
+    turn: bool | None = None
 
     def __post_init__(self) -> None:
         require(

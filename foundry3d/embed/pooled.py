@@ -95,15 +95,15 @@ def pooled(
 
 
 def copies_of(
-    cloud: Points, reading: Reading, count: int, *, up: Axis, generator: torch.Generator
+    cloud: Points, reading: Reading, count: int, *, turn: bool, generator: torch.Generator
 ) -> Iterator[PreparedCloud]:
-    """Augmented copies of a cloud: other points, stretched, turned about the up axis.
+    """Augmented copies of a cloud: with other points, stretched, and turned if asked.
 
     Args:
         cloud: as it was read.
         reading: how clouds are prepared.
         count: number of copies.
-        up: of prepared clouds.
+        turn: about the up axis by any angle.
         generator: source of all draws.
     """
     policy, size = reading.policy, len(cloud.points)
@@ -114,8 +114,8 @@ def copies_of(
         copy = prepare(cloud, replace(policy, points=points, seed=seed), reading.least)
         changed = augment(
             copy.points[None],
-            AugmentConfig(normalise=policy.normalise),
-            up=up,
+            AugmentConfig(rotate=turn, normalise=policy.normalise),
+            up=up_of(reading.config),
             generator=generator,
         )
         yield replace(copy, points=changed[0])

@@ -18,11 +18,13 @@ from foundry3d.config import TeachConfig
 from foundry3d.data.files import EXTENSIONS
 from foundry3d.data.folder import files_below
 from foundry3d.embed.clouds import AnyModel, PreparedCloud
-from foundry3d.embed.pooled import copies_of, pooled, up_of
+from foundry3d.embed.pooled import copies_of, pooled
 from foundry3d.embed.reading import Reading
 from foundry3d.errors import InputError
 
 log = logging.getLogger("foundry3d")
+
+OWN, STILL, TURNED = 0, 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,7 @@ class Examples:
         classes: names by label, each with an example.
         features: (m, 2d) float32 pooled features, an example's own row before its copies'.
         example: (m,) int64, the example of each row.
+        copy: (m,) int64, what each row is: `OWN`, or a copy, `STILL` or `TURNED`.
     """
 
     names: tuple[str, ...]
@@ -42,6 +45,14 @@ class Examples:
     classes: tuple[str, ...]
     features: np.ndarray
     example: np.ndarray
+    copy: np.ndarray
+
+    def variants(self) -> dict[bool, np.ndarray]:
+        """Masks (m,) of the rows to teach with: with turned copies or not, what there is."""
+        kinds = {False: STILL, True: TURNED}
+        there = {turn: kind for turn, kind in kinds.items() if (self.copy == kind).any()}
+        masks = {turn: np.isin(self.copy, (OWN, kind)) for turn, kind in there.items()}
+        return masks or {False: self.copy == OWN}
 
 
 def find_classes(folders: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -91,9 +102,10 @@ def _class_folders(folder: Path) -> list[Path]:
 
 def _each(
     reading: Reading, found: dict[str, list[Path]], config: TeachConfig
-) -> Iterator[tuple[int, str, PreparedCloud]]:
-    """Rows in order: the number of an example, its class, and the example or a copy of it."""
-    up, number, seen = up_of(reading.config), 0, dict[bytes, tuple[str, str]]()
+) -> Iterator[tuple[int, str, int, PreparedCloud]]:
+    """Rows in order: the number of an example, its class, what the row is, and its cloud."""
+    number, seen = 0, dict[bytes, tuple[str, str]]()
+    kinds = [k for k, other in ((STILL, True), (TURNED, False)) if config.turn is not other]
     for name, files in found.items():
         if not files:
             error = InputError(f"class {name}: no file ends in {', '.join(EXTENSIONS)}")
@@ -105,10 +117,13 @@ def _each(
                 log.warning("%s holds the same points as %s", own.source, first)
                 if of == name:  # twice the same would judge itself
                     continue
-            yield number, name, own
+            yield number, name, OWN, own
             drawn = torch.Generator().manual_seed(config.seed + number)
-            for copy in copies_of(cloud, reading, config.copies, up=up, generator=drawn):
-                yield number, name, copy
+            for kind in kinds:
+                for copy in copies_of(
+                    cloud, reading, config.copies, turn=kind == TURNED, generator=drawn
+                ):
+                    yield number, name, kind, copy
             number += 1
 
 
@@ -120,20 +135,22 @@ def read_examples(model: AnyModel, reading: Reading, config: TeachConfig) -> Exa
             be used.
     """
     found = find_classes(config.files)
-    facts: list[tuple[int, str]] = []
+    facts: list[tuple[int, str, int]] = []
 
     def clouds() -> Iterator[PreparedCloud]:
-        for number, name, cloud in _each(reading, found, config):
-            facts.append((number, name))
+        for *fact, cloud in _each(reading, found, config):
+            facts.append(tuple(fact))
             yield cloud
 
-    names, owners, numbers, rows = list[str](), list[str](), list[int](), list[np.ndarray]()
+    names, owners, rows = list[str](), list[str](), list[np.ndarray]()
+    numbers, kinds = list[int](), list[int]()
     for i, (cloud, features) in enumerate(pooled(model, clouds(), config.batch_size)):
-        number, name = facts[i]
+        number, name, kind = facts[i]
         if number not in numbers[-1:]:
             names.append(cloud.source)
             owners.append(name)
         numbers.append(number)
+        kinds.append(kind)
         rows.append(features)
     classes = tuple(name for name in found if name in owners)
     if len(classes) < 2:
@@ -147,5 +164,6 @@ def read_examples(model: AnyModel, reading: Reading, config: TeachConfig) -> Exa
         labels=np.array([classes.index(name) for name in owners]),
         classes=classes,
         features=np.stack(rows),
-        example=np.array(numbers),
+        example=np.unique(numbers, return_inverse=True)[1],
+        copy=np.array(kinds),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,6 +60,39 @@ def classifier_of(model: Inner, classes: tuple[str, ...], head: Head) -> Classif
     return made
 
 
+class Learnt(NamedTuple):
+    """A classifier for standardised features.
+
+    Attributes:
+        turned: whether the copies that it was taught with are turned about the up axis.
+        chosen: the classifier.
+        limit: for unknown shapes; None where nothing could be left out.
+        tried: how many candidates there were.
+    """
+
+    turned: bool
+    chosen: Chosen
+    limit: Limit | None
+    tried: int
+
+
+def learn(examples: Examples, scale: Scale) -> Learnt:
+    """The best classifier by leave-one-out, with turned copies or with others."""
+    variants = {
+        turned: Rows(
+            features=scale.apply(examples.features[mask]),
+            example=examples.example[mask],
+            labels=examples.labels,
+            classes=len(examples.classes),
+        )
+        for turned, mask in examples.variants().items()
+    }
+    found = {turned: choose(rows) for turned, rows in variants.items()}
+    best = min(found, key=lambda turned: (found[turned].loss, turned))
+    tried = sum(chosen.tried for chosen in found.values())
+    return Learnt(best, found[best], limit_of(variants[best]), tried)
+
+
 def judgement(examples: Examples, chosen: Chosen) -> dict[str, Any]:
     """What leave-one-out says about the classifier, JSON values.
 
@@ -74,7 +107,6 @@ def judgement(examples: Examples, chosen: Chosen) -> dict[str, Any]:
         "interval": list(wilson(right, count)) if count else None,
         "right": right,
         "judged": count,
-        "tried": chosen.tried,
         "confused": [
             {
                 "file": examples.names[i],
@@ -127,7 +159,7 @@ def _report(facts: dict[str, Any], classes: dict[str, int]) -> None:
 
 
 def _provenance(
-    config: TeachConfig, reading: Reading, examples: Examples, chosen: Chosen, limit: Limit | None
+    config: TeachConfig, reading: Reading, examples: Examples, learnt: Learnt
 ) -> dict[str, Any]:
     """Where the classifier comes from, how clouds are prepared for it, and how good it is."""
     counts = np.bincount(examples.labels).tolist()
@@ -142,12 +174,14 @@ def _provenance(
         "seed": config.seed,
         "copies": config.copies,
         "code": code_version(),
-        "head": chosen.name,
+        "turned": learnt.turned,
+        "head": learnt.chosen.name,
+        "tried": learnt.tried,
         "examples": dict(zip(examples.classes, counts, strict=True)),
-        **judgement(examples, chosen),
+        **judgement(examples, learnt.chosen),
         "open_set": None,
     }
-    if limit is not None:
+    if (limit := learnt.limit) is not None:
         beyond = {"limit": limit.distance, "beyond": limit.beyond, "judged": limit.judged}
         found["open_set"] = beyond
     return with_origin(found)
@@ -175,16 +209,10 @@ def teach(config: TeachConfig) -> Path:
     reading.require(len(examples.names))
     shapes = reference(model, reading.policy, up=up_of(reading.config), batch=config.batch_size)
     scale = scale_of(shapes)
-    rows = Rows(
-        features=scale.apply(examples.features),
-        example=np.unique(examples.example, return_inverse=True)[1],
-        labels=examples.labels,
-        classes=len(examples.classes),
-    )
-    chosen, limit = choose(rows), limit_of(rows)
-    facts = _provenance(config, reading, examples, chosen, limit)
-    made = classifier_of(model, examples.classes, chosen.head.folded(scale))
-    files = {} if limit is None else {OPEN_SET: _open_set(scale, limit)}
+    learnt = learn(examples, scale)
+    facts = _provenance(config, reading, examples, learnt)
+    made = classifier_of(model, examples.classes, learnt.chosen.head.folded(scale))
+    files = {} if learnt.limit is None else {OPEN_SET: _open_set(scale, learnt.limit)}
     out = save(made, config.out, provenance=facts, files=files)
     _report(facts, facts["examples"])
     print(f"{out}: label your files with foundry3d predict FILES --model {out}")

@@ -227,20 +227,24 @@ class Chosen(NamedTuple):
         head: for standardised features; softmax of its logits is the confidence.
         answers: (n,) int64, the class of each example when it was left out; -1 where its class
             has no other example.
+        loss: mean negative log-likelihood of the calibrated confidences for examples that were left
+            out; infinite where none was.
         tried: how many candidates there were.
     """
 
     name: str
     head: Head
     answers: np.ndarray
+    loss: float
     tried: int
 
 
 def choose(rows: Rows, strengths: Sequence[float] = STRENGTHS) -> Chosen:
     """The best of nearest mean and ridge regressions by leave-one-out.
 
-    The most correct answers win, then the smallest loss of the calibrated confidences. Where no
-    class has a second example nothing can be left out: the temperature is then D.
+    The smallest loss of the calibrated confidences wins, which differs less by chance than the
+    number of right answers. Where no class has a second example nothing can be left out: the
+    temperature is then D.
     """
     judged, labels = rows.judged, rows.labels
     if np.bincount(labels).max() <= MOST_FOR_MEANS:
@@ -248,20 +252,19 @@ def choose(rows: Rows, strengths: Sequence[float] = STRENGTHS) -> Chosen:
     means = from_means(class_means(rows))
     if not judged.any():
         head = means.cooled(rows.features.shape[1])
-        return Chosen("nearest mean", head, np.full(len(labels), -1), 1)
+        return Chosen("nearest mean", head, np.full(len(labels), -1), math.inf, 1)
     candidates = [("nearest mean", lambda: means, means_left_out(rows))]
     for strength in strengths:
         name, fit = f"ridge, penalty {strength:g}", partial(ridge, rows, strength)
         candidates.append((name, fit, ridge_left_out(rows, strength)))
     found = []
     for i, (_, _, logits) in enumerate(candidates):
-        right = int((logits.argmax(axis=1) == labels)[judged].sum())
         temperature, loss = fit_temperature(logits[judged], labels[judged])
-        found.append((-right, loss, i, temperature))
-    *_, best, temperature = min(found)
+        found.append((loss, i, temperature))
+    loss, best, temperature = min(found)
     name, fit, logits = candidates[best]
     answers = np.where(judged, logits.argmax(axis=1), -1)
-    return Chosen(name, fit().cooled(temperature), answers, len(candidates))
+    return Chosen(name, fit().cooled(temperature), answers, loss, len(candidates))
 
 
 class Limit(NamedTuple):
