@@ -17,6 +17,7 @@ from foundry3d import cli
 from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import PartHeadConfig
 from foundry3d.data import procedural
+from foundry3d.data.clouds import Clouds
 from foundry3d.data.files import read_points
 from foundry3d.embed import parts
 from foundry3d.embed.clouds import Policy, embed_clouds
@@ -160,10 +161,14 @@ def model(tmp_path: Path, teacher: Backbone) -> Path:
     return save(teacher, tmp_path / "model", provenance=facts)
 
 
+@pytest.fixture(scope="module")
+def shapes() -> Clouds:
+    return procedural.generate(26 * 8, points=100, seed=3)
+
+
 @pytest.fixture
-def examples(tmp_path: Path) -> Path:
+def examples(tmp_path: Path, shapes: Clouds) -> Path:
     """Four files of each class, and four others of each in `new`."""
-    shapes = procedural.generate(26 * 8, points=100, seed=3)
     for name in KINDS:
         rows = np.flatnonzero(shapes.labels == shapes.class_names.index(name))
         for i, row in enumerate(rows[:8]):
@@ -192,7 +197,7 @@ def test_teach_and_predict(capsys, tmp_path: Path, model: Path, examples: Path) 
     status, said, err = run(capsys, *words, "--out", table, "--open_set")
     assert status == 0
     found = read_rows(table)
-    assert len(found) == 13 and "of the 12 examples" in said
+    assert len(found) == 13 and "of the 12 examples, each left out" in said
     for row in found:
         points = np.load(row["file"])
         policy = Policy(points=POINTS)

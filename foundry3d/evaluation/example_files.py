@@ -138,8 +138,8 @@ def read_examples(model: AnyModel, reading: Reading, config: TeachConfig) -> Exa
     facts: list[tuple[int, str, int]] = []
 
     def clouds() -> Iterator[PreparedCloud]:
-        for *fact, cloud in _each(reading, found, config):
-            facts.append(tuple(fact))
+        for number, name, kind, cloud in _each(reading, found, config):
+            facts.append((number, name, kind))
             yield cloud
 
     names, owners, rows = list[str](), list[str](), list[np.ndarray]()

@@ -89,7 +89,7 @@ def read_open_set(path: str, facts: dict[str, Any], width: int) -> OpenSet:
         same = False
     if not same:
         raise InputError(f"{file} does not belong to this model; teach it again")
-    sentence = f'of the examples themselves, left out one by one, it would call {said} "{UNKNOWN}"'
+    sentence = f"so would be {said}, each left out of its class"
     return OpenSet(Scale(mean, std), means, found["limit"], sentence)
 
 
