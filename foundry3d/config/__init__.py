@@ -65,6 +65,7 @@ from foundry3d.config.records import from_dict, to_dict
 from foundry3d.config.search import SearchConfig
 from foundry3d.config.settings import RECIPES, read_recipe
 from foundry3d.config.stored import TeacherFeaturesConfig
+from foundry3d.config.teaching import FilesConfig, PredictConfig, SimilarConfig, TeachConfig
 from foundry3d.config.training import PRECISIONS, BudgetDraws, TrainConfig
 
 __all__ = [
@@ -95,6 +96,7 @@ __all__ = [
     "FPSStudentConfig",
     "FewshotConfig",
     "FiguresConfig",
+    "FilesConfig",
     "FinetuneConfig",
     "HeadConfig",
     "HeadedConfig",
@@ -106,6 +108,7 @@ __all__ = [
     "ModelsConfig",
     "PackConfig",
     "PartHeadConfig",
+    "PredictConfig",
     "PrepareConfig",
     "PretrainConfig",
     "ProbeConfig",
@@ -113,6 +116,7 @@ __all__ = [
     "SearchConfig",
     "SegmentConfig",
     "SegmenterConfig",
+    "SimilarConfig",
     "SpecialistConfig",
     "StudentConfig",
     "StudentOptions",
@@ -120,6 +124,7 @@ __all__ = [
     "SupertokenOptions",
     "SweepConfig",
     "TeacherFeaturesConfig",
+    "TeachConfig",
     "TokenLossConfig",
     "TrainConfig",
     "TruncatedConfig",

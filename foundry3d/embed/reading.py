@@ -19,7 +19,13 @@ from pathlib import Path
 from foundry3d.checkpoints.zoo import shipped
 from foundry3d.config import EmbedConfig
 from foundry3d.config.paths import require_apart
+<<<<<<< HEAD
 from foundry3d.data.files import Points
+||||||| c40d584
+from foundry3d.data.files import try_clouds
+=======
+from foundry3d.data.files import Points, try_clouds
+>>>>>>> teach/main
 from foundry3d.data.folder import files_below, find_files, is_supported
 from foundry3d.data.progress import with_progress
 from foundry3d.embed.clouds import Policy, PreparedCloud, prepare, read_policy, stored_facts
@@ -110,7 +116,12 @@ class Reading:
 
     def clouds(self, files: Sequence[Path]) -> Iterator[PreparedCloud]:
         """All clouds of the files that can be used, prepared."""
+        return (prepared for _, _, prepared in self.each(files))
+
+    def each(self, files: Sequence[Path]) -> Iterator[tuple[Path, Points, PreparedCloud]]:
+        """The same, after their file and the cloud as it was read."""
         for path in with_progress(files, "embedded"):
+<<<<<<< HEAD
             yield from self.usable(str(path), clouds_in(path, self.config))
 
     def usable(
@@ -128,6 +139,31 @@ class Reading:
             for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
                 self.note(path, notice)
             yield prepared
+||||||| c40d584
+            for name, cloud in try_clouds(path, self.config):
+                try:
+                    if isinstance(cloud, InputError):
+                        raise cloud
+                    prepared = prepare(cloud, self.policy, self.least)
+                except InputError as error:
+                    self.fail(name, error)
+                    continue
+                for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
+                    self.note(str(path), notice)
+                yield prepared
+=======
+            for name, cloud in try_clouds(path, self.config):
+                try:
+                    if isinstance(cloud, InputError):
+                        raise cloud
+                    prepared = prepare(cloud, self.policy, self.least)
+                except InputError as error:
+                    self.fail(name, error)
+                    continue
+                for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
+                    self.note(str(path), notice)
+                yield path, cloud, prepared
+>>>>>>> teach/main
 
     def _unlike(self, size: int) -> tuple[str, ...]:
         """A notice where a cloud has far more or fewer points than the training clouds."""
@@ -164,12 +200,30 @@ class Reading:
             PartialFailure: some files or clouds could not be used.
         """
         log.info("%s: %d clouds", out, used)
+        self.require_all(f"the other {used} are in {out}")
+        return out
+
+    def require_all(self, kept: str) -> None:
+        """Ends a command that has kept the results for what could be used.
+
+        Args:
+            kept: where they are, the end of the message.
+
+        Raises:
+            PartialFailure: some files or clouds could not be used.
+        """
         if self.failed:
             raise PartialFailure(
+<<<<<<< HEAD
                 f"{len(self.failed)} could not be used: {listed(self.failed)}; the other "
                 f"{used} are in {out}"
+||||||| c40d584
+                f"{len(self.failed)} could not be used: {_listed(self.failed)}; the other "
+                f"{used} are in {out}"
+=======
+                f"{len(self.failed)} could not be used: {_listed(self.failed)}; {kept}"
+>>>>>>> teach/main
             )
-        return out
 
 
 def kind_of(notice: str) -> str:

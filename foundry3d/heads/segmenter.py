@@ -196,13 +196,23 @@ class Segmenter(Headed):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Logits (B, N, P); see `Headed.answers`."""
+        features = self.token_features(groups, budget=budget, generator=generator)
+        categories = self.categories_of(labels)
+        return self.head(points, groups.centers, features, categories, generator)
+
+    def token_features(
+        self,
+        groups: Groups,
+        *,
+        budget: Budget | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """What the head reads (B, c, d): the mean of the normalised features of several blocks."""
         states = self.backbone.block_features(
             groups, self.blocks, budget=budget, generator=generator
         )
         width = states[0].shape[-1:]
-        features = torch.stack([F.layer_norm(state, width) for state in states]).mean(dim=0)
-        categories = self.categories_of(labels)
-        return self.head(points, groups.centers, features, categories, generator)
+        return torch.stack([F.layer_norm(state, width) for state in states]).mean(dim=0)
 
     def categories_of(self, labels: Tensor) -> Tensor:
         """Categories (B,) of labelled clouds; all 0 where the model knows a single category."""

@@ -20,7 +20,7 @@ from foundry3d.scenes.memory import MOST_ATTENTION, groups_at_once, require_atte
 from foundry3d.scenes.scene import require_scene_model
 
 
-def _reach(centers: Tensor) -> tuple[Tensor, Tensor]:
+def reach(centers: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (B, 1, 3) and radius (B, 1, 1) of centers (B, w, 3); 1 where they all coincide."""
     mean = centers.mean(dim=1, keepdim=True)
     radius = (centers - mean).norm(dim=-1).amax(dim=1)[:, None, None]
@@ -29,7 +29,7 @@ def _reach(centers: Tensor) -> tuple[Tensor, Tensor]:
 
 def fitted(groups: Groups) -> Groups:
     """Groups moved and scaled into the unit sphere, each cloud by its own centers."""
-    mean, radius = _reach(groups.centers)
+    mean, radius = reach(groups.centers)
     near = groups.neighborhoods / radius[..., None]
     return Groups((groups.centers - mean) / radius, near)
 
@@ -42,7 +42,7 @@ def zoom(centers: Tensor, groups: int) -> float:
     over all windows.
     """
     windows = split_windows(centers[0], groups)
-    radii = [_reach(centers[0][batch])[1].flatten() for batch in together(windows, 2**16)]
+    radii = [reach(centers[0][batch])[1].flatten() for batch in together(windows, 2**16)]
     return float(1 / torch.cat(radii).median())
 
 

@@ -28,6 +28,9 @@ SECONDS = 20
 MORE_BYTES = 2**32
 NEEDED: dict[str, dict[str, Any]] = {
     "embed": {"files": ["a"], "model": "m", "points_per_token": 16},
+    "teach": {"files": ["a"]},
+    "predict": {"files": ["a"]},
+    "similar": {"files": ["a", "b"]},
     "convert": {"model": "m"},
     "probe": {"models": ["m"]},
     "zeroshot": {"models": ["m"]},
