@@ -1,20 +1,31 @@
 # make demo   students of the shipped teacher on built-in shapes, in a few minutes on a CPU
 # make test   the tests
 # make check  style and types
+# make docs   the documentation site, in build/site
 # make web    the page that `foundry3d view` shows (needs node and npm)
 # make commands  docs/commands.md, the table of commands
 # make chaos  attacks: kills, damaged files, hostile options; some minutes
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS_READY := .venv/.docs-ready
 
-.PHONY: demo test check web chaos clean commands
+.PHONY: demo test check docs web chaos clean commands
 
 demo: $(READY)
 	$(BIN)/foundry3d demo
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+docs: $(DOCS_READY)
+	$(BIN)/python website/pages.py build/docs
+	$(BIN)/zensical build --strict --clean
+	$(BIN)/python website/links.py build/site
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
 
 web: edge/web/node_modules/.ready
 	cd edge/web && npm run --silent build
@@ -31,8 +42,8 @@ chaos: $(READY)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m chaos $(CHAOS)
 
 check: $(READY)
-	$(BIN)/ruff check foundry3d tests examples edge
-	$(BIN)/ruff format --check foundry3d tests examples edge
+	$(BIN)/ruff check foundry3d tests examples edge website
+	$(BIN)/ruff format --check foundry3d tests examples edge website
 	$(BIN)/mypy
 
 $(READY): pyproject.toml constraints.txt
@@ -43,4 +54,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache edge/web/node_modules edge/web/dist
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .cache edge/web/node_modules edge/web/dist

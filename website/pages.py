@@ -1,7 +1,8 @@
 """Writes the pages of the documentation site into a folder, for `zensical build`.
 
 They are those of `docs/`, with links where they name each other, `CONTRIBUTING.md` and `CHANGELOG.md`.
-Two have a place that is filled from the code: every option of the command line, and the public names.
+Some have a place that is filled: by the results of the README, by every option of the command line, by
+the public names.
 
     python website/pages.py build/docs
 """
@@ -136,7 +137,14 @@ def public_names() -> str:
     return "\n\n".join(lines)
 
 
+def results() -> str:
+    """The results table of the README, with its protocol."""
+    text = (ROOT / "README.md").read_text()
+    return text.split("<!-- results: begin -->")[1].split("<!-- results: end -->")[0].strip()
+
+
 FILLED: dict[str, tuple[str, Callable[[], str]]] = {
+    "index.md": ("<!-- the results table of README.md -->", results),
     "options.md": ("<!-- the options of every command -->", options),
     "python.md": ("<!-- the public names -->", public_names),
 }

@@ -19,13 +19,7 @@ from pathlib import Path
 from foundry3d.checkpoints.zoo import shipped
 from foundry3d.config import EmbedConfig
 from foundry3d.config.paths import require_apart
-<<<<<<< HEAD
 from foundry3d.data.files import Points
-||||||| c40d584
-from foundry3d.data.files import try_clouds
-=======
-from foundry3d.data.files import Points, try_clouds
->>>>>>> teach/main
 from foundry3d.data.folder import files_below, find_files, is_supported
 from foundry3d.data.progress import with_progress
 from foundry3d.embed.clouds import Policy, PreparedCloud, prepare, read_policy, stored_facts
@@ -121,13 +115,18 @@ class Reading:
     def each(self, files: Sequence[Path]) -> Iterator[tuple[Path, Points, PreparedCloud]]:
         """The same, after their file and the cloud as it was read."""
         for path in with_progress(files, "embedded"):
-<<<<<<< HEAD
-            yield from self.usable(str(path), clouds_in(path, self.config))
+            for cloud, prepared in self._checked(str(path), clouds_in(path, self.config)):
+                yield path, cloud, prepared
 
     def usable(
         self, path: str, clouds: Iterable[tuple[str, Points | InputError]]
     ) -> Iterator[PreparedCloud]:
         """The clouds of a file that can be used, prepared; the others are recorded."""
+        return (prepared for _, prepared in self._checked(path, clouds))
+
+    def _checked(
+        self, path: str, clouds: Iterable[tuple[str, Points | InputError]]
+    ) -> Iterator[tuple[Points, PreparedCloud]]:
         for name, cloud in clouds:
             try:
                 if isinstance(cloud, InputError):
@@ -138,32 +137,7 @@ class Reading:
                 continue
             for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
                 self.note(path, notice)
-            yield prepared
-||||||| c40d584
-            for name, cloud in try_clouds(path, self.config):
-                try:
-                    if isinstance(cloud, InputError):
-                        raise cloud
-                    prepared = prepare(cloud, self.policy, self.least)
-                except InputError as error:
-                    self.fail(name, error)
-                    continue
-                for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
-                    self.note(str(path), notice)
-                yield prepared
-=======
-            for name, cloud in try_clouds(path, self.config):
-                try:
-                    if isinstance(cloud, InputError):
-                        raise cloud
-                    prepared = prepare(cloud, self.policy, self.least)
-                except InputError as error:
-                    self.fail(name, error)
-                    continue
-                for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
-                    self.note(str(path), notice)
-                yield path, cloud, prepared
->>>>>>> teach/main
+            yield cloud, prepared
 
     def _unlike(self, size: int) -> tuple[str, ...]:
         """A notice where a cloud has far more or fewer points than the training clouds."""
@@ -214,15 +188,7 @@ class Reading:
         """
         if self.failed:
             raise PartialFailure(
-<<<<<<< HEAD
-                f"{len(self.failed)} could not be used: {listed(self.failed)}; the other "
-                f"{used} are in {out}"
-||||||| c40d584
-                f"{len(self.failed)} could not be used: {_listed(self.failed)}; the other "
-                f"{used} are in {out}"
-=======
-                f"{len(self.failed)} could not be used: {_listed(self.failed)}; {kept}"
->>>>>>> teach/main
+                f"{len(self.failed)} could not be used: {listed(self.failed)}; {kept}"
             )
 
 

@@ -20,7 +20,7 @@ from foundry3d.config import EmbedConfig, PredictConfig
 from foundry3d.config.paths import require_apart
 from foundry3d.embed.clouds import PreparedCloud
 from foundry3d.embed.labelled import WRITE
-from foundry3d.embed.parts import category_number, object_parts, scene_parts
+from foundry3d.embed.point_parts import category_number, object_parts, scene_parts
 from foundry3d.embed.pooled import distinct_files, pooled, reading_of
 from foundry3d.embed.reading import Reading
 from foundry3d.errors import InputError
