@@ -1,18 +1,22 @@
 """Normalisation and augmentation of batches: never in place, with separate draws for each cloud.
 
-Shapes: B clouds, N points.
+Shapes: B clouds, N points; with attributes, points are (B, N, 3 + m) and the geometry is that of the
+first three columns.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from foundry3d.config import AugmentConfig
-from foundry3d.geometry import draw_start, farthest_point_sample, gather
+from foundry3d.config.attributes import columns_of
+from foundry3d.geometry import coordinates, draw_start, farthest_point_sample, gather
 
 Axis = Literal["x", "y", "z"]
 
@@ -26,8 +30,10 @@ def _uniform(
 def normalise(points: Tensor) -> Tensor:
     """Points (B, N, 3) with their mean at the origin, scaled into the unit sphere.
 
-    A cloud of one repeated point stays at the origin.
+    A cloud of one repeated point stays at the origin; attributes stay as they are.
     """
+    if points.shape[-1] != 3:
+        return torch.cat([normalise(points[..., :3]), points[..., 3:]], dim=-1)
     centred = points - points.mean(dim=1, keepdim=True)
     radius = centred.norm(dim=-1).amax(dim=1)[:, None, None]
     return centred / torch.where(radius > 0, radius, torch.ones_like(radius))
@@ -45,14 +51,15 @@ def subsample(
     `fps` takes a farthest point sample from a random start, `random` a uniform choice, `first` the
     first points.
     """
-    batch, size, _ = points.shape
+    batch, size = points.shape[:2]
     if size == count:
         return points
     if how == "first":
         return points[:, :count]
     if how == "fps":
         start = draw_start(batch, size, device=points.device, generator=generator)
-        return gather(points, farthest_point_sample(points, count, start=start))
+        chosen = farthest_point_sample(coordinates(points), count, start=start)
+        return gather(points, chosen)
     keys = torch.rand(batch, size, device=points.device, generator=generator)
     return gather(points, keys.topk(count, dim=1).indices)
 
@@ -68,22 +75,43 @@ def rotate_about(points: Tensor, angle: Tensor, up: Axis) -> Tensor:
 
 
 def augment(
-    points: Tensor, config: AugmentConfig, *, up: Axis, generator: torch.Generator | None = None
+    points: Tensor,
+    config: AugmentConfig,
+    *,
+    up: Axis,
+    generator: torch.Generator | None = None,
+    attributes: Sequence[str] = (),
 ) -> Tensor:
     """A randomly augmented copy of points (B, N, 3), with steps in the order of Point-JEPA.
 
     Scale along each axis, flip across a vertical plane, centre and scale into the unit sphere,
-    shift, rotate about `up`.
+    shift, rotate about `up`. Normals stay perpendicular to the surface: they are mirrored and
+    rotated with it, and a scale that differs between axes tilts them. Other attributes stay as
+    they are.
+
+    Args:
+        points: (B, N, 3), or (B, N, 3 + m) with attributes.
+        config: of the draws.
+        up: the axis to rotate about.
+        generator: of the draws; None = torch's default one.
+        attributes: of the points.
     """
+    points, rest = points[..., :3], points[..., 3:]
+    where = columns_of(attributes).get("normal")
+    normals = None if where is None else rest[..., where.start - 3 : where.stop - 3]
     batch = points.shape[0]
     low, high = config.scale
-    points = points * _uniform((batch, 1, 3), low, high, points, generator)
+    factor = _uniform((batch, 1, 3), low, high, points, generator)
+    points = points * factor
+    if normals is not None:
+        normals = F.normalize(normals / factor, dim=-1)
     if config.flip:
         mirrored = _uniform((batch, 1), 0.0, 1.0, points, generator) < 0.5
         axis = {"x": 1, "y": 2, "z": 0}[up]
         sign = torch.ones_like(points[:, :1])
         sign[..., axis] = torch.where(mirrored, -1.0, 1.0)
         points = points * sign
+        normals = None if normals is None else normals * sign
     if config.normalise:
         points = normalise(points)
     if config.translate:
@@ -92,4 +120,10 @@ def augment(
     if config.rotate:
         angle = _uniform((batch,), -math.pi, math.pi, points, generator)
         points = rotate_about(points, angle, up)
-    return points
+        normals = None if normals is None else rotate_about(normals, angle, up)
+    if not rest.shape[-1]:
+        return points
+    if where is not None and normals is not None:
+        start, stop = where.start - 3, where.stop - 3
+        rest = torch.cat([rest[..., :start], normals, rest[..., stop:]], dim=-1)
+    return torch.cat([points, rest], dim=-1)

@@ -19,6 +19,7 @@ from foundry3d.config.data import (
     DataConfig,
     PackConfig,
     PrepareConfig,
+    read_for,
     require_data,
 )
 from foundry3d.config.depth import DepthConfig
@@ -116,6 +117,7 @@ __all__ = [
     "ZeroshotConfig",
     "from_dict",
     "preset",
+    "read_for",
     "read_recipe",
     "require_data",
     "to_dict",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from foundry3d.config.reading import check_reading
+from foundry3d.config.attributes import check_attributes
+from foundry3d.config.models import BackboneConfig
+from foundry3d.config.reading import check_normals, check_reading
 from foundry3d.config.records import MOST, fraction, not_negative, positive, require
 
-SOURCES = "an .npz archive, a folder, NAME:FOLDER, or procedural for the built-in shapes"
+SOURCES = "an .npz archive, a folder, NAME:FOLDER, procedural for the built-in shapes, or colored for built-in shapes in two colors"
+BUILT_IN = ("procedural", "colored")
 MOST_POINTS = 2**26
 """The largest number of points that are drawn from a shape or read of a cloud in training."""
 
@@ -23,7 +26,8 @@ class DataConfig:
     Attributes:
         train: an .npz archive, a folder of files (`class/file`, or without classes), a folder of
             shards (`foundry3d data pack`; training only, nothing is held out), a published data
-            set as `NAME:FOLDER`, or `procedural` (built-in shapes).
+            set as `NAME:FOLDER`, `procedural` (built-in shapes), or `colored` (built-in shapes in
+            two colors, for models that read color).
         test: the same, or null for none; classes of a folder are matched by name. Nothing is ever
             selected on it.
         train_clouds: number of built-in shapes for training.
@@ -35,6 +39,11 @@ class DataConfig:
         up: the axis that points up.
         columns: of text tables in a folder, as in `foundry3d embed`.
         invalid: of files in a folder, as in `foundry3d embed`.
+        attributes: that the clouds are read with, e.g. normal,color; left empty = those that the
+            model reads (`docs/attributes.md`).
+        absent: clouds that lack one of the attributes are left out (drop), or read without it
+            (fill); null = fill where the model has attribute_dropout, else drop.
+        normals: estimate = normals are estimated for files in a folder that have none.
     """
 
     train: str = ""
@@ -47,12 +56,15 @@ class DataConfig:
     up: Literal["x", "y", "z"] = "z"
     columns: str | None = None
     invalid: Literal["drop", "refuse"] | None = None
+    attributes: tuple[str, ...] = ()
+    absent: Literal["drop", "fill"] | None = None
+    normals: Literal["estimate"] | None = None
 
     def __post_init__(self) -> None:
         positive(self, "train_clouds", "test_clouds")
         positive(self, "points", most=MOST_POINTS)
         built_in = (self.train, self.train_clouds), (self.test, self.test_clouds)
-        clouds = sum(count for source, count in built_in if source == "procedural")
+        clouds = sum(count for source, count in built_in if source in BUILT_IN)
         require(
             clouds * self.points <= MOST,
             f"built-in shapes have at most {MOST} points in all, got {clouds} clouds of "
@@ -61,6 +73,36 @@ class DataConfig:
         fraction(self, "validation")
         check_reading(self.columns, self.invalid)
         require(self.up in ("x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
+        check_attributes(self.attributes)
+        check_normals(self.normals)
+        require(
+            self.absent in (None, "drop", "fill"),
+            f"absent is one of drop, fill; got {self.absent!r}",
+        )
+
+
+def read_for(data: DataConfig, *models: BackboneConfig) -> DataConfig:
+    """The data with the attributes that all of these models read, as far as it names none.
+
+    Args:
+        data: of a run.
+        models: sizes of the models that read it.
+
+    Raises:
+        InputError: the data names attributes, and a model reads another one.
+    """
+    wanted = tuple(dict.fromkeys(name for shape in models for name in shape.attributes))
+    missing = [name for name in wanted if name not in data.attributes]
+    require(
+        not data.attributes or not missing,
+        f"the model reads {', '.join(missing)}, which data.attributes "
+        f"{list(data.attributes)} leaves out; leave data.attributes out, or name all",
+    )
+    if not wanted:
+        return replace(data, attributes=()) if data.attributes else data
+    fill = all(shape.attribute_dropout for shape in models if shape.attributes)
+    absent = data.absent or ("fill" if fill else "drop")
+    return replace(data, attributes=wanted, absent=absent)
 
 
 def require_data(data: DataConfig, *, test: bool = False, option: str = "data") -> None:

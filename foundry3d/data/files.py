@@ -9,40 +9,46 @@ Shape legend: N points.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from foundry3d.config import EmbedConfig, PackConfig
 from foundry3d.config.reading import column_names
+from foundry3d.data.attributes import checked_attribute
 from foundry3d.data.formats.arrays import read_npy, read_npz
+from foundry3d.data.formats.fields import normalised
 from foundry3d.data.formats.glb import read_glb
 from foundry3d.data.formats.las import read_las
 from foundry3d.data.formats.meshes import read_obj, read_off, read_stl
+from foundry3d.data.formats.parquet import read_parquet
 from foundry3d.data.formats.pcd import read_pcd
 from foundry3d.data.formats.ply import read_ply
 from foundry3d.data.formats.raw import MAX_BYTES, Raw, listing
 from foundry3d.data.formats.tables import read_table
-from foundry3d.data.surface import sample_surface
+from foundry3d.data.surface import Drawn, draw_surface
 from foundry3d.errors import InputError
 
 log = logging.getLogger("foundry3d")
 
-_READERS: Final[dict[str, Callable[[bytes], Raw]]] = {
+_READERS: Final[dict[str, Callable[..., Raw]]] = {
     "ply": read_ply, "pcd": read_pcd, "obj": read_obj, "off": read_off, "stl": read_stl,
     "glb": read_glb, "xyz": read_table, "txt": read_table, "csv": read_table, "pts": read_table,
-    "las": read_las, "laz": read_las, "npy": read_npy, "npz": read_npz,
+    "las": read_las, "laz": read_las, "npy": read_npy, "npz": read_npz, "parquet": read_parquet,
 }  # fmt: skip
 EXTENSIONS: Final = tuple(_READERS)
 """Endings of the files that `read_points` and `read_clouds` understand."""
 
 Invalid = Literal["drop", "refuse"]
 """What becomes of points with NaN or infinite coordinates."""
+
+Normals = Literal["estimate"]
+"""Where normals come from that a file does not have."""
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _FAR: Final = 64.0
@@ -60,6 +66,8 @@ class Points:
             lies so far from zero that float32 would have rounded it visibly.
         notices: what was left unread or changed, one sentence each.
         dropped: points with NaN or infinite coordinates that were left out.
+        attributes: those asked for that the file has, by name: (N, channels) float32 in their
+            units, NaN where a point has none (`docs/attributes.md`).
     """
 
     points: np.ndarray
@@ -67,6 +75,7 @@ class Points:
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notices: tuple[str, ...] = ()
     dropped: int = 0
+    attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_points(
@@ -76,6 +85,8 @@ def read_points(
     seed: int = 0,
     invalid: Invalid | None = None,
     columns: Mapping[str, str] | None = None,
+    attributes: Sequence[str] = (),
+    normals: Normals | None = None,
 ) -> Points:
     """Read the one cloud of a file; a mesh gives points drawn evenly from its surface.
 
@@ -88,16 +99,20 @@ def read_points(
             depth cameras write them, and refuse in all others.
         columns: of text tables: for each of x, y and z the name of a column, or its number from 1;
             None = by the header, else the first three.
+        attributes: to read where the file has them: normal, color, intensity, or any other one with
+            its number of channels, e.g. curvature:1. Points drawn from a mesh take those of its
+            vertices, and the normals of its triangles where vertices have none.
+        normals: estimate = where they are asked for and the file has none, they are estimated.
 
     Raises:
         InputError: the file is missing, unknown, damaged or empty, or holds more than one cloud.
     """
-    found = list(_load(path, columns).values())
+    found = list(_load(path, columns, attributes).values())
     if len(found) != 1:
         raise InputError(
             f"{path}: expected one cloud, got {len(found)}; read them with read_clouds"
         )
-    return _points(found[0], str(path), samples, seed, invalid)
+    return _points(found[0], str(path), samples, seed, invalid, attributes, normals)
 
 
 def read_clouds(
@@ -107,6 +122,8 @@ def read_clouds(
     seed: int = 0,
     invalid: Invalid | None = None,
     columns: Mapping[str, str] | None = None,
+    attributes: Sequence[str] = (),
+    normals: Normals | None = None,
 ) -> Iterator[Points]:
     """Read every cloud of a file, one after the other; most files hold one.
 
@@ -119,6 +136,8 @@ def read_clouds(
         seed: of the draw.
         invalid: drop or refuse.
         columns: of text tables.
+        attributes: to read.
+        normals: estimate those that are missing, or not.
 
     Returns:
         An iterator over at least one cloud.
@@ -126,14 +145,17 @@ def read_clouds(
     Raises:
         InputError: the file is missing, unknown, damaged or empty.
     """
-    found = _load(path, columns)
+    found = _load(path, columns, attributes)
     return map(  # which goes on after a cloud that is refused
-        lambda name: _points(found[name], name, samples, seed, invalid), found
+        lambda name: _points(found[name], name, samples, seed, invalid, attributes, normals), found
     )
 
 
 def try_clouds(
-    path: Path, config: EmbedConfig | PackConfig
+    path: Path,
+    config: EmbedConfig | PackConfig,
+    attributes: Sequence[str] = (),
+    normals: Normals | None = None,
 ) -> Iterator[tuple[str, Points | InputError]]:
     """Each cloud of a file, read with the options of a command, or why not; after its name."""
     try:
@@ -143,6 +165,8 @@ def try_clouds(
             seed=config.seed,
             invalid=config.invalid,
             columns=column_names(config.columns),
+            attributes=attributes,
+            normals=normals,
         )
     except InputError as error:
         yield str(path), error
@@ -181,7 +205,9 @@ def _naming(source: str) -> Iterator[None]:
         ) from error
 
 
-def _load(path: str | Path, columns: Mapping[str, str] | None) -> dict[str, Raw]:
+def _load(
+    path: str | Path, columns: Mapping[str, str] | None, attributes: Sequence[str]
+) -> dict[str, Raw]:
     """The clouds of the file by their names, before any check of coordinates."""
     with _naming(str(path)):
         path = Path(path)
@@ -194,8 +220,10 @@ def _load(path: str | Path, columns: Mapping[str, str] | None) -> dict[str, Raw]
                     f"{ending!a}; convert it to one of these"
                 )
             blob = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
-            table = _READERS[ending] is read_table
-            raw = read_table(blob, columns) if table else _READERS[ending](blob)
+            wanted: dict[str, Any] = {"attributes": attributes} if attributes else {}
+            if _READERS[ending] is read_table:
+                wanted["chosen"] = columns
+            raw = _READERS[ending](blob, **wanted)
         except OSError as error:
             raise InputError(
                 f"expected a file that can be read, got '{error.strerror}'; check its permissions"
@@ -204,7 +232,17 @@ def _load(path: str | Path, columns: Mapping[str, str] | None) -> dict[str, Raw]
             raise InputError("expected at least one point, got none; check how it was saved")
         if raw.vertices.ndim == 2:
             return {str(path): raw}
-        return {f"{path}[{i}]": replace(raw, vertices=v) for i, v in enumerate(raw.vertices)}
+        return {f"{path}[{i}]": _one_of(raw, i) for i in range(len(raw.vertices))}
+
+
+def _one_of(raw: Raw, number: int) -> Raw:
+    """One cloud of a file of several."""
+    count, parts = len(raw.vertices), raw.attributes.items()
+    for name, values in parts:
+        if len(values) != count:
+            raise InputError(f"expected {count} arrays of {name}, one per cloud, got {len(values)}")
+    own = {name: values[number] for name, values in parts}
+    return replace(raw, vertices=raw.vertices[number], attributes=own)
 
 
 def _ending(path: Path) -> str:
@@ -225,7 +263,15 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _points(raw: Raw, source: str, samples: int, seed: int, invalid: Invalid | None) -> Points:
+def _points(
+    raw: Raw,
+    source: str,
+    samples: int,
+    seed: int,
+    invalid: Invalid | None,
+    wanted: Sequence[str],
+    normals: Normals | None,
+) -> Points:
     """Check, move close to zero, sample, and round to float32."""
     with _naming(source):
         if samples < 1 or seed < 0:
@@ -233,17 +279,47 @@ def _points(raw: Raw, source: str, samples: int, seed: int, invalid: Invalid | N
                 "expected samples of at least 1 and a seed of at least 0, got "
                 f"{samples} and {seed}; choose other numbers"
             )
-        before, raw = len(raw.vertices), _checked(raw, invalid)
+        before, size = len(raw.vertices), raw.vertices.shape[:1]
+        own = {k: checked_attribute(k, v, size, k) for k, v in raw.attributes.items()}
+        raw = _checked(replace(raw, attributes=own), invalid)
+        found = dict(raw.attributes)
         dropped = before - len(raw.vertices)
         notices, vertices, origin = raw.notices, raw.vertices, _origin(raw.vertices)
         if any(origin):
             vertices = vertices - np.array(origin)
             notices += (f"moved by {origin}, its centre, so that float32 keeps its details",)
         if raw.faces is not None and len(raw.faces):
-            vertices = sample_surface(vertices, raw.faces, samples, np.random.default_rng(seed))
+            corners = vertices
+            vertices, drawn = draw_surface(
+                vertices, raw.faces, samples, np.random.default_rng(seed)
+            )
+            found = _drawn_attributes(found, drawn, corners, wanted)
             notices += (f"{samples} points sampled from {len(raw.faces)} triangles",)
         points = np.array(vertices, dtype=np.float32, order="C")
-    return Points(points=points, source=source, origin=origin, notices=notices, dropped=dropped)
+        if "normal" in wanted and "normal" not in found and normals == "estimate":
+            from foundry3d.geometry.normals import estimate_normals  # torch, only where needed
+
+            found["normal"] = estimate_normals(points)
+            notices += ("normals estimated from the points",)
+    return Points(
+        points=points,
+        source=source,
+        origin=origin,
+        notices=notices,
+        dropped=dropped,
+        attributes=found,
+    )
+
+
+def _drawn_attributes(
+    found: Mapping[str, np.ndarray], drawn: Drawn, vertices: np.ndarray, wanted: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Attributes of points drawn from a mesh: between its vertices, and normals of triangles."""
+    made = {name: drawn.of(values).astype(np.float32) for name, values in found.items()}
+    if "normal" in wanted:
+        made.setdefault("normal", drawn.normals(vertices))
+        made["normal"] = normalised("normal", made["normal"])
+    return made
 
 
 def _checked(raw: Raw, invalid: Invalid | None) -> Raw:
@@ -268,7 +344,8 @@ def _checked(raw: Raw, invalid: Invalid | None) -> Raw:
     if faces is not None:
         faces = (np.cumsum(valid) - 1)[faces[valid[faces].all(axis=1)]]
     notices = (*raw.notices, f"{bad} points with NaN or infinite coordinates left out")
-    return replace(raw, vertices=vertices[valid], faces=faces, notices=notices)
+    kept = {name: values[valid] for name, values in raw.attributes.items()}
+    return replace(raw, vertices=vertices[valid], faces=faces, notices=notices, attributes=kept)
 
 
 def _origin(vertices: np.ndarray) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from foundry3d.config import EmbedConfig
+from foundry3d.config import BackboneConfig, EmbedConfig
 from foundry3d.config.paths import require_apart
 from foundry3d.data.files import try_clouds
 from foundry3d.data.folder import files_below, find_files, is_supported
@@ -46,14 +46,22 @@ class Reading:
         config: of the command.
         policy: how clouds are prepared.
         least: the fewest points of a cloud that the model reads.
+        shape: sizes of the model; None = of one that reads coordinates alone.
 
     Attributes:
         failed: names of what could not be used, in order.
         notices: by kind, the first notice and the files it is about.
     """
 
-    def __init__(self, config: EmbedConfig, policy: Policy, least: int) -> None:
-        self.config, self.policy, self.least = config, policy, least
+    def __init__(
+        self,
+        config: EmbedConfig,
+        policy: Policy,
+        least: int,
+        shape: BackboneConfig | None = None,
+    ) -> None:
+        self.config, self.policy, self.least, self.shape = config, policy, least, shape
+        self.attributes = shape.attributes if shape else ()
         trained = stored_facts(config.model).get("points")
         self.trained = trained if isinstance(trained, int) and trained > 0 else None
         self.failed: list[str] = []
@@ -101,15 +109,18 @@ class Reading:
     def clouds(self, files: Sequence[Path]) -> Iterator[PreparedCloud]:
         """All clouds of the files that can be used, prepared."""
         for path in with_progress(files, "embedded"):
-            for name, cloud in try_clouds(path, self.config):
+            found = try_clouds(path, self.config, self.attributes, self.config.normals)
+            for name, cloud in found:
                 try:
                     if isinstance(cloud, InputError):
                         raise cloud
-                    prepared = prepare(cloud, self.policy, self.least)
+                    prepared = prepare(cloud, self.policy, self.least, self.shape)
                 except InputError as error:
                     self.fail(name, error)
                     continue
-                for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
+                lost = [name for name in self.attributes if name not in cloud.attributes]
+                more = (f"no {', '.join(lost)}, read without",) if lost else ()
+                for notice in (*cloud.notices, *more, *self._unlike(len(prepared.points))):
                     self.note(str(path), notice)
                 yield prepared
 

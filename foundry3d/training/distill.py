@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.checkpoints.folder import load
-from foundry3d.config import DistillConfig, ReductionConfig, require_data
+from foundry3d.config import DistillConfig, ReductionConfig, read_for, require_data
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Measured, Stream, load_and_measured
 from foundry3d.errors import InputError
@@ -51,6 +52,25 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Learner:
             return Merged.from_teacher(teacher, reduction, generator=generator)
 
 
+def data_of(config: DistillConfig, teacher: Teacher, student: Learner) -> DistillConfig:
+    """The configuration with the attributes of points that teacher and student read.
+
+    Raises:
+        InputError: the student reads an attribute that its teacher does not, or the data leaves
+            one out.
+    """
+    own = student.shape
+    if not isinstance(teacher, Backbone):
+        return replace(config, data=read_for(config.data, own))
+    surplus = [name for name in own.attributes if name not in teacher.shape.attributes]
+    if surplus:
+        raise InputError(
+            f"the student reads {', '.join(surplus)}, its teacher does not; extend the teacher "
+            "first (foundry3d.with_attributes)"
+        )
+    return replace(config, data=read_for(config.data, teacher.shape))
+
+
 def distill(
     config: DistillConfig, *, teacher: Teacher | None = None, student: Learner | None = None
 ) -> Learner:
@@ -70,6 +90,7 @@ def distill(
     require_data(config.data)
     teacher = require_teacher(load(config.teacher)) if teacher is None else teacher
     student = student or student_of(teacher, config)
+    config = data_of(config, teacher, student)
     train, held = load_and_measured(config.data, seed=config.train.seed)
     return distill_on(config, teacher, student, train, held)
 
@@ -93,6 +114,12 @@ def distill_on(
     Raises:
         InputError: unusable sizes or run folder.
     """
+    config = data_of(config, teacher, student)
+    if isinstance(train, Clouds) and train.attributes != config.data.attributes:
+        raise InputError(
+            f"expected clouds with the attributes {list(config.data.attributes)}, got "
+            f"{list(train.attributes)}; load them with data.attributes"
+        )
     task = DistillTask(config, teacher, student)
     task.remember(train)
     metrics = fit(task, train, config)

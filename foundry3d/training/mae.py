@@ -86,7 +86,7 @@ class MaskedReconstruction(nn.Module):
             groups: of training clouds.
             generator: of masks and dropout; None = torch's default one.
         """
-        tokens, positions = self.backbone.embed_groups(groups)
+        tokens, positions = self.backbone.embed_groups(groups, generator=generator)
         batch, count, width = tokens.shape
         visible, hidden = random_mask(
             batch, count, self.masked, device=tokens.device, generator=generator
@@ -101,4 +101,4 @@ class MaskedReconstruction(nn.Module):
         )
         rebuilt = self.to_points(decoded[:, -self.masked :]).float().unflatten(-1, (-1, 3))
         rows = torch.arange(batch, device=tokens.device)[:, None]
-        return chamfer(rebuilt, groups.neighborhoods[rows, hidden].float()).mean()
+        return chamfer(rebuilt, groups.neighborhoods[rows, hidden][..., :3].float()).mean()
