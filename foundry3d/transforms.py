@@ -1,7 +1,7 @@
 """Normalisation and augmentation of batches: never in place, with separate draws for each cloud.
 
-Shapes: B clouds, N points; with attributes, points are (B, N, 3 + m) and the geometry is that of the
-first three columns.
+Shapes: B clouds, N points; points with attributes are (B, N, 3 + m), and the geometry is that of
+the first three columns.
 """
 
 from __future__ import annotations

@@ -10,7 +10,10 @@ from foundry3d.config.models import BackboneConfig
 from foundry3d.config.reading import check_normals, check_reading
 from foundry3d.config.records import MOST, fraction, not_negative, positive, require
 
-SOURCES = "an .npz archive, a folder, NAME:FOLDER, procedural for the built-in shapes, or colored for built-in shapes in two colors"
+SOURCES = (
+    "an .npz archive, a folder, NAME:FOLDER, procedural for the built-in shapes, or colored for "
+    "built-in shapes in two colors"
+)
 BUILT_IN = ("procedural", "colored")
 MOST_POINTS = 2**26
 """The largest number of points that are drawn from a shape or read of a cloud in training."""

@@ -8,33 +8,29 @@ Shape legend: N points.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, Literal
-
-import numpy as np
+from typing import Any, Final
 
 from foundry3d.config import EmbedConfig, PackConfig
+from foundry3d.config.attributes import check_attributes
 from foundry3d.config.reading import column_names
-from foundry3d.data.attributes import checked_attribute
 from foundry3d.data.formats.arrays import read_npy, read_npz
-from foundry3d.data.formats.fields import normalised
 from foundry3d.data.formats.glb import read_glb
 from foundry3d.data.formats.las import read_las
 from foundry3d.data.formats.meshes import read_obj, read_off, read_stl
 from foundry3d.data.formats.parquet import read_parquet
 from foundry3d.data.formats.pcd import read_pcd
 from foundry3d.data.formats.ply import read_ply
-from foundry3d.data.formats.raw import MAX_BYTES, Raw, listing
+from foundry3d.data.formats.raw import MAX_BYTES, Raw
 from foundry3d.data.formats.tables import read_table
-from foundry3d.data.surface import Drawn, draw_surface
+from foundry3d.data.points import Invalid as Invalid
+from foundry3d.data.points import Normals as Normals
+from foundry3d.data.points import Points as Points
+from foundry3d.data.points import ending, naming, points_of
 from foundry3d.errors import InputError
-
-log = logging.getLogger("foundry3d")
 
 _READERS: Final[dict[str, Callable[..., Raw]]] = {
     "ply": read_ply, "pcd": read_pcd, "obj": read_obj, "off": read_off, "stl": read_stl,
@@ -44,38 +40,7 @@ _READERS: Final[dict[str, Callable[..., Raw]]] = {
 EXTENSIONS: Final = tuple(_READERS)
 """Endings of the files that `read_points` and `read_clouds` understand."""
 
-Invalid = Literal["drop", "refuse"]
-"""What becomes of points with NaN or infinite coordinates."""
-
-Normals = Literal["estimate"]
-"""Where normals come from that a file does not have."""
-
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-_FAR: Final = 64.0
-"""Clouds further from zero than this many times their size are moved if float32 needs it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Points:
-    """One point cloud from a file.
-
-    Attributes:
-        points: (N, 3) float32, finite, N at least 1.
-        source: the file, and the number of the cloud where the file holds several.
-        origin: what to add to `points` for the file's own coordinates; zero unless the cloud
-            lies so far from zero that float32 would have rounded it visibly.
-        notices: what was left unread or changed, one sentence each.
-        dropped: points with NaN or infinite coordinates that were left out.
-        attributes: those asked for that the file has, by name: (N, channels) float32 in their
-            units, NaN where a point has none (`docs/attributes.md`).
-    """
-
-    points: np.ndarray
-    source: str
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    notices: tuple[str, ...] = ()
-    dropped: int = 0
-    attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_points(
@@ -112,7 +77,7 @@ def read_points(
         raise InputError(
             f"{path}: expected one cloud, got {len(found)}; read them with read_clouds"
         )
-    return _points(found[0], str(path), samples, seed, invalid, attributes, normals)
+    return points_of(found[0], str(path), samples, seed, invalid, attributes, normals)
 
 
 def read_clouds(
@@ -147,7 +112,8 @@ def read_clouds(
     """
     found = _load(path, columns, attributes)
     return map(  # which goes on after a cloud that is refused
-        lambda name: _points(found[name], name, samples, seed, invalid, attributes, normals), found
+        lambda name: points_of(found[name], name, samples, seed, invalid, attributes, normals),
+        found,
     )
 
 
@@ -182,48 +148,26 @@ def try_clouds(
         yield cloud.source, cloud
 
 
-@contextmanager
-def _naming(source: str) -> Iterator[None]:
-    """Puts the file's name before every error; odd numbers are checked later, not warned about."""
-    try:
-        with np.errstate(all="ignore"):
-            yield
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
-    except MemoryError as error:
-        raise InputError(
-            f"{source}: expected a file whose contents fit into memory, got too large ones; "
-            "cut it into parts"
-        ) from error
-    except Exception as error:  # what a library raises about a file, or a defect of a reader
-        log.debug("%s", source, exc_info=True)
-        kind = _ending(Path(source)) or "point-cloud"
-        raise InputError(
-            f"{source}: expected a {kind} file that its reader understands, got one on which it "
-            f"fails ({type(error).__name__}: {listing([str(error)], width=80)}); export it again, "
-            "or run with --debug to see where it fails"
-        ) from error
-
-
 def _load(
     path: str | Path, columns: Mapping[str, str] | None, attributes: Sequence[str]
 ) -> dict[str, Raw]:
     """The clouds of the file by their names, before any check of coordinates."""
-    with _naming(str(path)):
+    with naming(str(path)):
+        check_attributes(attributes)
         path = Path(path)
-        ending = _ending(path)
+        kind = ending(path)
         try:
             _check_file(path)
-            if ending not in _READERS:
+            if kind not in _READERS:
                 raise InputError(
                     f"expected a file that ends in {', '.join(EXTENSIONS)}, got "
-                    f"{ending!a}; convert it to one of these"
+                    f"{kind!a}; convert it to one of these"
                 )
             blob = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
             wanted: dict[str, Any] = {"attributes": attributes} if attributes else {}
-            if _READERS[ending] is read_table:
+            if _READERS[kind] is read_table:
                 wanted["chosen"] = columns
-            raw = _READERS[ending](blob, **wanted)
+            raw = _READERS[kind](blob, **wanted)
         except OSError as error:
             raise InputError(
                 f"expected a file that can be read, got '{error.strerror}'; check its permissions"
@@ -245,10 +189,6 @@ def _one_of(raw: Raw, number: int) -> Raw:
     return replace(raw, vertices=raw.vertices[number], attributes=own)
 
 
-def _ending(path: Path) -> str:
-    return path.suffix.lower().removeprefix(".")
-
-
 def _check_file(path: Path) -> None:
     """Refuse what is no file, or none of a sensible size."""
     if path.is_dir():
@@ -261,98 +201,3 @@ def _check_file(path: Path) -> None:
             f"expected a file of 1 to {MAX_BYTES} bytes, got {size}; "
             f"{'cut it into parts' if size else 'copy or export it again'}"
         )
-
-
-def _points(
-    raw: Raw,
-    source: str,
-    samples: int,
-    seed: int,
-    invalid: Invalid | None,
-    wanted: Sequence[str],
-    normals: Normals | None,
-) -> Points:
-    """Check, move close to zero, sample, and round to float32."""
-    with _naming(source):
-        if samples < 1 or seed < 0:
-            raise InputError(
-                "expected samples of at least 1 and a seed of at least 0, got "
-                f"{samples} and {seed}; choose other numbers"
-            )
-        before, size = len(raw.vertices), raw.vertices.shape[:1]
-        own = {k: checked_attribute(k, v, size, k) for k, v in raw.attributes.items()}
-        raw = _checked(replace(raw, attributes=own), invalid)
-        found = dict(raw.attributes)
-        dropped = before - len(raw.vertices)
-        notices, vertices, origin = raw.notices, raw.vertices, _origin(raw.vertices)
-        if any(origin):
-            vertices = vertices - np.array(origin)
-            notices += (f"moved by {origin}, its centre, so that float32 keeps its details",)
-        if raw.faces is not None and len(raw.faces):
-            corners = vertices
-            vertices, drawn = draw_surface(
-                vertices, raw.faces, samples, np.random.default_rng(seed)
-            )
-            found = _drawn_attributes(found, drawn, corners, wanted)
-            notices += (f"{samples} points sampled from {len(raw.faces)} triangles",)
-        points = np.array(vertices, dtype=np.float32, order="C")
-        if "normal" in wanted and "normal" not in found and normals == "estimate":
-            from foundry3d.geometry.normals import estimate_normals  # torch, only where needed
-
-            found["normal"] = estimate_normals(points)
-            notices += ("normals estimated from the points",)
-    return Points(
-        points=points,
-        source=source,
-        origin=origin,
-        notices=notices,
-        dropped=dropped,
-        attributes=found,
-    )
-
-
-def _drawn_attributes(
-    found: Mapping[str, np.ndarray], drawn: Drawn, vertices: np.ndarray, wanted: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Attributes of points drawn from a mesh: between its vertices, and normals of triangles."""
-    made = {name: drawn.of(values).astype(np.float32) for name, values in found.items()}
-    if "normal" in wanted:
-        made.setdefault("normal", drawn.normals(vertices))
-        made["normal"] = normalised("normal", made["normal"])
-    return made
-
-
-def _checked(raw: Raw, invalid: Invalid | None) -> Raw:
-    """Finite coordinates and faces whose corners exist, or an error."""
-    vertices, faces = raw.vertices, raw.faces
-    if faces is not None and len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
-        raise InputError(
-            f"expected faces of vertices 0 to {len(vertices) - 1}, got {faces.min()} to "
-            f"{faces.max()}; export the file again"
-        )
-    valid = (np.abs(vertices) <= np.finfo(np.float32).max).all(axis=1)
-    bad = len(valid) - int(valid.sum())
-    if not bad:
-        return raw
-    drop = raw.from_sensor if invalid is None else invalid == "drop"
-    if not drop or bad == len(valid):
-        advice = "remove them" + ("" if drop else ", or leave them out with --invalid drop")
-        raise InputError(
-            f"expected finite coordinates, got {bad} of {len(valid)} points with NaN or infinite "
-            f"ones; {advice}"
-        )
-    if faces is not None:
-        faces = (np.cumsum(valid) - 1)[faces[valid[faces].all(axis=1)]]
-    notices = (*raw.notices, f"{bad} points with NaN or infinite coordinates left out")
-    kept = {name: values[valid] for name, values in raw.attributes.items()}
-    return replace(raw, vertices=vertices[valid], faces=faces, notices=notices, attributes=kept)
-
-
-def _origin(vertices: np.ndarray) -> tuple[float, float, float]:
-    """The centre of a cloud that float32 cannot hold where it is; else zero."""
-    low, high = vertices.min(axis=0).astype(np.float64), vertices.max(axis=0).astype(np.float64)
-    far = np.maximum(np.abs(low), np.abs(high)).max() > _FAR * (high - low).max() > 0
-    if not far or (vertices.astype(np.float32) == vertices).all():
-        return (0.0, 0.0, 0.0)
-    x, y, z = ((low + high) / 2).tolist()
-    return (x, y, z)

@@ -227,8 +227,6 @@ def draw_budgets(path: Path, rows: list[dict[str, Any]], whole: set[str]) -> Non
         if chosen:
             curves = curves_of((_curve_name(r), r["value"], r["score"]) for r in chosen)
             panels.append(Panel(text, text, curves, levels=levels))
-    shapes = (m.backbone.shape if isinstance(m, Headed) else m.shape for _, m in loaded)
-    config = replace(config, data=read_for(config.data, *shapes))
     parted = any(row["task"] == "fine-tuned parts" for row in rows)
     y = "test mIoU over shapes (%)" if parted else "test accuracy (%)"
     title = "Accuracy over budgets" + " (probes refitted at each budget)" * any(

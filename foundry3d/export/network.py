@@ -120,8 +120,9 @@ def check_coordinates(inner: Inner) -> None:
     """
     if inner.shape.attributes:
         raise InputError(
-            f"exported files read coordinates alone, this model also {', '.join(inner.shape.attributes)}; "
-            "export one without, e.g. foundry3d.with_attributes(model, ())"
+            "exported files read coordinates alone, this model also "
+            f"{', '.join(inner.shape.attributes)}; export one without them, e.g. distilled with "
+            "--student.attributes '()'"
         )
 
 

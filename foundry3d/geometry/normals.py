@@ -14,13 +14,14 @@ from torch import Tensor
 from foundry3d.errors import InputError
 from foundry3d.geometry.ops import build_trees, check_points, nearest_neighbors
 
+NEIGHBORS = 16
 BLOCK = 2**16
 """Points whose neighbours are held at a time."""
 
 
 def estimate_normals(
     points: np.ndarray | Tensor,
-    neighbors: int = 16,
+    neighbors: int = NEIGHBORS,
     viewpoint: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Unit normals of a cloud by principal component analysis of each point's neighbours.

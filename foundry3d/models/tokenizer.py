@@ -220,7 +220,7 @@ class Tokenizer(nn.Module):
         self.bridge = nn.Linear(inner_dim, dim) if inner_dim else nn.Identity()
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
-        """Tokens (B, c, d) of neighborhoods (B, c, k, 3 and more), in the precision of the weights."""
+        """Tokens (B, c, d) of neighborhoods (B, c, k, channels), in the weights' precision."""
         batch, tokens, size, channels = neighborhoods.shape
         x = neighborhoods.reshape(-1, channels)
         x = self.widen(self.lift_relu(self.lift_norm(self.lift(x))))

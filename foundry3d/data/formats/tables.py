@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"[-+]?(?:\.?\d.*|nan|inf|infinity)", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Where the rows start, what separates their columns, which hold x, y and z; rows promised; names."""
+    """Where rows start, what separates columns, which hold x, y, z; rows promised; names."""
 
     start: int
     separator: str | None

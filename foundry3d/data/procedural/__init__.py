@@ -2,8 +2,8 @@
 
 In reading order: `patches` (what surfaces are made of), `primitives` (boxes, rods, lathes),
 `draw` (random proportions), `furniture`, `vessels`, `vehicles`, `things` (one function per
-category), `categories` (their table), `sampling` (points on patches), `generation` (clouds), `colored`
-(clouds whose classes differ by shape and colour).
+category), `categories` (their table), `sampling` (points on patches), `generation` (clouds),
+`colored` (clouds whose classes differ by shape and colour).
 """
 
 from foundry3d.data.procedural.categories import CATEGORIES, PART_NAMES, category_parts
