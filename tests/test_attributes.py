@@ -225,7 +225,7 @@ def test_any_other_attribute_by_its_name(tmp_path: Path) -> None:
     found = read_points(path, attributes=("curvature:1", "slope:2")).attributes
     np.testing.assert_array_equal(found["curvature:1"], SPOTS[:, :1])
     np.testing.assert_array_equal(found["slope:2"], SPOTS[:, :2])
-    with pytest.raises(InputError, match=r"'slope'.*\(40, 3\)"):
+    with pytest.raises(InputError, match=r"'slope:3'.*\(40, 3\)"):
         read_points(path, attributes=("slope:3",))
     with pytest.raises(InputError, match="number of channels"):
         read_points(path, attributes=("slope",))
@@ -235,7 +235,9 @@ def test_any_other_attribute_by_its_name(tmp_path: Path) -> None:
 
 
 def test_normals_stay_perpendicular_to_the_surface(generator: torch.Generator) -> None:
-    tangents = torch.linalg.qr(torch.randn(6, 3, 3, generator=generator)).Q
+    one, other = F.normalize(torch.randn(2, 6, 3, generator=generator), dim=-1)
+    other = F.normalize(torch.linalg.cross(one, other), dim=-1)
+    tangents = torch.stack([one, other, torch.linalg.cross(one, other)], dim=1)
     here = torch.randn(6, 1, 3, generator=generator)
     cloud = torch.cat([here, here + tangents[:, :1], here + tangents[:, 1:2]], dim=1)
     normals = tangents[:, 2:].expand(-1, 3, -1)
@@ -379,11 +381,11 @@ def test_other_forms_honour_attributes(
 ) -> None:
     whole = with_all(points, generator)
     fast = foundry3d.compile(reader)
-    wanted = reader(whole).features
+    wanted = reader(whole).features.detach()
     torch.testing.assert_close(fast(whole).features, wanted, atol=1e-4, rtol=1e-4)
     student = Student.from_teacher(reader, supertokens=4)
     scene = group_scene(student, whole[:1], points_per_token=8)
-    every = student.encode(scene.groups(torch.arange(12)[None])).features
+    every = student.encode(scene.groups(torch.arange(12)[None])).features.detach()
     torch.testing.assert_close(encode_scene(student, scene).features, every, atol=1e-5, rtol=1e-5)
     other = whole[:1].clone()
     other[..., 6:9] = 1 - other[..., 6:9]
@@ -501,7 +503,7 @@ def trained(clouds: Clouds, steps: int) -> Classifier:
 
 
 def test_color_separates_what_shape_cannot() -> None:
-    model = trained(generate_colored(256, points=96, seed=2), 70)
+    model = trained(generate_colored(256, points=96, seed=2), 60)
     test = generate_colored(128, points=96, seed=3)
     labels = torch.from_numpy(test.labels)
     with torch.no_grad():

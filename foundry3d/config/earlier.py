@@ -18,6 +18,13 @@ DISTILLATION: dict[str, Any] = {
 }
 """Options of distillation that are newer than some runs, as those runs are."""
 
+GROUPS: dict[str, dict[str, Any]] = {
+    "data": {"attributes": [], "absent": None, "normals": None},
+    "backbone": {"attributes": [], "attribute_dropout": 0.0},
+    "student": EARLIER | {"attributes": None},
+}
+"""Options of a group that are newer than some runs, as those runs are, by the group's name."""
+
 
 def student_completed(values: Any) -> Any:
     """The settings of a saved student, with what they leave out; anything else as it is."""
@@ -36,6 +43,6 @@ def left_out(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in values.items():
         if isinstance(value, dict):
             found = dict(left_out(value))
-            if name == "student":
-                found |= {(key,): old for key, old in EARLIER.items() if key not in value}
+            newer = GROUPS.get(name, {})
+            found |= {(key,): old for key, old in newer.items() if key not in value}
             yield from (((name, *inner), old) for inner, old in found.items())

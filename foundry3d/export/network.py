@@ -122,7 +122,7 @@ def check_coordinates(inner: Inner) -> None:
         raise InputError(
             "exported files read coordinates alone, this model also "
             f"{', '.join(inner.shape.attributes)}; export one without them, e.g. distilled with "
-            "--student.attributes '()'"
+            "--student.attributes []"
         )
 
 
