@@ -48,6 +48,7 @@ from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.scenes.scene import encode_scene, group_scene
 from foundry3d.training.goals import evaluation_goal
+from foundry3d.training.pretrain import start
 from foundry3d.transforms import augment, normalise, rotate_about, subsample
 
 NAMES = ("normal", "color", "intensity")
@@ -509,10 +510,25 @@ def test_color_separates_what_shape_cannot() -> None:
     with torch.no_grad():
         seen = model(torch.from_numpy(test.points)).argmax(dim=1)
         blind = model(torch.from_numpy(test.points[..., :3])).argmax(dim=1)
-    assert float((seen % 2 == labels % 2).float().mean()) > 0.95
-    assert float((seen == labels).float().mean()) > 0.75
-    assert float((blind // 2 == labels // 2).float().mean()) > 0.75
-    assert 0.3 < float((blind == labels).float().mean()) < 0.65  # 0.125 is chance
+
+    def share(found: torch.Tensor, wanted: torch.Tensor) -> float:
+        return float((found == wanted).float().mean())
+
+    assert share(seen % 2, labels % 2) > 0.95 and share(seen, labels) > 0.6
+    assert share(blind // 2, labels // 2) > max(0.6, share(seen // 2, labels // 2) - 0.15)
+    assert 0.25 < share(blind, labels) < 0.65  # 0.125 is chance, 0.5 what shape alone can give
+
+
+def test_a_saved_model_is_extended_where_a_run_asks_for_attributes(
+    teacher: Backbone, points: torch.Tensor, tmp_path: Path
+) -> None:
+    saved = save(teacher, tmp_path / "m", provenance={})
+    shape = replace(TINY, attributes=("color",), attribute_dropout=0.1)
+    model = start(PretrainConfig(init=str(saved), backbone=shape))
+    assert model.config == shape
+    torch.testing.assert_close(model.eval()(points).features, teacher(points).features)
+    with pytest.raises(InputError, match="other sizes"):
+        start(PretrainConfig(init=str(saved), backbone=replace(shape, depth=2)))
 
 
 def test_runs_from_pretraining_to_a_student_of_coordinates(tmp_path: Path) -> None:
