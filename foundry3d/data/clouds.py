@@ -5,16 +5,13 @@ Shape legend: n clouds, N points each, P parts in all.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from foundry3d.config.attributes import check_attributes, columns_of, width_of
-from foundry3d.data.attributes import Absent, joined, lacking
+from foundry3d.data.attributes import Absent, joined, lacking, report_lacking
 from foundry3d.errors import InputError
-
-log = logging.getLogger("foundry3d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,15 +116,11 @@ def complete(clouds: Clouds, absent: Absent) -> Clouds:
              if (names := lacking(cloud, clouds.attributes))}  # fmt: skip
     if not lacks:
         return clouds
-    what = ", ".join(dict.fromkeys(name for names in lacks.values() for name in names))
     if absent == "drop" and len(lacks) == len(clouds):
         raise InputError(
-            f"{clouds.name}: none of its clouds has {what}, which the model reads; give it, or "
+            f"{clouds.name}: none of its clouds has all of {', '.join(clouds.attributes)}, which the model reads; give it, or "
             "train with --backbone.attribute_dropout and --data.absent fill"
         )
-    done = "left out" if absent == "drop" else "read without"
-    log.warning(
-        "%s: %d of %d clouds have no %s, %s", clouds.name, len(lacks), len(clouds), what, done
-    )
+    report_lacking(clouds.name, {f"cloud {i}": names for i, names in lacks.items()}, absent)
     kept = [i for i in range(len(clouds)) if i not in lacks]
     return clouds.take(np.array(kept)) if absent == "drop" else clouds
