@@ -108,8 +108,8 @@ def read_folder(
         )
         dropped += found.dropped
         cloud = _cloud(found, 2 * points, points, rng, attributes)
-        if attributes and (names := lacking(cloud, attributes)):
-            lacks[str(path.relative_to(folder))] = names
+        if attributes and (missing := lacking(cloud, attributes)):
+            lacks[str(path.relative_to(folder))] = missing
             if absent == "drop":
                 continue
         clouds.append(cloud)

@@ -39,7 +39,7 @@ def with_attributes(model: M, attributes: Sequence[str], *, attribute_dropout: f
     old: Any = model.config
     read = {"attributes": tuple(attributes), "attribute_dropout": attribute_dropout}
     shape = replace(model.shape, **read)  # type: ignore[arg-type]
-    config = shape if isinstance(old, BackboneConfig) else replace(old, backbone=shape)
+    config: Any = shape if isinstance(old, BackboneConfig) else replace(old, backbone=shape)
     copy = type(model)(config, generator=torch.Generator())
     weights = model.state_dict()
     weights[LIFT] = carried(weights[LIFT], model.shape.attributes, shape.attributes)

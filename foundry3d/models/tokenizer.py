@@ -185,7 +185,7 @@ class GroupConv(PointConv):
 class Tokenizer(nn.Module):
     """Mini-PointNet of Point-BERT and Point-JEPA (`docs/method.md`, "Tokenizer").
 
-    Per point 3, with attributes more -> w1, BatchNorm, ReLU, w1 -> w2; the group's maximum in front;
+    Per point 3, or more channels, -> w1, BatchNorm, ReLU, w1 -> w2; the group's maximum in front;
     2*w2 -> w3, BatchNorm, ReLU, w3 -> dim; maximum over the group.
 
     Args:
