@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from foundry3d.embed.features import read_features as read_features
     from foundry3d.errors import InputError as InputError
     from foundry3d.evaluation.probe import probe as probe
+    from foundry3d.geometry.normals import estimate_normals as estimate_normals
     from foundry3d.inference.compiled import compile as compile
     from foundry3d.inference.stream import Stream as Stream
     from foundry3d.models.backbone import Backbone as Backbone
     from foundry3d.models.backbone import Teacher as Teacher
     from foundry3d.models.backbone import Tokens as Tokens
     from foundry3d.models.budget import Budget as Budget
+    from foundry3d.models.extend import with_attributes as with_attributes
     from foundry3d.models.student import Student as Student
     from foundry3d.models.truncated import Truncated as Truncated
     from foundry3d.training.distill import distill as distill
@@ -58,6 +60,7 @@ _HOME = {
     "create_model": "checkpoints.create",
     "distill": "training.distill",
     "embed_clouds": "embed.clouds",
+    "estimate_normals": "geometry.normals",
     "from_pretrained": "checkpoints.hub",
     "list_models": "checkpoints.create",
     "load": "checkpoints.folder",
@@ -67,6 +70,7 @@ _HOME = {
     "read_features": "embed.features",
     "save": "checkpoints.folder",
     "save_pretrained": "checkpoints.hub",
+    "with_attributes": "models.extend",
 }
 _MOVED = {
     "foundry3d.cost": "foundry3d.inference.cost",

@@ -314,7 +314,9 @@ def test_every_mesh_format_gives_the_same_samples(tmp_path, name):
 
 
 def test_every_extension_is_tested():
-    endings = {name.lower().split(".")[-1] for name in [*CLOUDS, *MESHES, "a.las", "a.laz"]}
+    endings = {
+        name.lower().split(".")[-1] for name in [*CLOUDS, *MESHES, "a.las", "a.laz", "a.parquet"]
+    }
     assert endings == set(EXTENSIONS)
 
 

@@ -83,7 +83,7 @@ class Merged(Wrapped):
             InputError: there are too few groups for the schedule.
         """
         config, backbone = self.config.reduction, self.backbone
-        tokens, positions = backbone.embed_groups(groups)
+        tokens, positions = backbone.embed_groups(groups, generator=generator)
         batch, count, _ = tokens.shape
         ones = torch.ones(batch, count, device=tokens.device)
         rows = torch.arange(count, device=tokens.device).expand(batch, -1)

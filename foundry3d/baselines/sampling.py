@@ -14,6 +14,7 @@ from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, gather, group_points
+from foundry3d.models.attributes import encoded
 from foundry3d.models.backbone import Backbone
 
 
@@ -96,4 +97,7 @@ class LargerGroups(Wrapped):
     ) -> Groups:
         """The larger groups of points (B, N, 3); FPS starts at index 0, in training mode too."""
         shape = self.shape
-        return group_points(points, shape.groups, shape.group_size, radius=shape.radius)
+        points, extra = encoded(points, shape), shape.point_channels - 3
+        return group_points(
+            points, shape.groups, shape.group_size, radius=shape.radius, attributes=extra
+        )

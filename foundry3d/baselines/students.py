@@ -17,6 +17,7 @@ from foundry3d.baselines.wrapped import Wrapped, copied
 from foundry3d.config import BackboneConfig, FPSStudentConfig, KMeansStudentConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, gather, group_at
+from foundry3d.models.attributes import encoded
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.budget import Budget, refuse_budget
 from foundry3d.models.supertokens import key_bias
@@ -90,6 +91,7 @@ class FPSStudent(Wrapped):
         """The c groups of points (B, N, 3), and the s larger ones."""
         fine, shape = self.backbone.group(points, generator=generator, drawn=drawn), self.shape
         shared = fine.centers[:, : shape.groups]
+        points = encoded(points, self.backbone.shape)
         coarse = group_at(points, shared, shape.group_size, radius=shape.radius)
         return LayeredGroups(fine, coarse)
 
@@ -181,7 +183,7 @@ class KMeansStudent(Wrapped):
         self, groups: Groups, generator: torch.Generator | None
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Blocks' outputs (B, s, d), the prototype (B, c) of each token, tokens (B, s) of each."""
-        tokens, positions = self.backbone.embed_groups(groups)
+        tokens, positions = self.backbone.embed_groups(groups, generator=generator)
         count = len(self.prototypes)
         chosen = nearest_prototype(tokens, self.prototypes)
         ones = torch.ones(tokens.shape[:2], device=tokens.device)

@@ -13,6 +13,7 @@ from foundry3d.checkpoints.folder import Model, load, read_config, save
 from foundry3d.checkpoints.foreign import load_foreign
 from foundry3d.checkpoints.zoo import shipped
 from foundry3d.config import ConvertConfig
+from foundry3d.config.attributes import channels
 from foundry3d.errors import InputError
 from foundry3d.inference.cost import count
 from foundry3d.models.backbone import Backbone
@@ -33,7 +34,7 @@ tags: [point-cloud, 3d, self-supervised, distillation]
 import foundry3d
 
 model = foundry3d.load("{title}")
-tokens = model(points)  # points (B, N, 3): tokens.features (B, {tokens}, {width})
+tokens = model(points)  # points (B, N, {columns}): tokens.features (B, {tokens}, {width})
 ```
 
 """
@@ -90,7 +91,12 @@ def card(
         "from allow; check both before use.\n"
     )
     head = HEAD.format(
-        license=license, title=title, sentence=sentence, tokens=shape.groups, width=model.output_dim
+        license=license,
+        title=title,
+        sentence=sentence,
+        columns=" + ".join(["3", *(f"{channels(name)} {name}" for name in shape.attributes)]),
+        tokens=shape.groups,
+        width=model.output_dim,
     )
     return (
         head

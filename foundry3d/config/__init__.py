@@ -26,6 +26,7 @@ from foundry3d.config.data import (
     DataConfig,
     PackConfig,
     PrepareConfig,
+    read_for,
     require_data,
 )
 from foundry3d.config.depth import DepthConfig
@@ -132,6 +133,7 @@ __all__ = [
     "ZeroshotConfig",
     "from_dict",
     "preset",
+    "read_for",
     "read_recipe",
     "require_data",
     "to_dict",

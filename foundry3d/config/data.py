@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from foundry3d.config.attributes import check_attributes
 from foundry3d.config.crops import crop_of
-from foundry3d.config.reading import check_reading
+from foundry3d.config.models import BackboneConfig
+from foundry3d.config.reading import check_normals, check_reading
 from foundry3d.config.records import MOST, fraction, not_negative, positive, require
 
 SOURCES = (
-    "an .npz archive, a folder, NAME:FOLDER, procedural for the built-in shapes, or programs:COUNT "
-    "for random ones without labels"
+    "an .npz archive, a folder, NAME:FOLDER, procedural for the built-in shapes, colored for "
+    "built-in shapes in two colors, or programs:COUNT for random ones without labels"
 )
+BUILT_IN = ("procedural", "colored")
 MOST_POINTS = 2**26
 """The largest number of points that are drawn from a shape or read of a cloud in training."""
 
@@ -27,8 +30,9 @@ class DataConfig:
     Attributes:
         train: an .npz archive, a folder of files (`class/file`, or without classes), a folder of
             shards (`foundry3d data pack`; training only, nothing is held out), a published data
-            set as `NAME:FOLDER`, `procedural` (built-in shapes), or `programs:COUNT` (random
-            shapes without labels, made while training reads them).
+            set as `NAME:FOLDER`, `procedural` (built-in shapes), `colored` (built-in shapes in
+            two colors, for models that read color), or `programs:COUNT` (random shapes without
+            labels, made while training reads them).
         test: the same, or null for none; classes of a folder are matched by name. Nothing is ever
             selected on it.
         train_clouds: number of built-in shapes for training.
@@ -44,6 +48,11 @@ class DataConfig:
             size: sphere:RADIUS, column:RADIUS (of any height), in the units of the files, or
             count:POINTS (the nearest ones); null = whole clouds.
         crops: with crop: how many are drawn from each cloud in an epoch.
+        attributes: that the clouds are read with, e.g. normal,color; left empty = those that the
+            model reads (`docs/attributes.md`).
+        absent: clouds that lack one of the attributes are left out (drop), or read without it
+            (fill); null = fill where the model has attribute_dropout, else drop.
+        normals: estimate = normals are estimated for files in a folder that have none.
     """
 
     train: str = ""
@@ -58,12 +67,15 @@ class DataConfig:
     invalid: Literal["drop", "refuse"] | None = None
     crop: str | None = None
     crops: int = 16
+    attributes: tuple[str, ...] = ()
+    absent: Literal["drop", "fill"] | None = None
+    normals: Literal["estimate"] | None = None
 
     def __post_init__(self) -> None:
         positive(self, "train_clouds", "test_clouds", "crops")
         positive(self, "points", most=MOST_POINTS)
         built_in = (self.train, self.train_clouds), (self.test, self.test_clouds)
-        clouds = sum(count for source, count in built_in if source == "procedural")
+        clouds = sum(count for source, count in built_in if source in BUILT_IN)
         require(
             clouds * self.points <= MOST,
             f"built-in shapes have at most {MOST} points in all, got {clouds} clouds of "
@@ -78,6 +90,40 @@ class DataConfig:
                 self.subsample != "first",
                 "the first points of a crop lie together; use data.subsample random or fps",
             )
+            require(
+                not self.attributes,
+                "crops hold coordinates alone; leave data.crop or data.attributes out",
+            )
+        check_attributes(self.attributes)
+        check_normals(self.normals)
+        require(
+            self.absent in (None, "drop", "fill"),
+            f"absent is one of drop, fill; got {self.absent!r}",
+        )
+
+
+def read_for(data: DataConfig, *models: BackboneConfig) -> DataConfig:
+    """The data with the attributes that all of these models read, as far as it names none.
+
+    Args:
+        data: of a run.
+        models: sizes of the models that read it.
+
+    Raises:
+        InputError: the data names attributes, and a model reads another one.
+    """
+    wanted = tuple(dict.fromkeys(name for shape in models for name in shape.attributes))
+    missing = [name for name in wanted if name not in data.attributes]
+    require(
+        not data.attributes or not missing,
+        f"the model reads {', '.join(missing)}, which data.attributes "
+        f"{list(data.attributes)} leaves out; leave data.attributes out, or name all",
+    )
+    if not wanted:
+        return replace(data, attributes=()) if data.attributes else data
+    fill = all(shape.attribute_dropout for shape in models if shape.attributes)
+    absent = data.absent or ("fill" if fill else "drop")
+    return replace(data, attributes=wanted, absent=absent)
 
 
 def require_data(data: DataConfig, *, test: bool = False, option: str = "data") -> None:

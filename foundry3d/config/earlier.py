@@ -24,12 +24,13 @@ DISTILLATION: dict[str, Any] = {
 }
 """Options of distillation that are newer than some runs, as those runs are."""
 
-DATA: dict[str, Any] = {"crop": None, "crops": 16}
-"""Options of data that are newer than some runs, as those runs are."""
-
-
-TRAINING: dict[str, Any] = {"strategy": "auto"}
-"""Options of training that are newer than some runs, as those runs are."""
+GROUPS: dict[str, dict[str, Any]] = {
+    "data": {"attributes": [], "absent": None, "normals": None, "crop": None, "crops": 16},
+    "backbone": {"attributes": [], "attribute_dropout": 0.0},
+    "student": EARLIER | {"attributes": None},
+    "train": {"strategy": "auto"},
+}
+"""Options of a group that are newer than some runs, as those runs are, by the group's name."""
 
 RENAMED = {
     "augment.center": "augment.normalise",
@@ -77,6 +78,6 @@ def left_out(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in values.items():
         if isinstance(value, dict):
             found = dict(left_out(value))
-            newer = {"student": EARLIER, "train": TRAINING, "data": DATA}.get(name, {})
+            newer = GROUPS.get(name, {})
             found |= {(key,): old for key, old in newer.items() if key not in value}
             yield from (((name, *inner), old) for inner, old in found.items())

@@ -7,7 +7,7 @@ from typing import Literal
 
 from foundry3d.config.cluster import ClusterConfig
 from foundry3d.config.data import MOST_POINTS
-from foundry3d.config.reading import check_reading
+from foundry3d.config.reading import check_normals, check_reading
 from foundry3d.config.records import not_negative, positive, positive_or_null, require
 
 
@@ -32,6 +32,7 @@ class EmbedConfig:
             names of the header or numbers from 1; null = as the header says.
         invalid: points with NaN or infinite coordinates are left out (drop), or their cloud is
             (refuse); null = drop in files as depth cameras write them (pcd, ply without faces).
+        normals: estimate = normals are estimated where the model reads them and a file has none.
         seed: of the subsets and of the draws from meshes.
         up: the axis that points up in the files; null = the same as in the model's training.
         normalise: centre each cloud and scale it into the unit sphere; null = as in the model's
@@ -68,6 +69,7 @@ class EmbedConfig:
     samples: int = 16384
     columns: str | None = None
     invalid: Literal["drop", "refuse"] | None = None
+    normals: Literal["estimate"] | None = None
     seed: int = 0
     up: Literal["x", "y", "z"] | None = None
     normalise: bool | None = None
@@ -99,6 +101,7 @@ class EmbedConfig:
         require(self.up in (None, "x", "y", "z"), f"up is one of x, y, z; got {self.up!r}")
         check_reading(self.columns, self.invalid)
         self._check_form()
+        check_normals(self.normals)
         self._check_scene()
         self._check_parts()
 

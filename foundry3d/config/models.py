@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from foundry3d.config.attributes import check_attributes, width_of
 from foundry3d.config.records import (
     DEEPEST,
     WIDEST,
@@ -46,6 +47,11 @@ class BackboneConfig:
         dropout: after attention and MLP, in training.
         attention_dropout: on attention weights, in training.
         drop_path: stochastic depth of the last block, rising linearly from 0.
+        attributes: what the tokenizer reads of each point in addition to its coordinates, in this
+            order: normal (3 channels), color (3), intensity (1), or any other one with its number
+            of channels, e.g. curvature:1 (`docs/attributes.md`).
+        attribute_dropout: probability that an attribute of a cloud counts as absent in training;
+            above 0 the model also reads clouds that lack some of its attributes.
     """
 
     groups: int = 64
@@ -65,6 +71,8 @@ class BackboneConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path: float = 0.0
+    attributes: tuple[str, ...] = ()
+    attribute_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         positive(self, "groups", "group_size", "position_dim", "dim", most=WIDEST)
@@ -73,7 +81,8 @@ class BackboneConfig:
         positive(self, "mlp_ratio", most=DEEPEST)
         positive_or_null(self, "tokenizer_dim", "token_dim", most=WIDEST)
         positive_or_null(self, "radius")
-        fraction(self, "dropout", "attention_dropout", "drop_path")
+        fraction(self, "dropout", "attention_dropout", "drop_path", "attribute_dropout")
+        check_attributes(self.attributes)
         check_widths(self.point_widths)
         require(
             self.tokenizer_dim is None or len(self.point_widths) == 3,
@@ -88,6 +97,11 @@ class BackboneConfig:
             f"an encoder has at most {MOST_WEIGHTS:.0e} weights, got {weights:.1e} by dim "
             f"{self.dim} and depth {self.depth}",
         )
+
+    @property
+    def point_channels(self) -> int:
+        """Numbers that the tokenizer reads of each point: 3, and each attribute's and presence."""
+        return width_of(self.attributes) + len(self.attributes)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -227,7 +241,7 @@ StudentKind = Literal[
     "random",
     "fps-student",
 ]
-SIZES = ("dim", "depth", "heads", "point_widths", "group_size")
+SIZES = ("dim", "depth", "heads", "point_widths", "group_size", "attributes")
 """The options of `StudentOptions` that change sizes of the teacher."""
 
 
@@ -237,7 +251,7 @@ class StudentOptions(SupertokenOptions):
 
     Attributes:
         kind: supertokens (the paper's); truncated, the teacher's first `depth` blocks and an MLP,
-            which takes the five options of sizes; or a baseline that reaches as many tokens: a
+            which takes the six options of sizes; or a baseline that reaches as many tokens: a
             token reducer inside the encoder (tome, pitome, patchmerger, kmeans, fps, random), or
             the second, coarser tokenizer of FPS-Student (fps-student). A baseline takes only
             `supertokens`, the number of tokens that it leaves.
@@ -250,6 +264,7 @@ class StudentOptions(SupertokenOptions):
             widths than the teacher's starts from scratch. null = the teacher's.
         group_size: points per token that the student reads, the nearest of those that the teacher
             reads; null = as many.
+        attributes: those of the teacher's that the student reads; null = all of them.
     """
 
     kind: StudentKind = "supertokens"
@@ -258,6 +273,7 @@ class StudentOptions(SupertokenOptions):
     heads: int | None = None
     point_widths: tuple[int, ...] | None = None
     group_size: int | None = None
+    attributes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -273,6 +289,7 @@ class StudentOptions(SupertokenOptions):
             positive_or_null(self, "depth", most=DEEPEST)
         if self.point_widths is not None:
             check_widths(self.point_widths)
+        check_attributes(self.attributes or ())
         if self.kind != "supertokens":
             taken = SIZES if truncated else ("supertokens",)
             changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]

@@ -24,6 +24,15 @@ def column_names(text: str | None) -> dict[str, str] | None:
     return found
 
 
+def check_normals(normals: str | None) -> None:
+    """Refuses another value than estimate and None.
+
+    Raises:
+        InputError: another value.
+    """
+    require(normals in (None, "estimate"), f"normals is estimate or null; got {normals!r}")
+
+
 def check_reading(columns: str | None, invalid: str | None) -> None:
     """Refuses values that these two options cannot have.
 

@@ -8,65 +8,39 @@ Shape legend: N points.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Final, Literal
-
-import numpy as np
+from typing import Any, Final
 
 from foundry3d.config import EmbedConfig, PackConfig
+from foundry3d.config.attributes import check_attributes
 from foundry3d.config.reading import column_names
 from foundry3d.data.formats.arrays import read_npy, read_npz
 from foundry3d.data.formats.glb import read_glb
 from foundry3d.data.formats.las import read_las
 from foundry3d.data.formats.meshes import read_obj, read_off, read_stl
+from foundry3d.data.formats.parquet import read_parquet
 from foundry3d.data.formats.pcd import read_pcd
 from foundry3d.data.formats.ply import read_ply
-from foundry3d.data.formats.raw import MAX_BYTES, Raw, listing
+from foundry3d.data.formats.raw import MAX_BYTES, Raw
 from foundry3d.data.formats.tables import read_table
-from foundry3d.data.surface import sample_surface
+from foundry3d.data.points import Invalid as Invalid
+from foundry3d.data.points import Normals as Normals
+from foundry3d.data.points import Points as Points
+from foundry3d.data.points import ending, naming, points_of
 from foundry3d.errors import InputError
 
-log = logging.getLogger("foundry3d")
-
-_READERS: Final[dict[str, Callable[[bytes], Raw]]] = {
+_READERS: Final[dict[str, Callable[..., Raw]]] = {
     "ply": read_ply, "pcd": read_pcd, "obj": read_obj, "off": read_off, "stl": read_stl,
     "glb": read_glb, "xyz": read_table, "txt": read_table, "csv": read_table, "pts": read_table,
-    "las": read_las, "laz": read_las, "npy": read_npy, "npz": read_npz,
+    "las": read_las, "laz": read_las, "npy": read_npy, "npz": read_npz, "parquet": read_parquet,
 }  # fmt: skip
 EXTENSIONS: Final = tuple(_READERS)
 """Endings of the files that `read_points` and `read_clouds` understand."""
 
-Invalid = Literal["drop", "refuse"]
-"""What becomes of points with NaN or infinite coordinates."""
-
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-_FAR: Final = 64.0
-"""Clouds further from zero than this many times their size are moved if float32 needs it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Points:
-    """One point cloud from a file.
-
-    Attributes:
-        points: (N, 3) float32, finite, N at least 1.
-        source: the file, and the number of the cloud where the file holds several.
-        origin: what to add to `points` for the file's own coordinates; zero unless the cloud
-            lies so far from zero that float32 would have rounded it visibly.
-        notices: what was left unread or changed, one sentence each.
-        dropped: points with NaN or infinite coordinates that were left out.
-    """
-
-    points: np.ndarray
-    source: str
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    notices: tuple[str, ...] = ()
-    dropped: int = 0
 
 
 def read_points(
@@ -76,6 +50,8 @@ def read_points(
     seed: int = 0,
     invalid: Invalid | None = None,
     columns: Mapping[str, str] | None = None,
+    attributes: Sequence[str] = (),
+    normals: Normals | None = None,
 ) -> Points:
     """Read the one cloud of a file; a mesh gives points drawn evenly from its surface.
 
@@ -88,16 +64,20 @@ def read_points(
             depth cameras write them, and refuse in all others.
         columns: of text tables: for each of x, y and z the name of a column, or its number from 1;
             None = by the header, else the first three.
+        attributes: to read where the file has them: normal, color, intensity, or any other one with
+            its number of channels, e.g. curvature:1. Points drawn from a mesh take those of its
+            vertices, and the normals of its triangles where vertices have none.
+        normals: estimate = where they are asked for and the file has none, they are estimated.
 
     Raises:
         InputError: the file is missing, unknown, damaged or empty, or holds more than one cloud.
     """
-    found = list(_load(path, columns).values())
+    found = list(_load(path, columns, attributes).values())
     if len(found) != 1:
         raise InputError(
             f"{path}: expected one cloud, got {len(found)}; read them with read_clouds"
         )
-    return _points(found[0], str(path), samples, seed, invalid)
+    return points_of(found[0], str(path), samples, seed, invalid, attributes, normals)
 
 
 def read_clouds(
@@ -107,6 +87,8 @@ def read_clouds(
     seed: int = 0,
     invalid: Invalid | None = None,
     columns: Mapping[str, str] | None = None,
+    attributes: Sequence[str] = (),
+    normals: Normals | None = None,
 ) -> Iterator[Points]:
     """Read every cloud of a file, one after the other; most files hold one.
 
@@ -119,6 +101,8 @@ def read_clouds(
         seed: of the draw.
         invalid: drop or refuse.
         columns: of text tables.
+        attributes: to read.
+        normals: estimate those that are missing, or not.
 
     Returns:
         An iterator over at least one cloud.
@@ -126,14 +110,18 @@ def read_clouds(
     Raises:
         InputError: the file is missing, unknown, damaged or empty.
     """
-    found = _load(path, columns)
+    found = _load(path, columns, attributes)
     return map(  # which goes on after a cloud that is refused
-        lambda name: _points(found[name], name, samples, seed, invalid), found
+        lambda name: points_of(found[name], name, samples, seed, invalid, attributes, normals),
+        found,
     )
 
 
 def try_clouds(
-    path: Path, config: EmbedConfig | PackConfig
+    path: Path,
+    config: EmbedConfig | PackConfig,
+    attributes: Sequence[str] = (),
+    normals: Normals | None = None,
 ) -> Iterator[tuple[str, Points | InputError]]:
     """Each cloud of a file, read with the options of a command, or why not; after its name."""
     try:
@@ -143,6 +131,8 @@ def try_clouds(
             seed=config.seed,
             invalid=config.invalid,
             columns=column_names(config.columns),
+            attributes=attributes,
+            normals=normals,
         )
     except InputError as error:
         yield str(path), error
@@ -158,44 +148,26 @@ def try_clouds(
         yield cloud.source, cloud
 
 
-@contextmanager
-def _naming(source: str) -> Iterator[None]:
-    """Puts the file's name before every error; odd numbers are checked later, not warned about."""
-    try:
-        with np.errstate(all="ignore"):
-            yield
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
-    except MemoryError as error:
-        raise InputError(
-            f"{source}: expected a file whose contents fit into memory, got too large ones; "
-            "cut it into parts"
-        ) from error
-    except Exception as error:  # what a library raises about a file, or a defect of a reader
-        log.debug("%s", source, exc_info=True)
-        kind = _ending(Path(source)) or "point-cloud"
-        raise InputError(
-            f"{source}: expected a {kind} file that its reader understands, got one on which it "
-            f"fails ({type(error).__name__}: {listing([str(error)], width=80)}); export it again, "
-            "or run with --debug to see where it fails"
-        ) from error
-
-
-def _load(path: str | Path, columns: Mapping[str, str] | None) -> dict[str, Raw]:
+def _load(
+    path: str | Path, columns: Mapping[str, str] | None, attributes: Sequence[str]
+) -> dict[str, Raw]:
     """The clouds of the file by their names, before any check of coordinates."""
-    with _naming(str(path)):
+    with naming(str(path)):
+        check_attributes(attributes)
         path = Path(path)
-        ending = _ending(path)
+        kind = ending(path)
         try:
             _check_file(path)
-            if ending not in _READERS:
+            if kind not in _READERS:
                 raise InputError(
                     f"expected a file that ends in {', '.join(EXTENSIONS)}, got "
-                    f"{ending!a}; convert it to one of these"
+                    f"{kind!a}; convert it to one of these"
                 )
             blob = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
-            table = _READERS[ending] is read_table
-            raw = read_table(blob, columns) if table else _READERS[ending](blob)
+            wanted: dict[str, Any] = {"attributes": attributes} if attributes else {}
+            if _READERS[kind] is read_table:
+                wanted["chosen"] = columns
+            raw = _READERS[kind](blob, **wanted)
         except OSError as error:
             raise InputError(
                 f"expected a file that can be read, got '{error.strerror}'; check its permissions"
@@ -204,11 +176,17 @@ def _load(path: str | Path, columns: Mapping[str, str] | None) -> dict[str, Raw]
             raise InputError("expected at least one point, got none; check how it was saved")
         if raw.vertices.ndim == 2:
             return {str(path): raw}
-        return {f"{path}[{i}]": replace(raw, vertices=v) for i, v in enumerate(raw.vertices)}
+        return {f"{path}[{i}]": _one_of(raw, i) for i in range(len(raw.vertices))}
 
 
-def _ending(path: Path) -> str:
-    return path.suffix.lower().removeprefix(".")
+def _one_of(raw: Raw, number: int) -> Raw:
+    """One cloud of a file of several."""
+    count, parts = len(raw.vertices), raw.attributes.items()
+    for name, values in parts:
+        if len(values) != count:
+            raise InputError(f"expected {count} arrays of {name}, one per cloud, got {len(values)}")
+    own = {name: values[number] for name, values in parts}
+    return replace(raw, vertices=raw.vertices[number], attributes=own)
 
 
 def _check_file(path: Path) -> None:
@@ -223,59 +201,3 @@ def _check_file(path: Path) -> None:
             f"expected a file of 1 to {MAX_BYTES} bytes, got {size}; "
             f"{'cut it into parts' if size else 'copy or export it again'}"
         )
-
-
-def _points(raw: Raw, source: str, samples: int, seed: int, invalid: Invalid | None) -> Points:
-    """Check, move close to zero, sample, and round to float32."""
-    with _naming(source):
-        if samples < 1 or seed < 0:
-            raise InputError(
-                "expected samples of at least 1 and a seed of at least 0, got "
-                f"{samples} and {seed}; choose other numbers"
-            )
-        before, raw = len(raw.vertices), _checked(raw, invalid)
-        dropped = before - len(raw.vertices)
-        notices, vertices, origin = raw.notices, raw.vertices, _origin(raw.vertices)
-        if any(origin):
-            vertices = vertices - np.array(origin)
-            notices += (f"moved by {origin}, its centre, so that float32 keeps its details",)
-        if raw.faces is not None and len(raw.faces):
-            vertices = sample_surface(vertices, raw.faces, samples, np.random.default_rng(seed))
-            notices += (f"{samples} points sampled from {len(raw.faces)} triangles",)
-        points = np.array(vertices, dtype=np.float32, order="C")
-    return Points(points=points, source=source, origin=origin, notices=notices, dropped=dropped)
-
-
-def _checked(raw: Raw, invalid: Invalid | None) -> Raw:
-    """Finite coordinates and faces whose corners exist, or an error."""
-    vertices, faces = raw.vertices, raw.faces
-    if faces is not None and len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
-        raise InputError(
-            f"expected faces of vertices 0 to {len(vertices) - 1}, got {faces.min()} to "
-            f"{faces.max()}; export the file again"
-        )
-    valid = (np.abs(vertices) <= np.finfo(np.float32).max).all(axis=1)
-    bad = len(valid) - int(valid.sum())
-    if not bad:
-        return raw
-    drop = raw.from_sensor if invalid is None else invalid == "drop"
-    if not drop or bad == len(valid):
-        advice = "remove them" + ("" if drop else ", or leave them out with --invalid drop")
-        raise InputError(
-            f"expected finite coordinates, got {bad} of {len(valid)} points with NaN or infinite "
-            f"ones; {advice}"
-        )
-    if faces is not None:
-        faces = (np.cumsum(valid) - 1)[faces[valid[faces].all(axis=1)]]
-    notices = (*raw.notices, f"{bad} points with NaN or infinite coordinates left out")
-    return replace(raw, vertices=vertices[valid], faces=faces, notices=notices)
-
-
-def _origin(vertices: np.ndarray) -> tuple[float, float, float]:
-    """The centre of a cloud that float32 cannot hold where it is; else zero."""
-    low, high = vertices.min(axis=0).astype(np.float64), vertices.max(axis=0).astype(np.float64)
-    far = np.maximum(np.abs(low), np.abs(high)).max() > _FAR * (high - low).max() > 0
-    if not far or (vertices.astype(np.float32) == vertices).all():
-        return (0.0, 0.0, 0.0)
-    x, y, z = ((low + high) / 2).tolist()
-    return (x, y, z)

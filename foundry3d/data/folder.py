@@ -6,13 +6,14 @@ Shape legend: n clouds, N points of each.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from foundry3d.data.attributes import Absent, joined, lacking, report_lacking
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.files import EXTENSIONS, Invalid, Points, read_points
+from foundry3d.data.files import EXTENSIONS, Invalid, Normals, Points, read_points
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
 
@@ -56,6 +57,9 @@ def read_folder(
     class_names: tuple[str, ...] | None = None,
     columns: Mapping[str, str] | None = None,
     invalid: Invalid | None = None,
+    attributes: Sequence[str] = (),
+    absent: Absent = "drop",
+    normals: Normals | None = None,
 ) -> Clouds:
     """One labelled cloud of every file `folder/class/file`, or unlabelled ones of `folder/file`.
 
@@ -69,10 +73,13 @@ def read_folder(
         class_names: classes by label that the sub-folders must be among; None = whatever they are.
         columns: of text tables, as in `read_points`.
         invalid: what becomes of points with NaN or infinite coordinates, as in `read_points`.
+        attributes: that the points are to have.
+        absent: what becomes of files without one of them; one sentence names them.
+        normals: as in `read_points`.
 
     Raises:
-        InputError: no files, another layout, an unknown class, or a file that cannot be read or
-            has too few points.
+        InputError: no files, another layout, an unknown class, a file that cannot be read or
+            has too few points, or no file with the attributes where those without are dropped.
     """
     folder = Path(folder)
     names, files = _layout(folder)
@@ -85,23 +92,40 @@ def read_folder(
             )
         names = class_names
     label = {name: i for i, name in enumerate(names)}
-    clouds, dropped = list[np.ndarray](), 0
+    clouds, kept, dropped = list[np.ndarray](), list[Path](), 0
+    lacks: dict[str, list[str]] = {}
     for i, path in enumerate(with_progress(files, f"{folder.name}: read")):
         rng = np.random.default_rng([seed, i])
         sampling = int(rng.integers(2**31))
         found = read_points(
-            path, samples=2 * points, seed=sampling, columns=columns, invalid=invalid
+            path,
+            samples=2 * points,
+            seed=sampling,
+            columns=columns,
+            invalid=invalid,
+            attributes=attributes,
+            normals=normals,
         )
         dropped += found.dropped
-        clouds.append(_cloud(found, 2 * points, points, rng))
+        cloud = _cloud(found, 2 * points, points, rng, attributes)
+        if attributes and (missing := lacking(cloud, attributes)):
+            lacks[str(path.relative_to(folder))] = missing
+            if absent == "drop":
+                continue
+        clouds.append(cloud)
+        kept.append(path)
     if dropped:
         log.info("%s: %d points with NaN or infinite coordinates left out", folder, dropped)
+    report_lacking(str(folder), lacks, absent)
+    if not clouds:
+        raise InputError(f"{folder}: no file has all of {', '.join(attributes)}; nothing is left")
     size = min(map(len, clouds))
     return Clouds(
         points=np.stack([cloud[:size] for cloud in clouds]),
-        labels=np.array([label.get(path.parent.name, -1) if names else -1 for path in files]),
+        labels=np.array([label.get(path.parent.name, -1) if names else -1 for path in kept]),
         class_names=names,
         name=folder.resolve().name,
+        attributes=tuple(attributes),
     )
 
 
@@ -144,8 +168,10 @@ def _readable(paths: Iterable[Path]) -> list[Path]:
     return kept
 
 
-def _cloud(found: Points, most: int, least: int, rng: np.random.Generator) -> np.ndarray:
-    """At most `most` points of a file (N, 3) float32, in random order."""
+def _cloud(
+    found: Points, most: int, least: int, rng: np.random.Generator, attributes: Sequence[str]
+) -> np.ndarray:
+    """At most `most` points of a file (N, 3 + m) float32, in random order."""
     points = found.points
     if len(points) < least:
         raise InputError(
@@ -156,4 +182,5 @@ def _cloud(found: Points, most: int, least: int, rng: np.random.Generator) -> np
         raise InputError(
             f"{found.source}: expected points that differ, got {len(points)} times the same"
         )
-    return points[rng.permutation(len(points))[:most]]
+    whole = joined(points, found.attributes, attributes)
+    return whole[rng.permutation(len(points))[:most]]

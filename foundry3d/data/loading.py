@@ -19,7 +19,7 @@ from foundry3d.config.reading import column_names
 from foundry3d.data import procedural
 from foundry3d.data.archive import read_archive
 from foundry3d.data.batches import EpochBatches
-from foundry3d.data.clouds import Clouds
+from foundry3d.data.clouds import Clouds, complete, with_only
 from foundry3d.data.folder import read_folder
 from foundry3d.data.programs import Programs, programs_in
 from foundry3d.data.published.sources import is_published, read_published
@@ -35,6 +35,13 @@ class Splits:
     train: Clouds
     validation: Clouds | None
     test: Clouds | None
+
+    def reading(self, attributes: tuple[str, ...]) -> Splits:
+        """The same clouds with exactly these attributes, NaN where they have not got one."""
+        parts = (self.train, self.validation, self.test)
+        train, held, test = (part and with_only(part, attributes) for part in parts)
+        assert train is not None
+        return Splits(train=train, validation=held, test=test)
 
 
 class Stream(Protocol):
@@ -60,10 +67,14 @@ def _read(
     train: bool,
 ) -> Clouds:
     if source == "procedural":
-        return procedural.generate(count, points=config.points, seed=seed)
+        return _with_attributes(procedural.generate(count, points=config.points, seed=seed), config)
+    if source == "colored":
+        clouds = procedural.generate_colored(count, points=config.points, seed=seed)
+        return _with_attributes(clouds, config)
     shapes = programs_in(source, count)
     if shapes is not None:
-        return Programs(shapes, points=config.points, seed=seed).in_memory()
+        made = Programs(shapes, points=config.points, seed=seed).in_memory()
+        return _with_attributes(made, config)
     if is_sharded(source):
         raise InputError(
             f"{source} holds shards, which can only be streamed for training, as data.train; name "
@@ -77,15 +88,26 @@ def _read(
             class_names=class_names,
             columns=column_names(config.columns),
             invalid=config.invalid,
+            attributes=config.attributes,
+            absent=config.absent or "drop",
+            normals=config.normals,
         )
     published = is_published(source)
-    clouds = read_published(source, train=train) if published else read_archive(source)
+    if published:
+        clouds = _with_attributes(read_published(source, train=train), config)
+    else:
+        clouds = complete(read_archive(source, config.attributes), config.absent or "drop")
     if clouds.points.shape[1] < config.points:
         raise InputError(
             f"{source}: its clouds have {clouds.points.shape[1]} points, data.points asks for "
             f"{config.points}; lower data.points"
         )
     return clouds
+
+
+def _with_attributes(clouds: Clouds, config: DataConfig) -> Clouds:
+    """Clouds that are not read from files, with the attributes that are asked for."""
+    return complete(with_only(clouds, config.attributes), config.absent or "drop")
 
 
 def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,6 +164,11 @@ def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards | Progra
             points.
     """
     require_data(config)
+    if config.attributes and is_sharded(config.train):
+        raise InputError(
+            f"{config.train}: shards hold coordinates alone, the model reads "
+            f"{', '.join(config.attributes)}; train from the archive or folder"
+        )
     return _streamed(config, seed) or load_splits(replace(config, test=None), seed=seed).train
 
 

@@ -20,6 +20,9 @@ from torch import Tensor
 from foundry3d.checkpoints.policy import Policy as Policy
 from foundry3d.checkpoints.policy import read_policy as read_policy
 from foundry3d.checkpoints.policy import stored_facts as stored_facts
+from foundry3d.config import BackboneConfig
+from foundry3d.config.attributes import columns_of, width_of
+from foundry3d.data.attributes import joined, lacking
 from foundry3d.data.files import Points
 from foundry3d.embed.objects import points_of
 from foundry3d.errors import InputError
@@ -38,7 +41,7 @@ class PreparedCloud:
     """A cloud as the model reads it, and how to get back to the coordinates it came in.
 
     Attributes:
-        points: (N, 3) float32.
+        points: (N, 3) float32, with the model's attributes (N, 3 + m).
         shift: (3,) float64, the mean plus the origin that the file's reader subtracted.
         scale: original = points * scale + shift, with the axes rolled back.
         turn: how many places the axes were rolled.
@@ -104,17 +107,29 @@ def as_array(cloud: object, source: str) -> np.ndarray:
         ) from None
 
 
-def prepare(cloud: Points, policy: Policy, at_least: int) -> PreparedCloud:
+def prepare(
+    cloud: Points, policy: Policy, at_least: int, shape: BackboneConfig | None = None
+) -> PreparedCloud:
     """A cloud prepared for a model.
 
+    Args:
+        cloud: with the attributes of its file, where a model reads them.
+        policy: how clouds are prepared.
+        at_least: the fewest points that are read.
+        shape: sizes of the model; None = of one that reads coordinates alone.
+
     Raises:
-        InputError: points that `_checked` refuses, or a size that overflows.
+        InputError: points that `_checked` refuses, a size that overflows, or a cloud without an
+            attribute for a model that was made without `attribute_dropout`.
     """
-    source = cloud.source
+    source, names = cloud.source, shape.attributes if shape else ()
     points = _checked(np.asarray(cloud.points), source, at_least)
+    rest = joined(points, cloud.attributes, names)[:, 3:] if names else None
+    if rest is not None and shape is not None and not shape.attribute_dropout:
+        _require_attributes(rest, names, source)
     if policy.points is not None and len(points) > policy.points:
         chosen = np.random.default_rng(policy.seed).permutation(len(points))[: policy.points]
-        points = points[chosen]
+        points, rest = points[chosen], None if rest is None else rest[chosen]
     exact = torch.from_numpy(points.astype(np.float64)).roll(policy.turn, dims=1)
     shift = torch.tensor(cloud.origin, dtype=torch.float64).roll(policy.turn)
     scale = 1.0
@@ -124,9 +139,35 @@ def prepare(cloud: Points, policy: Policy, at_least: int) -> PreparedCloud:
         if not 0 < scale < float("inf"):
             raise InputError(f"{source}: expected a finite size above 0, got a radius of {scale}")
         exact = into_sphere(exact[None])[0]
-    return PreparedCloud(
-        points=exact.float(), shift=shift, scale=scale, turn=policy.turn, source=source
-    )
+    read = exact.float()
+    if rest is not None:
+        read = torch.cat([read, _turned(torch.from_numpy(rest), names, policy.turn)], dim=1)
+    return PreparedCloud(points=read, shift=shift, scale=scale, turn=policy.turn, source=source)
+
+
+def _require_attributes(rest: np.ndarray, names: Sequence[str], source: str) -> None:
+    """Refuses attributes (N, m) of which one is absent in the whole cloud.
+
+    Raises:
+        InputError: one is.
+    """
+    absent = lacking(np.pad(rest, ((0, 0), (3, 0))), names)
+    if absent:
+        raise InputError(
+            f"{source}: no {', '.join(absent)}, which this model reads and was not trained to do "
+            "without; add it, or take a model with attribute_dropout"
+        )
+
+
+def _turned(rest: Tensor, names: Sequence[str], turn: int) -> Tensor:
+    """Attributes (N, m) of a cloud whose axes are rolled: its normals are rolled too."""
+    where = columns_of(names).get("normal")
+    if where is None or not turn:
+        return rest
+    own = slice(where.start - 3, where.stop - 3)
+    rest = rest.clone()
+    rest[:, own] = rest[:, own].roll(turn, dims=1)
+    return rest
 
 
 def _together(clouds: Iterable[PreparedCloud], batch: int) -> Iterator[list[PreparedCloud]]:
@@ -189,6 +230,21 @@ def _named_points(clouds: Sequence[Any], seed: int) -> Iterator[tuple[str, objec
         yield f"cloud {i}", points_of(cloud, f"cloud {i}", seed=seed)
 
 
+def _as_points(array: np.ndarray, source: str, shape: BackboneConfig) -> Points:
+    """An array (N, 3), or (N, 3 + m) with the attributes of a model, as if read from a file."""
+    if not shape.attributes or array.ndim != 2 or array.shape[1] == 3:
+        return Points(points=array, source=source)
+    width = width_of(shape.attributes)
+    if array.shape[1] != width or array.dtype.kind not in "fiu":
+        raise InputError(
+            f"{source}: expected real numbers of shape (N, 3), or (N, {width}) with "
+            f"{', '.join(shape.attributes)}, got {array.dtype} of shape {array.shape}"
+        )
+    columns = columns_of(shape.attributes).items()
+    found = {name: array[:, where].astype(np.float32) for name, where in columns}
+    return Points(points=array[:, :3], source=source, attributes=found)
+
+
 def embed_clouds(
     model: Backbone | Student,
     clouds: Sequence[Any],
@@ -202,7 +258,8 @@ def embed_clouds(
         model: in evaluation mode, on any device.
         clouds: n arrays, tensors or lists of rows (N_i, 3) of real numbers, or point clouds and
             meshes of Open3D and trimesh, see `embed.objects`; they are not changed. N_i is at
-            least the model's number of groups and its group size.
+            least the model's number of groups and its group size. With all of the model's
+            attributes (N_i, 3 + m), in its order and in their units (`docs/attributes.md`).
         policy: how clouds are prepared; None = normalised. `read_policy` returns what a saved
             model was trained with. Its seed is also that of the points drawn from meshes.
         batch: how many clouds of equal size go through the model at once.
@@ -218,7 +275,7 @@ def embed_clouds(
         raise InputError("expected a model in evaluation mode; call model.eval() first")
     policy, least = policy or Policy(), fewest(model)
     prepared = (
-        prepare(Points(points=as_array(points, name), source=name), policy, least)
+        prepare(_as_points(as_array(points, name), name, model.shape), policy, least, model.shape)
         for name, points in _named_points(clouds, policy.seed)
     )
     return [finite(cloud, tokens) for cloud, tokens in in_batches(model, prepared, batch)]

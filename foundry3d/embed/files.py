@@ -48,7 +48,7 @@ def embed(config: EmbedConfig) -> Path:
     if config.points is not None and config.points < least:
         raise InputError(f"points must be at least {least} for this model, got {config.points}")
     policy = policy_of(config)
-    reading = Reading(config, policy, least)
+    reading = Reading(config, policy, least, inner.shape)
     files = reading.files()
     with appearing(out) as stream:
         for cloud, tokens in in_batches(model, reading.clouds(files), config.batch_size):

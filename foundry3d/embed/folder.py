@@ -114,7 +114,8 @@ def _encoded(
 ) -> Iterator[tuple[PreparedCloud, Tokens]]:
     """The usable clouds of a unit with their tokens; clouds are read ahead in a thread."""
     found = chain.from_iterable(
-        reading.usable(path, clouds_in(Path(path), reading.config)) for path in unit.paths
+        reading.usable(path, clouds_in(Path(path), reading.config, reading.attributes))
+        for path in unit.paths
     )
     for cloud, tokens in in_batches(own.model, ahead(found, batch), batch):
         try:
@@ -128,7 +129,7 @@ def _encoded(
 
 def make_part(own: Embedder, config: EmbedConfig, total: int, unit: Unit) -> None:
     """Makes the part of a unit, one of `total`, unless it is there."""
-    reading = Reading(config, own.policy, fewest(own.model))
+    reading = Reading(config, own.policy, fewest(own.model), own.model.shape)
     about: dict[str, Any] = {"parts": total}
 
     def clouds() -> Iterator[tuple[PreparedCloud, Tokens]]:

@@ -51,7 +51,7 @@ def reading_of(config: EmbedConfig, model: AnyModel) -> Reading:
     if config.points is not None and config.points < least:
         raise InputError(f"points must be at least {least} for this model, got {config.points}")
     policy = policy_of(config)
-    reading = Reading(config, policy, least)
+    reading = Reading(config, policy, least, model.shape)
     points = config.points or max(least, reading.trained or POINTS)
     reading.policy = replace(policy, points=points)
     return reading
@@ -111,12 +111,14 @@ def copies_of(
     points = min(policy.points, max(reading.least, int(KEPT * size)))
     for _ in range(count):
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        copy = prepare(cloud, replace(policy, points=points, seed=seed), reading.least)
+        drawn = replace(policy, points=points, seed=seed)
+        copy = prepare(cloud, drawn, reading.least, reading.shape)
         changed = augment(
             copy.points[None],
             AugmentConfig(rotate=turn, normalise=policy.normalise),
             up=up_of(reading.config),
             generator=generator,
+            attributes=reading.attributes,
         )
         yield replace(copy, points=changed[0])
 

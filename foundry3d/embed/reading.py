@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from foundry3d.checkpoints.zoo import shipped
-from foundry3d.config import EmbedConfig
+from foundry3d.config import BackboneConfig, EmbedConfig
 from foundry3d.config.paths import require_apart
 from foundry3d.data.files import Points
 from foundry3d.data.folder import files_below, find_files, is_supported
@@ -48,6 +48,7 @@ class Reading:
         config: of the command.
         policy: how clouds are prepared.
         least: the fewest points of a cloud that the model reads.
+        shape: sizes of the model; None = of one that reads coordinates alone.
 
     Attributes:
         failed: names of what could not be used, in order.
@@ -55,8 +56,15 @@ class Reading:
         notices: by kind, the first notice and the files it is about.
     """
 
-    def __init__(self, config: EmbedConfig, policy: Policy, least: int) -> None:
-        self.config, self.policy, self.least = config, policy, least
+    def __init__(
+        self,
+        config: EmbedConfig,
+        policy: Policy,
+        least: int,
+        shape: BackboneConfig | None = None,
+    ) -> None:
+        self.config, self.policy, self.least, self.shape = config, policy, least, shape
+        self.attributes = shape.attributes if shape else ()
         trained = stored_facts(config.model).get("points")
         self.trained = trained if isinstance(trained, int) and trained > 0 else None
         self.failed: list[str] = []
@@ -115,7 +123,8 @@ class Reading:
     def each(self, files: Sequence[Path]) -> Iterator[tuple[Path, Points, PreparedCloud]]:
         """The same, after their file and the cloud as it was read."""
         for path in with_progress(files, "embedded"):
-            for cloud, prepared in self._checked(str(path), clouds_in(path, self.config)):
+            found = clouds_in(path, self.config, self.attributes)
+            for cloud, prepared in self._checked(str(path), found):
                 yield path, cloud, prepared
 
     def usable(
@@ -131,11 +140,13 @@ class Reading:
             try:
                 if isinstance(cloud, InputError):
                     raise cloud
-                prepared = prepare(cloud, self.policy, self.least)
+                prepared = prepare(cloud, self.policy, self.least, self.shape)
             except InputError as error:
                 self.fail(name, error)
                 continue
-            for notice in (*cloud.notices, *self._unlike(len(prepared.points))):
+            lost = [name for name in self.attributes if name not in cloud.attributes]
+            more = (f"no {', '.join(lost)}, read without",) if lost else ()
+            for notice in (*cloud.notices, *more, *self._unlike(len(prepared.points))):
                 self.note(path, notice)
             yield cloud, prepared
 

@@ -56,7 +56,7 @@ class _Picture:
     def add(self, cloud: PreparedCloud, tokens: Tokens) -> None:
         if len(self.views) == MOST_VIEWS:
             return
-        self.views.append(look(cloud.points.roll(2 - self.up, dims=-1).numpy()))
+        self.views.append(look(cloud.points[:, :3].roll(2 - self.up, dims=-1).numpy()))
         count = tokens.features.shape[1]
         self.names.append(
             f"{Path(cloud.source).name}: {len(cloud.points):,} points, {count:,} tokens"
@@ -139,7 +139,9 @@ def _encode(
 
 def _write_dense(append: Callable[..., None], cloud: PreparedCloud, tokens: Tokens) -> None:
     walk = _walk(cloud.source)
-    for rows in dense_features(cloud.points[None], tokens.centers, tokens.features, walk=walk):
+    for rows in dense_features(
+        cloud.points[None, :, :3], tokens.centers, tokens.features, walk=walk
+    ):
         append(rows.half().numpy())
 
 
@@ -170,7 +172,7 @@ def embed_scenes(config: EmbedConfig) -> Path:
     model = in_form(model, config)
     policy = policy_of(config)
     least = max(model.shape.group_size, config.points_per_token)
-    reading, archive = Reading(config, policy, least), Archive(ragged=True)
+    reading, archive = Reading(config, policy, least, model.shape), Archive(ragged=True)
     out = Path(config.out)
     picture = _Picture("xyz".index(stored_facts(config.model).get("up") or "z"))
     files = reading.files()

@@ -65,10 +65,10 @@ def teacher_features(config: TeacherFeaturesConfig) -> Path:
     policy = policy_of(asked)
     per_token = config.points_per_token
     least = fewest(model) if per_token is None else max(model.shape.group_size, per_token)
-    reading = Reading(asked, policy, least)
+    reading = Reading(asked, policy, least, model.shape)
     shapes = config.data == "procedural"
     clouds = (
-        (prepare(cloud, policy, least) for cloud in built_in(config))
+        (prepare(cloud, policy, least, model.shape) for cloud in built_in(config))
         if shapes
         else reading.clouds(reading.files())
     )

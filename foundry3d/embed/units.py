@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,9 +76,19 @@ def _mark(paths: Iterable[str]) -> str:
     return found.hexdigest()[:12]
 
 
-def clouds_in(path: Path, config: EmbedConfig) -> Iterator[tuple[str, Points | InputError]]:
-    """Each cloud of a file or shard, or why it cannot be used, after its name."""
-    return _packed_clouds(path) if path.suffix == SHARD else try_clouds(path, config)
+def clouds_in(
+    path: Path, config: EmbedConfig, attributes: Sequence[str] = ()
+) -> Iterator[tuple[str, Points | InputError]]:
+    """Each cloud of a file or shard, or why it cannot be used, after its name.
+
+    Args:
+        path: of the file.
+        config: of the command.
+        attributes: that a model reads; shards have none.
+    """
+    if path.suffix == SHARD:
+        return _packed_clouds(path)
+    return try_clouds(path, config, attributes, config.normals)
 
 
 def _packed_clouds(path: Path) -> Iterator[tuple[str, Points | InputError]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.origin import origin_of
-from foundry3d.config import BudgetsConfig, DataConfig, require_data
+from foundry3d.config import BudgetsConfig, DataConfig, read_for, require_data
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.data.parts import categories_of, part_splits, parts_of_category
 from foundry3d.evaluation.metrics import miou_category, miou_instance, overall_accuracy, shape_iou
@@ -182,6 +183,8 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
     retain_memory()
     out = Path(config.out)
     loaded = [(name, load(name)) for name in config.models]
+    shapes = (m.backbone.shape if isinstance(m, Headed) else m.shape for _, m in loaded)
+    config = replace(config, data=read_for(config.data, *shapes))
     parted = any(isinstance(model, Segmenter) for _, model in loaded)
     splits = (part_splits if parted else load_splits)(config.data, seed=config.seed)
     known = {key(row): row for row in read_rows(out / "results.jsonl", keys=KEY)}
@@ -189,6 +192,7 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
     whole: set[str] = set()
     for path, model in loaded:
         inner = model.backbone if isinstance(model, Headed) else model
+        own = splits.reading(inner.shape.attributes)
         wanted: list[tuple[str, float]] = [("token_budget", inner.shape.groups)]
         if isinstance(inner, Student):
             wanted = list(budgets_of(inner, config))
@@ -197,7 +201,7 @@ def accuracy_over_budgets(config: BudgetsConfig) -> list[dict[str, Any]]:
         for budget in wanted:
             point = key({"path": path, "budget": budget[0], "value": budget[1]})
             if point not in known:
-                made = one_row(short_name(path), model, splits, config.data, config.seed, budget)
+                made = one_row(short_name(path), model, own, config.data, config.seed, budget)
                 known[point] = made | origin_of(path)._asdict() | {"path": path}
                 append(out / "results.jsonl", [known[point]])
             rows.append(known[point])

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.config import AugmentConfig, ClassifyConfig, DataConfig
+from foundry3d.config import AugmentConfig, ClassifyConfig, DataConfig, read_for
 from foundry3d.config.protocols import deviations
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.labelled import labelled_splits
@@ -132,7 +132,9 @@ def votes(
                 points = subsample(
                     gather(batch, order), data.points, how=data.subsample, generator=generator
                 )
-                points = augment(points, change, up=data.up, generator=generator)
+                points = augment(
+                    points, change, up=data.up, generator=generator, attributes=data.attributes
+                )
                 found.append(model(points).float().softmax(dim=1))
             total = total + torch.cat(found)
     return total / count
@@ -165,10 +167,12 @@ def classify(config: ClassifyConfig) -> dict[str, Any]:
     """
     began = time.monotonic()
     changed = deviations(config.protocol, config, "classify")
+    inner = start_model(config)
+    config = replace(config, data=read_for(config.data, inner.shape))
     splits = labelled_splits(config.data, seed=config.train.seed)
     generator = torch.Generator().manual_seed(config.train.seed)
     model = Classifier.from_model(
-        start_model(config), splits.train.class_names, head=config.head, generator=generator
+        inner, splits.train.class_names, head=config.head, generator=generator
     )
     task = ClassifyTask(config, model, splits)
     outcome = fit_and_select(task)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.origin import origin_of
-from foundry3d.config import DepthConfig, require_data
+from foundry3d.config import DepthConfig, read_for, require_data
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import in_order, load_splits
 from foundry3d.errors import InputError
@@ -169,7 +169,8 @@ def depth(config: DepthConfig) -> list[dict[str, Any]]:
     retain_memory()
     began = time.monotonic()
     teacher = require_teacher(load(config.teacher))
-    splits = load_splits(replace(config.data, test=None), seed=config.seed)
+    data = replace(read_for(config.data, teacher.shape), test=None)
+    splits = load_splits(data, seed=config.seed)
     if splits.validation is None:
         raise InputError("no cloud is held out to be predicted; raise data.validation")
     chosen = np.random.default_rng(config.seed).permutation(len(splits.train))[: config.clouds]

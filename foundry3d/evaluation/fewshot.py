@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foundry3d.config import FewshotConfig, require_data, to_dict
+from foundry3d.config import FewshotConfig, read_for, require_data, to_dict
 from foundry3d.config.protocols import deviations
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
@@ -161,6 +161,7 @@ def fewshot(config: FewshotConfig) -> dict[str, Any]:
         require_data(config.data)
     changed = deviations(config.protocol, config, "fewshot")
     model = start_model(config)
+    config = replace(config, data=read_for(config.data, model.shape))
     folds = Folds(config)
     folds[0]  # refuses data without enough classes before the run folder is made
     with opened(Path(config.out), config):

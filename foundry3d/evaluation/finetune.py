@@ -23,7 +23,7 @@ from foundry3d.config.freezing import Limits, limits_of, words_of
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Labelled, Splits
 from foundry3d.errors import InputError
-from foundry3d.geometry import farthest_point_sample, gather
+from foundry3d.geometry import coordinates, farthest_point_sample, gather
 from foundry3d.heads.classifier import Headed, Inner
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
@@ -203,6 +203,6 @@ def still_points(clouds: Clouds, data: DataConfig, *, center: bool) -> Tensor:
     """
     points = torch.from_numpy(clouds.points.astype("float32"))
     if data.subsample == "fps" and points.shape[1] > data.points:
-        points = gather(points, farthest_point_sample(points, data.points))
+        points = gather(points, farthest_point_sample(coordinates(points), data.points))
     points = points[:, : data.points]
     return normalise(points) if center else points

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ import torch
 from foundry3d.baselines import RandomSampling
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.checkpoints.origin import Origin, origin_of
-from foundry3d.config import DataConfig, ProbeConfig, require_data
+from foundry3d.config import BackboneConfig, DataConfig, ProbeConfig, read_for, require_data
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.labelled import require_classes
 from foundry3d.data.loading import Splits, in_order, load_splits
@@ -34,6 +35,7 @@ from foundry3d.evaluation.rows import data_columns, model_columns, short_name
 from foundry3d.extras import explained
 from foundry3d.heads.classifier import Inner
 from foundry3d.models import backbone as models
+from foundry3d.models.attributes import select
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.report.rows import append, table
 from foundry3d.training.engine import retain_memory
@@ -65,6 +67,8 @@ class Scores(NamedTuple):
 def extract(model: Model, clouds: Clouds, *, points: int, batch_size: int = 64) -> np.ndarray:
     """Pooled features (n, 2d) float32 of all clouds, normalised into the unit sphere.
 
+    A model with attributes reads those of its own that the clouds have, others coordinates alone.
+
     Args:
         model: in evaluation mode, on the CPU or a GPU.
         clouds: n clouds.
@@ -72,11 +76,14 @@ def extract(model: Model, clouds: Clouds, *, points: int, batch_size: int = 64) 
         batch_size: clouds at a time.
     """
     device = next(iter(getattr(model, "parameters", list)()), torch.empty(0)).device
+    shape = getattr(model, "shape", None)
+    attributes = shape.attributes if isinstance(shape, BackboneConfig) else ()
     batches = with_progress(range(0, len(clouds), batch_size), "features of", "batches")
     found = []
     with torch.inference_mode():
         for _, batch in zip(batches, in_order(clouds, batch_size, points), strict=True):
-            found.append(model(normalise(batch.to(device))).pooled().float().cpu().numpy())
+            read = select(batch, clouds.attributes, attributes)
+            found.append(model(normalise(read.to(device))).pooled().float().cpu().numpy())
     return np.concatenate(found)
 
 
@@ -159,7 +166,8 @@ def untrained_like(model: Inner, splits: Splits, *, points: int, seed: int) -> B
     """An untrained backbone of the same sizes, BatchNorm statistics taken from training clouds."""
     fresh = Backbone(model.shape, generator=torch.Generator().manual_seed(seed)).eval()
     first = next(in_order(splits.train, 256, points))
-    return models.untrained(fresh, normalise(first))
+    read = select(first, splits.train.attributes, fresh.shape.attributes)
+    return models.untrained(fresh, normalise(read))
 
 
 PROBE_COLUMNS = {
@@ -258,6 +266,8 @@ def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
     require_data(config.data, test=True)
     retain_memory()
     loaded = [(name, load_backbone(name)) for name in config.models]
+    data = read_for(config.data, *(model.shape for _, model in loaded))
+    config = replace(config, data=data)
     splits = load_splits(config.data, seed=config.seed)
     fresh = untrained_like(loaded[0][1], splits, points=config.data.points, seed=config.seed)
     subjects = [Subject("untrained", fresh)]

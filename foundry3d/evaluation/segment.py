@@ -6,6 +6,7 @@ Shapes: n clouds, B of a batch, N points, P parts, K categories.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundry3d.config import SegmentConfig
+from foundry3d.config import SegmentConfig, read_for
 from foundry3d.config.protocols import deviations
 from foundry3d.data.loading import Labelled, Splits
 from foundry3d.data.parts import categories_of, part_splits, parts_of_category
@@ -51,7 +52,7 @@ def drawn(
     """`count` random points of each cloud (B, N, 3), with their parts (B, N)."""
     both = torch.cat([points, parts[..., None].to(points.dtype)], dim=-1)
     both = subsample(both, count, how="random", generator=generator)
-    return both[..., :3], both[..., 3].long()
+    return both[..., :-1], both[..., -1].long()
 
 
 class SegmentTask(FinetuneTask):
@@ -175,10 +176,12 @@ def segment(config: SegmentConfig) -> dict[str, Any]:
     """
     began = time.monotonic()
     changed = deviations(config.protocol, config, "segment")
+    inner = start_model(config)
+    config = replace(config, data=read_for(config.data, inner.shape))
     splits = part_splits(config.data, seed=config.train.seed)
     known = [splits.train] if splits.validation is None else [splits.train, splits.validation]
     model = Segmenter.from_model(
-        start_model(config),
+        inner,
         parts=splits.train.part_names,
         categories=splits.train.class_names or ("all",),
         owned=[parts.tolist() for parts in parts_of_category(*known)],

@@ -56,13 +56,13 @@ def read_query(reading: Reading, name: str) -> PreparedCloud:
         InputError: it is no file, cannot be read, or holds several clouds.
     """
     found = []
-    for _, cloud in try_clouds(Path(name), reading.config):
+    for _, cloud in try_clouds(Path(name), reading.config, reading.attributes):
         if isinstance(cloud, InputError):
             raise cloud
         found.append(cloud)
     if len(found) != 1:
         raise InputError(f"{name}: the query is one cloud, got {len(found)}; name another file")
-    return prepare(found[0], reading.policy, reading.least)
+    return prepare(found[0], reading.policy, reading.least, reading.shape)
 
 
 def _view(reading: Reading, path: Path, source: str, up: int) -> np.ndarray:

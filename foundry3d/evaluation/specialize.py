@@ -10,6 +10,7 @@ Shapes: B clouds, N points, C classes or parts.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.origin import after
-from foundry3d.config import SpecialistConfig, require_data
+from foundry3d.config import SpecialistConfig, read_for, require_data
 from foundry3d.data.labelled import labelled_splits, require_names
 from foundry3d.data.loading import Labelled, Splits
 from foundry3d.data.parts import part_splits
@@ -30,6 +31,7 @@ from foundry3d.evaluation.finetune_run import deliver, fit_and_select
 from foundry3d.evaluation.segment import SegmentTask
 from foundry3d.heads.classifier import Classifier, Headed
 from foundry3d.heads.segmenter import Segmenter
+from foundry3d.models.attributes import select_groups
 from foundry3d.models.backbone import require_teacher
 from foundry3d.models.student import Student
 from foundry3d.report.rows import table
@@ -73,12 +75,14 @@ class Imitation(FinetuneTask):
     def loss(self, batch: Labelled, generator: torch.Generator) -> Tensor:
         """The divergence of a batch."""
         points, core = self.prepared(batch.points, generator), self.core()
-        groups = core.group(points, generator=generator)
+        its = self._teacher[0].backbone.shape
+        groups = core.group(points, generator=generator, like=its)
         draws, shared = self.config.budgets, self.shared_generator()
         budget = draw_budget(draws, core, len(points), generator, shared=shared)
         with torch.no_grad():
             goal = self._teacher[0].answers(points, groups, batch.labels)
-        found = self.model.answers(points, groups, batch.labels, budget=budget, generator=generator)
+        own = select_groups(groups, its.attributes, core.shape.attributes)
+        found = self.model.answers(points, own, batch.labels, budget=budget, generator=generator)
         return divergence(found, goal, self.temperature)
 
 
@@ -158,6 +162,8 @@ def specialize(config: SpecialistConfig) -> dict[str, Any]:
     began = time.monotonic()
     require_data(config.data, test=True)
     teacher = load(config.teacher)
+    if isinstance(teacher, Headed):
+        config = replace(config, data=read_for(config.data, teacher.backbone.shape))
     task: Imitation
     if isinstance(teacher, Classifier):
         task, row = _class_row(config, teacher)

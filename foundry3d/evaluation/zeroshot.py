@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.checkpoints.origin import origin_of
-from foundry3d.config import ZeroshotConfig
+from foundry3d.config import ZeroshotConfig, read_for
 from foundry3d.data.labelled import labelled_splits
 from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
@@ -150,6 +151,8 @@ def zeroshot(config: ZeroshotConfig) -> list[dict[str, Any]]:
         InputError: models, texts or data cannot be read, or do not fit each other.
     """
     retain_memory()
+    shapes = (load_backbone(name).shape for name in config.models)
+    config = replace(config, data=read_for(config.data, *shapes))
     splits = labelled_splits(config.data, seed=config.seed)
     rows = []
     for name in config.models:

@@ -51,6 +51,7 @@ class Network(nn.Module):
         inner = inner_of(model)
         self.shape = shape_of(inner)
         self.least = max(self.shape.groups, inner.shape.group_size, self.shape.group_size)
+        check_coordinates(inner)
         check_budget(inner, budget)
         if isinstance(inner, Merged) and inner.config.reduction.method == "random":
             raise InputError("random clusters are drawn anew for every batch; no file can do that")
@@ -109,6 +110,20 @@ def inner_of(model: Model) -> Inner:
 def shape_of(inner: Inner) -> BackboneConfig:
     """Sizes of a model, with the groups that features are returned for."""
     return inner.backbone.shape if isinstance(inner, FPSStudent) else inner.shape
+
+
+def check_coordinates(inner: Inner) -> None:
+    """Requires a model of coordinates alone, the only input that exported files have.
+
+    Raises:
+        InputError: the model reads attributes.
+    """
+    if inner.shape.attributes:
+        raise InputError(
+            "exported files read coordinates alone, this model also "
+            f"{', '.join(inner.shape.attributes)}; export one without them, e.g. distilled with "
+            "--student.attributes []"
+        )
 
 
 def check_budget(inner: Inner, budget: Budget | None) -> None:

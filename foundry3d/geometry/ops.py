@@ -33,11 +33,16 @@ class Groups(NamedTuple):
     Attributes:
         centers: (B, c, 3) sampled centers.
         neighborhoods: (B, c, k, 3) the k nearest points of each center, nearest first, relative
-            to it.
+            to it; further channels, where points have attributes, as they are.
     """
 
     centers: Tensor
     neighborhoods: Tensor
+
+
+def coordinates(points: Tensor) -> Tensor:
+    """The first three channels (..., 3) of points; the input itself if it has no others."""
+    return points if points.shape[-1] == 3 else points[..., :3].contiguous()
 
 
 def _looked_at(values: Tensor) -> bool:
@@ -51,12 +56,17 @@ def _exact(points: Tensor) -> Tensor:
     return exact if points.dtype in (torch.float32, torch.float64) else exact.float()
 
 
-def check_points(points: Tensor, *, at_least: int = 1) -> None:
+def check_points(points: Tensor, *, at_least: int = 1, attributes: int = 0) -> None:
     """Refuses points that no model here can read.
 
     Coordinates are only looked at on the CPU, because an accelerator would have to be waited for:
     there a cloud with NaN or infinite coordinates gets NaN features, and the other clouds of the
     batch theirs. Files, data sets and `embed` check theirs before they move.
+
+    Args:
+        points: (B, N, 3), or with further channels (B, N, 3 + attributes).
+        at_least: N.
+        attributes: channels behind the coordinates.
 
     Raises:
         InputError: not a dense tensor (B, N, 3) of real floating-point numbers, empty, fewer than
@@ -70,9 +80,10 @@ def check_points(points: Tensor, *, at_least: int = 1) -> None:
         )
     if points.layout is not torch.strided or points.is_nested:
         raise InputError("expected a dense tensor of shape (B, N, 3), got a sparse or nested one")
-    if points.ndim != 3 or points.shape[-1] != 3 or not points.is_floating_point():
+    if points.ndim != 3 or points.shape[-1] != 3 + attributes or not points.is_floating_point():
         raise InputError(
-            f"expected floating-point points of shape (B, N, 3), got {points.dtype} of shape "
+            f"expected floating-point points of shape (B, N, {3 + attributes}), got "
+            f"{points.dtype} of shape "
             f"{tuple(points.shape)}"
         )
     if points.shape[0] == 0 or points.shape[1] < max(at_least, 1):
@@ -81,7 +92,7 @@ def check_points(points: Tensor, *, at_least: int = 1) -> None:
             f"{points.shape[0]} of {points.shape[1]}; add points or lower groups and group_size"
         )
     if _looked_at(points):
-        low, high = (float(bound) for bound in points.detach().aminmax())
+        low, high = (float(bound) for bound in coordinates(points).detach().aminmax())
         if not (low > -float("inf") and high < float("inf")):
             raise InputError("the points have NaN or infinite coordinates; remove those points")
         if not (low >= -FARTHEST and high <= FARTHEST):
@@ -183,31 +194,35 @@ def group_points(
     *,
     start: Tensor | None = None,
     radius: float | None = None,
+    attributes: int = 0,
     backend: Backend = "auto",
 ) -> Groups:
     """FPS centers with their nearest points, relative to the center.
 
     Args:
-        points: (B, N, 3).
+        points: (B, N, 3), or with further channels (B, N, 3 + attributes), which the geometry
+            ignores and the neighborhoods keep as they are.
         groups: c, number of centers.
         group_size: k, points per group; a center is its own nearest point.
         start: (B,) FPS start indices; None = 0.
         radius: divides the relative coordinates when given (radius scaling).
+        attributes: channels behind the coordinates.
         backend: as in `farthest_point_sample`.
 
     Returns:
-        `Groups` with centers (B, c, 3) and neighborhoods (B, c, k, 3).
+        `Groups` with centers (B, c, 3) and neighborhoods (B, c, k, 3 + attributes).
 
     Raises:
         InputError: points that `check_points` refuses, fewer points than groups or group_size, or
             a radius that is not positive.
     """
-    check_points(points, at_least=max(groups, group_size))
-    form = None if traced(points) else backends.on_cpu(_exact(points), backend)
+    check_points(points, at_least=max(groups, group_size), attributes=attributes)
+    xyz = coordinates(points)
+    form = None if traced(points) else backends.on_cpu(_exact(xyz), backend)
     pays = form is not None and form.tree_pays(points.shape[1], groups)
-    trees = build_trees(points, backend=backend) if pays else None
-    chosen = farthest_point_sample(points, groups, start=start, trees=trees, backend=backend)
-    centers = gather(points, chosen)
+    trees = build_trees(xyz, backend=backend) if pays else None
+    chosen = farthest_point_sample(xyz, groups, start=start, trees=trees, backend=backend)
+    centers = gather(xyz, chosen)
     return group_at(points, centers, group_size, radius=radius, trees=trees, backend=backend)
 
 
@@ -223,7 +238,7 @@ def group_at(
     """The points nearest to given centers, relative to them.
 
     Args:
-        points: (B, N, 3).
+        points: (B, N, 3), or with further channels.
         centers: (B, c, 3), points of the clouds or not.
         group_size: k, points per group.
         radius: divides the relative coordinates when given (radius scaling).
@@ -231,13 +246,14 @@ def group_at(
         backend: as in `farthest_point_sample`.
 
     Returns:
-        `Groups` with centers (B, c, 3) and neighborhoods (B, c, k, 3).
+        `Groups` with centers (B, c, 3) and neighborhoods (B, c, k, 3 + attributes).
 
     Raises:
         InputError: fewer points than group_size, or a radius that is not positive.
     """
     if radius is not None and not radius > 0:
         raise InputError(f"radius must be positive, got {radius}")
+    points, whole = coordinates(points), points
     index = nearest_neighbors(centers, points, group_size, trees=trees, backend=backend)
     learns = torch.is_grad_enabled() and (points.requires_grad or centers.requires_grad)
     single = points.dtype == centers.dtype == torch.float32
@@ -246,7 +262,10 @@ def group_at(
         neighborhoods = form.offsets(points.detach(), centers.detach(), index)
     else:
         neighborhoods = gather(points, index) - centers[:, :, None]
-    return Groups(centers, neighborhoods if radius is None else neighborhoods / radius)
+    near = neighborhoods if radius is None else neighborhoods / radius
+    if whole is not points:
+        near = torch.cat([near, gather(whole[..., 3:], index)], dim=-1)
+    return Groups(centers, near)
 
 
 def nearest_of(groups: Groups, group_size: int) -> Groups:

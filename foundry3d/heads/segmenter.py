@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from foundry3d.config import PartHeadConfig, SegmenterConfig
 from foundry3d.config.heads import kind_of
 from foundry3d.errors import InputError
-from foundry3d.geometry import Groups, check_points
+from foundry3d.geometry import Groups, check_points, coordinates
 from foundry3d.heads.classifier import Headed, Inner, build_inner
+from foundry3d.models.attributes import encoded
 from foundry3d.models.budget import Budget
 from foundry3d.models.tokenizer import PointConv
 from foundry3d.models.upsample import FeatureUpsampling
@@ -198,7 +199,7 @@ class Segmenter(Headed):
         """Logits (B, N, P); see `Headed.answers`."""
         features = self.token_features(groups, budget=budget, generator=generator)
         categories = self.categories_of(labels)
-        return self.head(points, groups.centers, features, categories, generator)
+        return self.head(coordinates(points), groups.centers, features, categories, generator)
 
     def token_features(
         self,
@@ -219,7 +220,8 @@ class Segmenter(Headed):
         return labels if self.head.categories > 1 else torch.zeros_like(labels)
 
     def _check(self, points: Tensor, categories: Tensor) -> None:
-        check_points(points)
+        shape = self.backbone.shape
+        check_points(encoded(points, shape), attributes=shape.point_channels - 3)
         count = self.head.categories
         if categories.shape != points.shape[:1]:
             raise InputError(

@@ -160,7 +160,7 @@ def _counters(
     shapes: Any = copy.deepcopy(model).to("meta").eval()
     clouds = clouds or 1
     rows, size = tokens or model.shape.groups, model.shape.group_size
-    groups = Groups(_shape(clouds, rows, 3), _shape(clouds, rows, size, 3))
+    groups = Groups(_shape(clouds, rows, 3), _shape(clouds, rows, size, model.shape.point_channels))
     counters = {name: _Counter(part, name) for name, part in shapes.named_children()}
     with torch.no_grad():
         if isinstance(shapes, Student) and shapes.gate is not None:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from foundry3d.config.attributes import width_of
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Tokens
 from foundry3d.models.budget import Budget, Timing, candidates, choose, profile
@@ -185,7 +186,8 @@ class Stream:
             raise InputError(f"milliseconds must be positive, got {milliseconds}")
         self.model, self.milliseconds, self.clock = model, milliseconds, clock
         device = next(model.parameters()).device
-        clouds = torch.randn(batch, points, 3, generator=torch.Generator().manual_seed(0))
+        width = width_of(model.shape.attributes)
+        clouds = torch.randn(batch, points, width, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             run = partial(model, clouds.to(device))
             self.rungs = ladder(profile(run, wanted, repeats=repeats, clock=clock))

@@ -38,7 +38,7 @@ class FastTokens(nn.Module, ABC):
         groups = neighborhoods.flatten(0, 1)
         found = groups.new_empty(batch * tokens, self.width, dtype=self.dtype)
         for piece, out in zip(groups.split(step), found.split(step), strict=True):
-            self.write(piece.reshape(-1, 3), out, size)
+            self.write(piece.flatten(0, 1), out, size)
         return self.bridge(found.view(batch, tokens, -1))
 
     @abstractmethod

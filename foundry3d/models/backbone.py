@@ -100,8 +100,8 @@ class Backbone(PointModel):
         """One feature per token of points.
 
         Args:
-            points: (B, N, 3) floating point, N at least groups and group_size, taken as they are;
-                or groups of them.
+            points: (B, N, 3) floating point, N at least groups and group_size, taken as they are,
+                with attributes (B, N, 3 + m); or groups of them.
             tokens: (B, c, token width), the tokenizer's output for groups where it exists already.
             budget: None; budgets are for students.
             generator: source of the draws in training mode; None = torch's default one.
@@ -111,7 +111,7 @@ class Backbone(PointModel):
         """
         refuse_budget(budget)
         groups = points if isinstance(points, Groups) else self.group(points, generator=generator)
-        entering, positions = self.with_class(*self.embed_groups(groups, tokens))
+        entering, positions = self.with_class(*self.embed_groups(groups, tokens, generator))
         encoded = self.encoder(entering, positions, generator=generator)
         count = torch.full(encoded.shape[:1], encoded.shape[1], device=encoded.device)
         features = encoded[:, -groups.centers.shape[1] :]
@@ -137,7 +137,7 @@ class Backbone(PointModel):
             InputError: a budget is given.
         """
         refuse_budget(budget)
-        tokens, positions = self.with_class(*self.embed_groups(groups))
+        tokens, positions = self.with_class(*self.embed_groups(groups, None, generator))
         states = self.encoder.states(tokens, positions, generator=generator)
         return [states[layer][:, -groups.centers.shape[1] :] for layer in layers]
 

@@ -15,6 +15,7 @@ from foundry3d.config import (
     to_dict,
 )
 from foundry3d.errors import InputError
+from foundry3d.models.attributes import carried
 from foundry3d.models.tokenizer import PointModel
 
 
@@ -65,6 +66,13 @@ def _sizes(teacher: BackboneConfig, chosen: StudentOptions) -> dict[str, Any]:
             f"a student reads groups of at most the teacher's {teacher.group_size} points, got "
             f"group_size {chosen.group_size}"
         )
+    read = teacher.attributes if chosen.attributes is None else chosen.attributes
+    unknown = [name for name in read if name not in teacher.attributes]
+    if unknown:
+        raise InputError(
+            f"a student reads attributes of its teacher's {list(teacher.attributes)}, got "
+            f"{unknown}; extend the teacher first (foundry3d.with_attributes)"
+        )
     widths = chosen.point_widths or teacher.point_widths
     width = teacher.token_dim or teacher.dim
     dim = chosen.dim or teacher.dim
@@ -81,6 +89,7 @@ def _sizes(teacher: BackboneConfig, chosen: StudentOptions) -> dict[str, Any]:
         dropout=0.0,
         attention_dropout=0.0,
         drop_path=0.0,
+        attributes=read,
     )
     return {"backbone": shape, "output_dim": None if dim == teacher.dim else teacher.dim}
 
@@ -114,4 +123,8 @@ def copy_weights(
         held = student.encoder.state_dict().keys()
         student.encoder.load_state_dict({name: weights[name] for name in held})
     for part in parts:
-        student.get_submodule(part).load_state_dict(teacher.get_submodule(part).state_dict())
+        weights = teacher.get_submodule(part).state_dict()
+        if part == "tokenizer":
+            lift = "lift.weight"
+            weights[lift] = carried(weights[lift], its.attributes, own.attributes)
+        student.get_submodule(part).load_state_dict(weights)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry3d.config import StudentConfig, SupertokenOptions
+from foundry3d.config.attributes import width_of
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.models.budget import Budget, candidates, choose, profile
@@ -66,8 +67,8 @@ class Student(PointModel):
         """The teacher's features, reconstructed from few encoded supertokens (sections 3.1-3.4).
 
         Args:
-            points: (B, N, 3) floating point, N at least groups and group_size, taken as they are;
-                or groups of them.
+            points: (B, N, 3) floating point, N at least groups and group_size, taken as they are,
+                with attributes (B, N, 3 + m); or groups of them.
             tokens: (B, c, token width), the tokenizer's output for groups where it exists already.
             budget: how much is computed, e.g. `Budget(token_budget=32)`; None = as the student was
                 made. No budget needs training again.
@@ -152,7 +153,7 @@ class Student(PointModel):
     ) -> tuple[Plan, EncoderInput, Callable[[int | None], Tensor]]:
         """Runs all blocks; the function gives features after one, None = after the final norm."""
         compression, after = self.compression, self.config.supertokens_after
-        tokens, positions = self.embed_groups(groups, tokens)
+        tokens, positions = self.embed_groups(groups, tokens, generator)
         before = self.encoder.states(tokens, positions, generator=generator, stop=after)
         tokens = [tokens, *before][-1]
         plan = compression.plan(tokens, budget, generator)
@@ -183,7 +184,7 @@ class Student(PointModel):
             tokens: (B, c, token width), the tokenizer's output where it exists already.
             generator: source of the draws in training mode.
         """
-        tokens, positions = self.embed_groups(groups, tokens)
+        tokens, positions = self.embed_groups(groups, tokens, generator)
         after = self.config.supertokens_after
         return self.encoder.begin(tokens, positions, after, generator=generator), positions
 
@@ -256,7 +257,8 @@ class Student(PointModel):
             InputError: every budget takes longer.
         """
         device = next(self.parameters()).device
-        clouds = torch.randn(batch, points, 3, generator=torch.Generator().manual_seed(0))
+        width = width_of(self.shape.attributes)
+        clouds = torch.randn(batch, points, width, generator=torch.Generator().manual_seed(0))
         clouds = clouds.to(device)
         wanted = candidates(self.shape.groups, self.config.supertokens, gated=self.gate is not None)
         with torch.inference_mode():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, check_points, draw_start, group_points
+from foundry3d.models.attributes import dropped, encoded
 from foundry3d.models.budget import Budget
 from foundry3d.models.tokens import Tokens
 from foundry3d.models.vit import Encoder
@@ -33,7 +34,11 @@ class PointModel(nn.Module):
         width = shape.token_dim or shape.dim
         self.shape = shape
         self.tokenizer = tokenizer_of(
-            width, shape.point_widths, bias=shape.point_bias, inner_dim=shape.tokenizer_dim
+            width,
+            shape.point_widths,
+            channels=shape.point_channels,
+            bias=shape.point_bias,
+            inner_dim=shape.tokenizer_dim,
         )
         self.position = Position(width, shape.position_dim)
         bridged = width != shape.dim
@@ -54,28 +59,34 @@ class PointModel(nn.Module):
         generator: torch.Generator | None = None,
         group_size: int | None = None,
         drawn: bool = True,
+        like: BackboneConfig | None = None,
     ) -> Groups:
         """Groups of points (B, N, 3): c centers by farthest point sampling, k nearest points each.
 
         Sampling starts at index 0; in training mode at a random point of each cloud.
 
         Args:
-            points: (B, N, 3).
+            points: (B, N, 3), or (B, N, 3 + m) with the model's attributes.
             generator: source of the starts in training mode; None = torch's default one.
             group_size: k; None = the model's own.
             drawn: False = sampling starts at index 0 in training mode too.
+            like: sizes of the model whose attributes the groups have; None = the model's own.
 
         Raises:
-            InputError: `geometry.check_points` refuses the points, or they are on another device
-                or of another precision than the weights.
+            InputError: `geometry.check_points` or `attributes.encoded` refuses the points, or they
+                are on another device or of another precision than the weights.
         """
-        start = None
+        read = like or self.shape
+        points, start = encoded(points, read), None
+        extra = read.point_channels - 3
         if self.training and drawn:
-            check_points(points)
+            check_points(points, attributes=extra)
             start = draw_start(*points.shape[:2], device=points.device, generator=generator)
         shape = self.shape
         size = shape.group_size if group_size is None else group_size
-        groups = group_points(points, shape.groups, size, start=start, radius=shape.radius)
+        groups = group_points(
+            points, shape.groups, size, start=start, radius=shape.radius, attributes=extra
+        )
         check_kind(points, self.some_weight)
         return groups
 
@@ -91,15 +102,34 @@ class PointModel(nn.Module):
         found: Tokens = self.forward(groups, tokens=tokens, budget=budget, generator=generator)
         return found
 
-    def embed_groups(self, groups: Groups, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def tokenize(self, groups: Groups, generator: torch.Generator | None = None) -> Tensor:
+        """Tokens (B, c, token width) of groups; in training mode attributes may be dropped.
+
+        Args:
+            groups: of B clouds, with the model's attributes.
+            generator: source of these draws; None = torch's default one.
+        """
+        near = groups.neighborhoods
+        if self.training and self.shape.attributes and self.shape.attribute_dropout:
+            near = dropped(near, self.shape, generator)
+        tokens: Tensor = self.tokenizer(near)
+        return tokens
+
+    def embed_groups(
+        self,
+        groups: Groups,
+        tokens: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Tokens and positions (B, c, d) of groups, at the encoder's width.
 
         Args:
             groups: of B clouds.
             tokens: (B, c, token width), the tokenizer's output where it exists already.
+            generator: source of the draws in training mode; see `tokenize`.
         """
         if tokens is None:
-            tokens = self.tokenizer(groups.neighborhoods)
+            tokens = self.tokenize(groups, generator)
         return self.token_bridge(tokens), self.embed_centers(groups.centers)
 
     def embed_centers(self, centers: Tensor) -> Tensor:
@@ -155,12 +185,13 @@ class GroupConv(PointConv):
 class Tokenizer(nn.Module):
     """Mini-PointNet of Point-BERT and Point-JEPA (`docs/method.md`, "Tokenizer").
 
-    Per point 3 -> w1, BatchNorm, ReLU, w1 -> w2; the group's maximum concatenated in front;
+    Per point 3, or more channels, -> w1, BatchNorm, ReLU, w1 -> w2; the group's maximum in front;
     2*w2 -> w3, BatchNorm, ReLU, w3 -> dim; maximum over the group.
 
     Args:
         dim: d, width of the tokens.
         widths: (w1, w2, w3).
+        channels: numbers that are read of each point.
         bias: biases on the convolutions that BatchNorm follows.
         inner_dim: width after the maximum, from which a Linear leads to dim (Point-BERT); None =
             dim, without that Linear.
@@ -171,12 +202,13 @@ class Tokenizer(nn.Module):
         dim: int,
         widths: tuple[int, int, int],
         *,
+        channels: int = 3,
         bias: bool = False,
         inner_dim: int | None = None,
     ) -> None:
         super().__init__()
         first, second, third = widths
-        self.lift = PointConv(3, first, bias=bias)
+        self.lift = PointConv(channels, first, bias=bias)
         self.lift_norm = nn.BatchNorm1d(first)
         self.lift_relu = nn.ReLU()
         self.widen = PointConv(first, second)
@@ -187,9 +219,9 @@ class Tokenizer(nn.Module):
         self.bridge = nn.Linear(inner_dim, dim) if inner_dim else nn.Identity()
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
-        """Tokens (B, c, d) of neighborhoods (B, c, k, 3), in the precision of the weights."""
-        batch, tokens, size, _ = neighborhoods.shape
-        x = neighborhoods.reshape(-1, 3)
+        """Tokens (B, c, d) of neighborhoods (B, c, k, channels), in the weights' precision."""
+        batch, tokens, size, channels = neighborhoods.shape
+        x = neighborhoods.reshape(-1, channels)
         x = self.widen(self.lift_relu(self.lift_norm(self.lift(x))))
         x = self.mix(x.view(batch * tokens, size, -1)).flatten(0, 1)
         x = self.project(self.mix_relu(self.mix_norm(x)))
@@ -204,13 +236,16 @@ class SingleStage(nn.Module):
     Args:
         dim: d, width of the tokens.
         widths: (w1, w2).
+        channels: numbers that are read of each point.
         bias: a bias on the convolution that BatchNorm follows.
     """
 
-    def __init__(self, dim: int, widths: tuple[int, int], *, bias: bool = False) -> None:
+    def __init__(
+        self, dim: int, widths: tuple[int, int], *, channels: int = 3, bias: bool = False
+    ) -> None:
         super().__init__()
         first, second = widths
-        self.lift = PointConv(3, first, bias=bias)
+        self.lift = PointConv(channels, first, bias=bias)
         self.lift_norm = nn.BatchNorm1d(first)
         self.lift_relu = nn.ReLU()
         self.widen = PointConv(first, second)
@@ -218,19 +253,24 @@ class SingleStage(nn.Module):
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
         """Tokens (B, c, d) of neighborhoods (B, c, k, 3)."""
-        x = self.lift_norm(self.lift(neighborhoods.reshape(-1, 3)))
+        x = self.lift_norm(self.lift(neighborhoods.flatten(0, 2)))
         x = self.widen(self.lift_relu(x))
         return self.project(x.view(*neighborhoods.shape[:3], -1).amax(dim=2))
 
 
 def tokenizer_of(
-    dim: int, widths: Sequence[int], *, bias: bool = False, inner_dim: int | None = None
+    dim: int,
+    widths: Sequence[int],
+    *,
+    channels: int = 3,
+    bias: bool = False,
+    inner_dim: int | None = None,
 ) -> Tokenizer | SingleStage:
     """A `Tokenizer` for three widths, a `SingleStage` (without inner_dim) for two."""
     if len(widths) == 2:
-        return SingleStage(dim, (widths[0], widths[1]), bias=bias)
+        return SingleStage(dim, (widths[0], widths[1]), channels=channels, bias=bias)
     first, second, third = widths
-    return Tokenizer(dim, (first, second, third), bias=bias, inner_dim=inner_dim)
+    return Tokenizer(dim, (first, second, third), channels=channels, bias=bias, inner_dim=inner_dim)
 
 
 class Position(nn.Sequential):

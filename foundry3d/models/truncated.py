@@ -58,8 +58,8 @@ class Truncated(PointModel):
         """The teacher's features, predicted from its first blocks.
 
         Args:
-            points: (B, N, 3) floating point, N at least groups and group_size, taken as they are;
-                or groups of them.
+            points: (B, N, 3) floating point, N at least groups and group_size, taken as they are,
+                with attributes (B, N, 3 + m); or groups of them.
             tokens: (B, c, token width), the tokenizer's output for groups where it exists already.
             budget: None; budgets are for students with supertokens.
             generator: source of the draws in training mode; None = torch's default one.
@@ -69,7 +69,7 @@ class Truncated(PointModel):
         """
         refuse_budget(budget)
         groups = points if isinstance(points, Groups) else self.group(points, generator=generator)
-        tokens, positions = self.embed_groups(groups, tokens)
+        tokens, positions = self.embed_groups(groups, tokens, generator)
         encoded = self.encoder(tokens, positions, generator=generator)
         count = torch.full(encoded.shape[:1], encoded.shape[1], device=encoded.device)
         features = self.features_of(encoded, positions)
@@ -101,7 +101,7 @@ class Truncated(PointModel):
             InputError: a budget is given.
         """
         refuse_budget(budget)
-        tokens, positions = self.embed_groups(groups)
+        tokens, positions = self.embed_groups(groups, None, generator)
         states = self.encoder.states(tokens, positions, generator=generator)
         chosen = [states[layer] if states else tokens for layer in layers]
         return [self.features_of(state, positions) for state in chosen]
@@ -121,7 +121,7 @@ class Truncated(PointModel):
             InputError: a budget is given.
         """
         refuse_budget(budget)
-        tokens, positions = self.embed_groups(groups, tokens)
+        tokens, positions = self.embed_groups(groups, tokens, generator)
         states = [tokens, *self.encoder.states(tokens, positions, generator=generator)]
         count = torch.full(tokens.shape[:1], tokens.shape[1], device=tokens.device)
         output = Tokens(

@@ -16,10 +16,12 @@ from foundry3d.geometry import (
     Groups,
     build_trees,
     check_points,
+    coordinates,
     farthest_point_sample,
     gather,
     nearest_neighbors,
 )
+from foundry3d.models.attributes import encoded
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.models.truncated import Truncated
@@ -39,7 +41,7 @@ class Scene:
     """The groups of one large cloud as indices; neighbourhoods are gathered when they are needed.
 
     Attributes:
-        points: (1, N, 3).
+        points: (1, N, 3), with attributes as `models.attributes.encoded` makes them.
         centers: (1, c, 3).
         index: (1, c, k) int64, the k nearest points of each center.
         scale: factor on the neighbourhoods; see `windows.zoom`.
@@ -53,8 +55,14 @@ class Scene:
     def groups(self, rows: Tensor) -> Groups:
         """The groups at rows (B, n), as B clouds of n groups."""
         centers = self.centers[0][rows]
-        neighborhoods = self.points[0][self.index[0][rows]] - centers[..., None, :]
-        return Groups(centers, neighborhoods if self.scale == 1 else neighborhoods * self.scale)
+        found = self.points[0][self.index[0][rows]]
+        near = found[..., :3] - centers[..., None, :]
+        return Groups(centers, rejoined(near if self.scale == 1 else near * self.scale, found))
+
+
+def rejoined(near: Tensor, found: Tensor) -> Tensor:
+    """Coordinates (..., 3) with the attributes behind those of found (..., 3 and more)."""
+    return near if found.shape[-1] == 3 else torch.cat([near, found[..., 3:]], dim=-1)
 
 
 def group_scene(model: SceneModel, points: Tensor, *, points_per_token: int = 16) -> Scene:
@@ -62,7 +70,8 @@ def group_scene(model: SceneModel, points: Tensor, *, points_per_token: int = 16
 
     Args:
         model: its group size and radius apply; its number of groups does not.
-        points: (1, N, 3) floating point, N at least the group size and points_per_token.
+        points: (1, N, 3) floating point, N at least the group size and points_per_token; with the
+            model's attributes (1, N, 3 + m).
         points_per_token: N / c; 16 gives 64 tokens for 1024 points, and 16,384 for 2^18 as in the
             paper.
 
@@ -73,13 +82,16 @@ def group_scene(model: SceneModel, points: Tensor, *, points_per_token: int = 16
     shape = model.shape
     if points_per_token < 1:
         raise InputError(f"points_per_token must be at least 1, got {points_per_token}")
-    check_points(points, at_least=max(shape.group_size, points_per_token))
+    points = encoded(points, shape)
+    least = max(shape.group_size, points_per_token)
+    check_points(points, at_least=least, attributes=shape.point_channels - 3)
     if len(points) != 1:
         raise InputError(f"a scene is one cloud (1, N, 3), got {len(points)}; take them in turn")
-    trees = build_trees(points)
-    chosen = farthest_point_sample(points, points.shape[1] // points_per_token, trees=trees)
-    centers = gather(points, chosen)
-    index = nearest_neighbors(centers, points, shape.group_size, trees=trees)
+    xyz = coordinates(points)
+    trees = build_trees(xyz)
+    chosen = farthest_point_sample(xyz, xyz.shape[1] // points_per_token, trees=trees)
+    centers = gather(xyz, chosen)
+    index = nearest_neighbors(centers, xyz, shape.group_size, trees=trees)
     return Scene(points=points, centers=centers, index=index, scale=1 / (shape.radius or 1.0))
 
 

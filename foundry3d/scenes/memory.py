@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from foundry3d.config import BackboneConfig
+from foundry3d.config.attributes import width_of
 from foundry3d.errors import InputError
 
 MOST_TEMPORARY = 2**25
@@ -73,7 +74,11 @@ def group_bytes(shape: BackboneConfig) -> int:
     (output, norm, ReLU) at once. The rest is per group: 16 rows of the widest vector.
     """
     inner = shape.tokenizer_dim or shape.token_dim or shape.dim
-    widths = (3, *shape.point_widths, *((inner,) if len(shape.point_widths) == 3 else ()))
+    widths = (
+        shape.point_channels,
+        *shape.point_widths,
+        *((inner,) if len(shape.point_widths) == 3 else ()),
+    )
     point = max(a + 3 * b for a, b in pairwise(widths)) + 6
     widest = max(inner, shape.token_dim or 0, shape.dim, shape.position_dim)
     return FLOAT * (shape.group_size * point + 16 * widest)
@@ -153,13 +158,18 @@ def scene_memory(
     maps = 0 if supertokens is None else 2 * FLOAT * tokens * supertokens
     rest = 6 * INDEX * tokens  # gate, assignment, slots, order
     return SceneMemory(
-        points=3 * FLOAT * points,
+        points=_columns(shape) * FLOAT * points,
         geometry=GEOMETRY * points,
         index=(INDEX * shape.group_size + 6 * FLOAT) * tokens,
         tokens=FLOAT * tokens * width + maps + rest,
         chunk=KEPT * max(MOST_TEMPORARY, group_bytes(shape)),
         encoder=KEPT * encoder,
     )
+
+
+def _columns(shape: BackboneConfig) -> int:
+    """Numbers that are held of each point; those of attributes twice, as given and as read."""
+    return shape.point_channels + (width_of(shape.attributes) if shape.attributes else 0)
 
 
 def in_bytes(size: float) -> str:

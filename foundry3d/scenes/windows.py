@@ -14,7 +14,7 @@ from torch import Tensor
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Tokens
 from foundry3d.models.budget import Budget
-from foundry3d.scenes.grouping import Scene, SceneModel, Walk, quietly, together
+from foundry3d.scenes.grouping import Scene, SceneModel, Walk, quietly, rejoined, together
 from foundry3d.scenes.grouping import split_windows as split_windows
 from foundry3d.scenes.memory import MOST_ATTENTION, groups_at_once, require_attention
 from foundry3d.scenes.scene import require_scene_model
@@ -30,8 +30,8 @@ def reach(centers: Tensor) -> tuple[Tensor, Tensor]:
 def fitted(groups: Groups) -> Groups:
     """Groups moved and scaled into the unit sphere, each cloud by its own centers."""
     mean, radius = reach(groups.centers)
-    near = groups.neighborhoods / radius[..., None]
-    return Groups((groups.centers - mean) / radius, near)
+    near = groups.neighborhoods[..., :3] / radius[..., None]
+    return Groups((groups.centers - mean) / radius, rejoined(near, groups.neighborhoods))
 
 
 def zoom(centers: Tensor, groups: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.checkpoints.folder import load
-from foundry3d.config import DistillConfig, ReductionConfig, require_data
+from foundry3d.config import DistillConfig, ReductionConfig, read_for, require_data
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Measured, Stream
 from foundry3d.data.scenes import load_for_distillation, load_stored
@@ -58,6 +59,25 @@ def student_of(teacher: Teacher, config: DistillConfig) -> Learner:
             return Merged.from_teacher(teacher, reduction, generator=generator)
 
 
+def data_of(config: DistillConfig, teacher: Teacher, student: Learner) -> DistillConfig:
+    """The configuration with the attributes of points that teacher and student read.
+
+    Raises:
+        InputError: the student reads an attribute that its teacher does not, or the data leaves
+            one out.
+    """
+    own = student.shape
+    if not isinstance(teacher, Backbone):
+        return replace(config, data=read_for(config.data, own))
+    surplus = [name for name in own.attributes if name not in teacher.shape.attributes]
+    if surplus:
+        raise InputError(
+            f"the student reads {', '.join(surplus)}, its teacher does not; extend the teacher "
+            "first (foundry3d.with_attributes)"
+        )
+    return replace(config, data=read_for(config.data, teacher.shape))
+
+
 def distill(
     config: DistillConfig, *, teacher: Teacher | None = None, student: Learner | None = None
 ) -> Learner:
@@ -79,6 +99,7 @@ def distill(
     require_data(config.data)
     teacher = require_teacher(load(config.teacher_path)) if teacher is None else teacher
     student = student or student_of(teacher, config)
+    config = data_of(config, teacher, student)
     shapes = (student.shape, *((teacher.shape,) if isinstance(teacher, Backbone) else ()))
     needs = needs_of(*shapes)
     train, held = load_for_distillation(config.data, seed=config.train.seed, needs=needs)
@@ -148,6 +169,12 @@ def distill_on(
     Raises:
         InputError: unusable sizes or run folder.
     """
+    config = data_of(config, teacher, student)
+    if isinstance(train, Clouds) and train.attributes != config.data.attributes:
+        raise InputError(
+            f"expected clouds with the attributes {list(config.data.attributes)}, got "
+            f"{list(train.attributes)}; load them with data.attributes"
+        )
     task = DistillTask(config, teacher, student)
     origin: dict[str, Any] = {"teacher": config.teacher_path}
     if held is None:

@@ -148,13 +148,16 @@ class DistillTask(GoalTask):
         goal, generator = self.goal(ready, features=not self.tokenizer_alone()), ready.generator
         dropped, student = self.config.dropped_points, self.student
         if dropped:
-            goal = with_points_dropped(goal, student, ready.points, dropped, generator)
+            names = self.data_config.attributes
+            goal = with_points_dropped(
+                goal, student, ready.points, dropped, generator, attributes=names
+            )
         groups = goal.groups
         if not isinstance(student, PointModel):
             output = student.encode(groups, generator=generator)
             self.count(output.assignment)
             return self.feature_loss(output, goal)
-        tokens = student.tokenizer(groups.neighborhoods)
+        tokens = student.tokenize(groups, generator)
         if self.tokenizer_alone():
             return self.token_loss(tokens, goal) + self.untouched()
         draws, shared = self.config.budgets, self.shared_generator()

@@ -5,18 +5,27 @@ Shapes: B clouds, N points.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from foundry3d.baselines import FPSStudent
 from foundry3d.errors import InputError
 from foundry3d.geometry import group_at
+from foundry3d.models.attributes import encoded, select
 from foundry3d.training.goals import Goal, Learner
 from foundry3d.transforms import subsample
 
 
 def with_points_dropped(
-    goal: Goal, student: Learner, points: Tensor, share: float, generator: torch.Generator
+    goal: Goal,
+    student: Learner,
+    points: Tensor,
+    share: float,
+    generator: torch.Generator,
+    *,
+    attributes: Sequence[str] = (),
 ) -> Goal:
     """The same goal for a student that reads only some of the points, at the same centers.
 
@@ -26,9 +35,11 @@ def with_points_dropped(
         points: (B, N, 3) that the teacher read.
         share: of the points that are dropped, drawn for each cloud.
         generator: of the draws.
+        attributes: of the points.
     """
     shape, kept = student.shape, points_kept(points.shape[1], share)
     read = subsample(points, kept, how="random", generator=generator)
+    read = encoded(select(read, attributes, shape.attributes), shape)
     groups = group_at(read, goal.groups.centers, shape.group_size, radius=shape.radius)
     return goal._replace(groups=groups)
 

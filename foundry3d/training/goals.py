@@ -17,6 +17,7 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Stream, in_order
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_at, nearest_of
+from foundry3d.models.attributes import encoded, select_groups
 from foundry3d.models.backbone import Backbone, Teacher, pool
 from foundry3d.models.student import Student
 from foundry3d.models.tokenizer import PointModel
@@ -65,16 +66,18 @@ def shared_groups(
     """Groups of points (B, N, 3) large enough for both, of which each reads its nearest points.
 
     Args:
-        teacher: with groups of k points.
+        teacher: with groups of k points, and attributes among which are the student's.
         student: in training mode.
-        points: (B, N, 3).
+        points: (B, N, 3), with the teacher's attributes.
         generator: of the FPS starts.
         drawn: False = FPS starts at index 0.
     """
     if not isinstance(student, PointModel):
         return student.group(points, generator=generator, drawn=drawn)
     size = max(teacher.shape.group_size, student.shape.group_size)
-    return student.group(points, generator=generator, group_size=size, drawn=drawn)
+    return student.group(
+        points, generator=generator, group_size=size, drawn=drawn, like=teacher.shape
+    )
 
 
 def goal_of(
@@ -100,6 +103,7 @@ def goal_of(
     if isinstance(student, PointModel):
         read = nearest_of(groups, teacher.shape.group_size)
         own = nearest_of(groups, student.shape.group_size)
+        own = select_groups(own, teacher.shape.attributes, student.shape.attributes)
     with torch.no_grad():
         found = teacher.tokenizer(read.neighborhoods)
         encoded = after = None
@@ -128,6 +132,7 @@ def own_goal(teacher: Teacher, student: Learner, points: Tensor) -> Goal:
             f"got {tuple(features.shape)} and {tuple(centers.shape)}"
         )
     shape = student.shape
+    points = encoded(points, shape)
     groups = group_at(points, centers, shape.group_size, radius=shape.radius)
     return Goal(groups, features, None)
 
@@ -187,7 +192,7 @@ def memory_of(
         return 0.0, "points are drawn from its clouds; add --data.subsample first"
     if not (isinstance(teacher, Backbone) and isinstance(student, PointModel)):
         return 0.0, "that is for a Backbone and students that read its groups"
-    numbers = 3 + 3 * student.shape.group_size + teacher.output_dim
+    numbers = 3 + student.shape.point_channels * student.shape.group_size + teacher.output_dim
     if config.token_loss.used:
         numbers += teacher.shape.token_dim or teacher.shape.dim
     numbers += len(config.loss_blocks) * teacher.output_dim

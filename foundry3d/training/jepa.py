@@ -215,7 +215,7 @@ class Jepa(nn.Module):
         order = greedy_order(groups.centers)
         rows = torch.arange(len(order), device=order.device)[:, None]
         groups = Groups(gather(groups.centers, order), groups.neighborhoods[rows, order])
-        tokens, positions = self.backbone.embed_groups(groups)
+        tokens, positions = self.backbone.embed_groups(groups, generator=generator)
         batch, count, _ = tokens.shape
         targets = target_masks(batch, count, self.config, device=tokens.device, generator=generator)
         seen, seen_real = padded(context_mask(targets, self.config, generator=generator))

@@ -94,11 +94,12 @@ class MaskedReconstruction(nn.Module):
         )
         rows = torch.arange(batch, device=visible.device)[:, None]
         seen = Groups(*(part[rows, visible] for part in groups))
-        encoded = self.backbone.encoder(*self.backbone.embed_groups(seen), generator=generator)
+        embedded = self.backbone.embed_groups(seen, generator=generator)
+        encoded = self.backbone.encoder(*embedded, generator=generator)
         blank = self.mask_token.to(encoded.dtype).expand(batch, self.masked, -1)
         centers = gather(groups.centers, torch.cat([visible, hidden], dim=1))
         decoded = self.decoder(
             torch.cat([encoded, blank], dim=1), self.decoder_position(centers), generator=generator
         )
         rebuilt = self.to_points(decoded[:, -self.masked :]).float().unflatten(-1, (-1, 3))
-        return chamfer(rebuilt, groups.neighborhoods[rows, hidden].float()).mean()
+        return chamfer(rebuilt, groups.neighborhoods[rows, hidden][..., :3].float()).mean()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from foundry3d.checkpoints.folder import load
-from foundry3d.config import PretrainConfig, StudentConfig
+from foundry3d.config import PretrainConfig, StudentConfig, read_for
 from foundry3d.data.scenes import load_unlabelled
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.models.extend import with_attributes
 from foundry3d.models.student import Student
 from foundry3d.training.engine import fit, keep
 from foundry3d.training.jepa import Jepa
@@ -61,7 +64,7 @@ class PretrainTask(Task):
 
 
 def start(config: PretrainConfig) -> Backbone | Student:
-    """The untrained or saved model that a run starts from.
+    """The untrained or saved model that a run starts from, extended to the attributes of the run.
 
     Raises:
         InputError: unusable sizes, or sizes that differ from those of the saved model.
@@ -73,6 +76,9 @@ def start(config: PretrainConfig) -> Backbone | Student:
     if config.init is None:
         return Backbone(config.backbone, generator=generator)
     backbone = require_teacher(load(config.init))
+    wanted = config.backbone.attributes, config.backbone.attribute_dropout
+    if (backbone.config.attributes, backbone.config.attribute_dropout) != wanted:
+        backbone = with_attributes(backbone, wanted[0], attribute_dropout=wanted[1])
     if backbone.config != config.backbone:
         raise InputError(
             f"{config.init} has other sizes than this run's backbone settings; copy the "
@@ -90,6 +96,7 @@ def pretrain(config: PretrainConfig) -> Backbone | Student:
     Raises:
         InputError: unusable data, sizes or run folder.
     """
+    config = replace(config, data=read_for(config.data, config.backbone))
     backbone = start(config)
     needs = needs_of(backbone.shape)
     train = load_unlabelled(config.data, seed=config.train.seed, needs=needs)

@@ -124,7 +124,13 @@ class Task(L.LightningModule):
         points = subsample(
             points, self.data_config.points, how=self.data_config.subsample, generator=generator
         )
-        return augment(points, self.augmentation, up=self.data_config.up, generator=generator)
+        return augment(
+            points,
+            self.augmentation,
+            up=self.data_config.up,
+            generator=generator,
+            attributes=self.data_config.attributes,
+        )
 
     def undecayed(self) -> Iterable[nn.Parameter]:
         """Parameters without weight decay."""

@@ -4,6 +4,7 @@ Sizes are checked first, because numpy allocates what a header declares.
 
 Layouts of an archive: `points` or `xyz` (N, 3) one cloud, or (n, N, 3) n clouds; `points_i16`
 (N, 3) levels with `scale` and `offset`, coordinates = levels * scale + offset; or a single array.
+Attributes of the points are the arrays that `fields.array_of` names.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import IO
 
 import numpy as np
 
+from foundry3d.data.formats.fields import array_of, gathered
 from foundry3d.data.formats.raw import MAX_BYTES, Raw, ignored, listing
 from foundry3d.errors import InputError
 
@@ -22,26 +26,28 @@ _NAMES = ("points", "xyz")
 _LEVELS = {"points_i16", "scale", "offset"}
 
 
-def read_npy(blob: bytes) -> Raw:
+def read_npy(blob: bytes, attributes: Sequence[str] = ()) -> Raw:
     """One cloud (N, 3 or more columns) or many (n, N, 3 or more columns).
 
-    An array of records is read by its fields x, y and z.
+    An array of records is read by its fields x, y and z, and those of the attributes.
 
     Raises:
         InputError: no array of plain numbers, another shape, or fewer data than declared.
     """
-    return _clouds(read_array(io.BytesIO(blob), len(blob)), ())
+    return _clouds(read_array(io.BytesIO(blob), len(blob)), (), attributes)
 
 
-def read_npz(blob: bytes) -> Raw:
-    """The point array of an archive, in one of the layouts above; no other array is unpacked.
+def read_npz(blob: bytes, attributes: Sequence[str] = ()) -> Raw:
+    """The point array of an archive, in one of the layouts above, and those of the attributes.
+
+    No other array is unpacked.
 
     Raises:
         InputError: no or several candidate arrays, a damaged archive, or too large contents.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-            return _of_archive(archive)
+            return _of_archive(archive, attributes)
     except InputError:
         raise
     except Exception as error:  # zipfile and zlib fail in many ways on damaged bytes
@@ -51,19 +57,28 @@ def read_npz(blob: bytes) -> Raw:
         ) from error
 
 
-def _of_archive(archive: zipfile.ZipFile) -> Raw:
+def _of_archive(archive: zipfile.ZipFile, attributes: Sequence[str]) -> Raw:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     name = next((name for name in _NAMES if name in members), None)
     if name is None and len(members) == 1:
         name = next(iter(members))
+    named = {wanted: array_of(wanted, members) for wanted in attributes}
+    read = {
+        wanted: _member(archive, members[array])
+        for wanted, array in named.items()
+        if array is not None and array != name
+    }
+    used = {array for array in named.values() if array is not None}
     if name is not None:
-        notices = ignored("arrays", sorted(members.keys() - {name}))
-        return _clouds(_member(archive, members[name]), notices)
+        notices = ignored("arrays", sorted(members.keys() - {name} - used))
+        raw = _clouds(_member(archive, members[name]), notices, attributes)
+        return replace(raw, attributes=dict(raw.attributes) | read)
     if members.keys() >= _LEVELS:
         levels, scale, offset = (
             _member(archive, members[name]) for name in ("points_i16", "scale", "offset")
         )
-        return _scaled(levels, scale, offset, members.keys() - _LEVELS)
+        raw = _scaled(levels, scale, offset, members.keys() - _LEVELS - used)
+        return replace(raw, attributes=read)
     raise InputError(
         "expected an array 'points' or 'xyz', or 'points_i16' with 'scale' and 'offset', or a "
         f"single array, got {listing(members) or 'none'}; save the coordinates as 'points'"
@@ -128,10 +143,11 @@ def _no_numbers(got: str) -> InputError:
     )
 
 
-def _clouds(array: np.ndarray, notices: tuple[str, ...]) -> Raw:
+def _clouds(array: np.ndarray, notices: tuple[str, ...], attributes: Sequence[str] = ()) -> Raw:
     """The first three columns, or the fields x, y and z, of an array of one or many clouds."""
+    found: dict[str, np.ndarray] = {}
     if array.dtype.names:
-        array, notices = _fields(array, notices)
+        array, notices, found = _fields(array, notices, attributes)
     if array.ndim in (2, 3) and array.shape[-2] == 3 != array.shape[-1]:
         raise InputError(
             f"expected coordinates along the last axis, got shape {array.shape}; transpose? "
@@ -144,20 +160,24 @@ def _clouds(array: np.ndarray, notices: tuple[str, ...]) -> Raw:
         )
     if array.shape[-1] > 3:
         notices += ("columns after the third ignored",)
-    return Raw(vertices=array[..., :3], notices=notices)
+    return Raw(vertices=array[..., :3], notices=notices, attributes=found)
 
 
-def _fields(array: np.ndarray, notices: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The fields x, y and z of records as a last axis."""
+def _fields(
+    array: np.ndarray, notices: tuple[str, ...], attributes: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...], dict[str, np.ndarray]]:
+    """The fields x, y and z of records as a last axis, and attributes in other fields."""
     names = array.dtype.names or ()
     if not {"x", "y", "z"} <= set(names) or any(array.dtype[name].subdtype for name in "xyz"):
         raise InputError(
             f"expected records with fields x, y and z, got {listing(names)}; "
             "save the coordinates as float32 of shape (N, 3)"
         )
-    others = [name for name in names if name not in ("x", "y", "z")]
+    plain = [name for name in names if not array.dtype[name].subdtype]
+    found, used = gathered(attributes, plain, array.__getitem__)
+    others = [name for name in names if name not in {"x", "y", "z", *used}]
     stacked = np.stack([array[name] for name in "xyz"], axis=-1)
-    return stacked, notices + ignored("fields", others)
+    return stacked, notices + ignored("fields", others), found
 
 
 def _scaled(levels: np.ndarray, scale: np.ndarray, offset: np.ndarray, others: set[str]) -> Raw:

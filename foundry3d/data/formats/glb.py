@@ -8,8 +8,8 @@ Shape legend: V vertices and F triangles of one primitive, J joints of a skin.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,19 @@ _REPEATED = 2**28  # bytes of geometry that a file may unpack to, however small 
 _GROWTH = 32  # and how many times its own size a larger file
 _POINTS, _TRIANGLES, _STRIP, _FAN = 0, 4, 5, 6
 
+_Read = tuple[int, dict[str, np.ndarray]]
+"""Vertices of a primitive, and their attributes."""
 
-def read_glb(blob: bytes) -> Raw:
+
+def read_glb(blob: bytes, attributes: Sequence[str] = ()) -> Raw:
     """All triangles of a GLB file's scene, each mesh placed as its nodes or its joints say.
 
-    Points are read where the scene has no triangles. Morph targets, colours and lines are left
+    Points are read where the scene has no triangles. Morph targets, textures and lines are left
     out.
+
+    Args:
+        blob: the file.
+        attributes: to read where vertices have them: normal and color (`COLOR_0`).
 
     Raises:
         InputError: no GLB file, data cut short or outside the file, or geometry in an extension
@@ -47,7 +54,7 @@ def read_glb(blob: bytes) -> Raw:
                 f"expected plain geometry, got {listing(sorted(required))}; export the file "
                 "without compression and instancing"
             )
-        raw = _collect(scene, min(MAX_BYTES, max(_REPEATED, _GROWTH * len(blob))))
+        raw = _collect(scene, min(MAX_BYTES, max(_REPEATED, _GROWTH * len(blob))), attributes)
         used = _GEOMETRY & set(scene.tree.get("extensionsUsed", []))
     except InputError:
         raise
@@ -57,13 +64,14 @@ def read_glb(blob: bytes) -> Raw:
             "export the file again"
         ) from error
     notices = raw.notices + ignored("geometry in extensions", sorted(used))
-    return Raw(vertices=raw.vertices, faces=raw.faces, notices=notices)
+    return replace(raw, notices=notices)
 
 
-def _collect(scene: Scene, most: int) -> Raw:
+def _collect(scene: Scene, most: int, attributes: Sequence[str]) -> Raw:
     """All primitives of the scene in one, of at most `most` bytes."""
     vertices, faces, loose = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], [np.zeros((0, 3))]
     known, size, left_out = 0, 0, False
+    read: tuple[list[_Read], list[_Read]] = ([], [])  # of vertices, and of loose points
     for shown in _shown_meshes(scene):
         for primitive in shown.mesh["primitives"]:
             mode = primitive.get("mode", _TRIANGLES)
@@ -81,6 +89,8 @@ def _collect(scene: Scene, most: int) -> Raw:
                     f"expected a scene of at most {most} bytes of geometry, got more because "
                     "meshes are repeated; export fewer copies"
                 )
+            own = _attributes(scene, shown, primitive["attributes"], attributes)
+            read[mode == _POINTS].append((len(points), own))
             if mode == _POINTS:
                 loose.append(points)
                 continue
@@ -93,6 +103,7 @@ def _collect(scene: Scene, most: int) -> Raw:
         vertices=np.concatenate(vertices if len(found) else loose),
         faces=found if len(found) else None,
         notices=("lines and loose points ignored",) if left_out else (),
+        attributes=_together(read[not len(found)], attributes),
     )
 
 
@@ -162,6 +173,33 @@ def _placed(scene: Scene, shown: _Shown, attributes: dict[str, Any]) -> np.ndarr
         moved = np.einsum("vij,vj->vi", bent[:, :3, :3], points) + bent[:, :3, 3]
         total += weight[:, None] * moved
     return total
+
+
+def _attributes(
+    scene: Scene, shown: _Shown, held: dict[str, Any], wanted: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The wanted attributes (V, 3) of a primitive; normals as the node places them.
+
+    Normals that joints bend are left out, so that those of the triangles are taken.
+    """
+    found = {}
+    if "normal" in wanted and "NORMAL" in held and shown.joints is None:
+        turn = np.linalg.pinv(shown.place[:3, :3])
+        found["normal"] = accessor(scene, held["NORMAL"], "VEC3") @ turn
+    if "color" in wanted and "COLOR_0" in held:
+        kind = str(scene.tree["accessors"][held["COLOR_0"]]["type"])
+        if kind in ("VEC3", "VEC4"):
+            found["color"] = accessor(scene, held["COLOR_0"], kind)[:, :3]
+    return found
+
+
+def _together(read: list[_Read], wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """Attributes of all primitives, NaN for those without; none that no primitive has."""
+    return {
+        name: np.concatenate([own.get(name, np.full((count, 3), np.nan)) for count, own in read])
+        for name in wanted
+        if any(name in own for _, own in read)
+    }
 
 
 def _placement(node: dict[str, Any]) -> np.ndarray:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from foundry3d.data.formats.fields import fields_of
 from foundry3d.data.formats.laz import check_chunks
 from foundry3d.data.formats.raw import MAX_BYTES, Raw, ignored
 from foundry3d.errors import InputError
@@ -21,8 +23,12 @@ _RECORD_HEADER = 54
 _BATCH = 2**17  # points read at a time
 
 
-def read_las(blob: bytes) -> Raw:
-    """Points of a LAS or LAZ file in world units; every other attribute is left out.
+def read_las(blob: bytes, attributes: Sequence[str] = ()) -> Raw:
+    """Points of a LAS or LAZ file in world units.
+
+    Args:
+        blob: the file.
+        attributes: to read where the points have them.
 
     Raises:
         InputError: no LAS file, or fewer data than it declares.
@@ -35,15 +41,24 @@ def read_las(blob: bytes) -> Raw:
     with laspy.open(io.BytesIO(blob), laz_backend=backend, read_evlrs=False) as reader:
         header = reader.header
         _check_points(blob, header)
+        names = list(header.point_format.dimension_names)
+        known = {wanted: fields_of(wanted, names) for wanted in attributes}
+        held = {wanted: fields for wanted, fields in known.items() if fields}
+        parts: dict[str, list[np.ndarray]] = {wanted: [] for wanted in held}
         batches = [np.zeros((0, 3), np.int32)]
         for points in reader.chunk_iterator(_BATCH):
             batches.append(np.stack([points.X, points.Y, points.Z], axis=1))
+            for wanted, fields in held.items():
+                parts[wanted].append(np.stack([np.asarray(points[f]) for f in fields], axis=1))
     levels = np.concatenate(batches)
     if len(levels) != header.point_count:
         raise _too_short(header, f"{len(levels)} points")
-    others = [name for name in header.point_format.dimension_names if name not in ("X", "Y", "Z")]
+    used = {"X", "Y", "Z"}.union(*held.values())
+    others = [name for name in names if name not in used]
     return Raw(
-        vertices=levels * header.scales + header.offsets, notices=ignored("attributes", others)
+        vertices=levels * header.scales + header.offsets,
+        notices=ignored("attributes", others),
+        attributes={wanted: np.concatenate(found) for wanted, found in parts.items() if found},
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from foundry3d.data.formats.raw import Raw, ascii_only, columns, lines, numbers,
 from foundry3d.errors import InputError
 
 _OBJ_VERTEX = re.compile(rb"^[ \t]*v[ \t]+([^\n]*)", re.MULTILINE)
+_OBJ_NORMAL = re.compile(rb"^[ \t]*vn[ \t]+([^\n]*)", re.MULTILINE)
 _OBJ_FACE = re.compile(rb"^[ \t]*f[ \t]+([^\n]*)", re.MULTILINE)
 _OBJ_BLOCK = 2**14  # lines of faces that are read at a time
 _OFF_HEADER = re.compile(
@@ -30,8 +32,13 @@ _STL_HEADER, _STL_FACET = 84, 50
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("rest", "<u2")])
 
 
-def read_obj(blob: bytes) -> Raw:
+def read_obj(blob: bytes, attributes: Sequence[str] = ()) -> Raw:
     """Vertices and faces of an OBJ file; polygons are cut into triangles.
+
+    Args:
+        blob: the file.
+        attributes: to read: color behind the coordinates of each vertex (`v x y z r g b`), and in a
+            file without faces one normal (`vn`) per vertex.
 
     Raises:
         InputError: no vertices, or something else than numbers in them or in a face.
@@ -46,16 +53,34 @@ def read_obj(blob: bytes) -> Raw:
             f"expected three numbers in each of {len(rows)} obj vertices, got "
             f"{len(rows) - len(vertices)} empty ones; export the file again"
         )
-    faces = _OBJ_FACE.findall(blob)
+    found, faces = _obj_attributes(rows, attributes), _OBJ_FACE.findall(blob)
     if not faces:
-        return Raw(vertices=vertices)
+        if "normal" in attributes:
+            found |= _obj_normals(_OBJ_NORMAL.findall(blob), len(rows))
+        return Raw(vertices=vertices, attributes=found)
     counts, corners = _obj_corners(faces)
     if (corners < 0).any():  # counted back from the vertices above the face
         above = [match.start() for match in _OBJ_VERTEX.finditer(blob)]
         where = [match.start() for match in _OBJ_FACE.finditer(blob)]
         known = np.repeat(np.searchsorted(above, where), counts)
         corners = np.where(corners < 0, known + corners + 1, corners)
-    return Raw(vertices=vertices, faces=triangles(counts, corners - 1, vertices))
+    cut = triangles(counts, corners - 1, vertices)
+    return Raw(vertices=vertices, faces=cut, attributes=found)
+
+
+def _obj_attributes(rows: list[bytes], wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """Colours (N, 3) of vertices of six numbers each."""
+    if "color" not in wanted or any(len(row.split()) != 6 for row in rows):
+        return {}
+    return {"color": columns(io.BytesIO(b"\n".join(rows)), chosen=(3, 4, 5))}
+
+
+def _obj_normals(rows: list[bytes], vertices: int) -> dict[str, np.ndarray]:
+    """Normals (N, 3) of a file with one for every vertex."""
+    if len(rows) != vertices:
+        return {}
+    found = columns(io.BytesIO(b"\n".join(rows)))
+    return {"normal": found} if len(found) == vertices else {}
 
 
 def _obj_corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +109,7 @@ def _obj_corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     return sizes, found
 
 
-def read_off(blob: bytes) -> Raw:
+def read_off(blob: bytes, attributes: Sequence[str] = ()) -> Raw:
     """Vertices and faces of an OFF file (also COFF, NOFF, STOFF); colours are left out.
 
     Each vertex and face stands on a line, or, in a file with fewer lines, anywhere.
@@ -146,7 +171,7 @@ def _off_faces(rows: list[bytes], vertices: np.ndarray) -> np.ndarray:
     return triangles(counts, whole(corners, "vertex numbers of faces"), vertices)
 
 
-def read_stl(blob: bytes) -> Raw:
+def read_stl(blob: bytes, attributes: Sequence[str] = ()) -> Raw:
     """Triangles of an STL file, packed or text.
 
     Raises:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from foundry3d.data.formats.fields import gathered
 from foundry3d.data.formats.raw import MAX_BYTES, Raw, ignored, listing, numbers
 from foundry3d.errors import InputError
 
@@ -32,8 +34,12 @@ class _Field:
     bytes_before: int
 
 
-def read_pcd(blob: bytes) -> Raw:
-    """The points of a PCD file; colours, normals and the viewpoint are left out.
+def read_pcd(blob: bytes, attributes: Sequence[str] = ()) -> Raw:
+    """The points of a PCD file; the viewpoint is left out.
+
+    Args:
+        blob: the file.
+        attributes: to read where the points have them; colours may be packed (`rgb`, `rgba`).
 
     Raises:
         InputError: no PCD file, an unknown field type, or fewer data than it declares.
@@ -47,6 +53,8 @@ def read_pcd(blob: bytes) -> Raw:
             "save the file again"
         )
     wanted = [by_name[name] for name in "xyz"]
+    if attributes:
+        wanted += [f for f in by_name.values() if f.count == 1 and f.name not in "xyz_"]
     forms = {"ascii": _text, "binary": _packed, "binary_compressed": _compressed}
     form = forms.get("".join(header["DATA"][:1]))
     if form is None:
@@ -55,10 +63,28 @@ def read_pcd(blob: bytes) -> Raw:
             f"got '{listing(header['DATA'][:1])}'; save the file as binary"
         )
     columns = form(body, points, fields, wanted)
-    extra = [f.name for f in fields if f.name not in ("x", "y", "z", "_")]
+    named = {f.name: column for f, column in zip(wanted[3:], columns[3:], strict=True)}
+    found, used = gathered(attributes, named, named.__getitem__)
+    packed = next((name for name in ("rgb", "rgba") if name in named), None)
+    if "color" in attributes and "color" not in found and packed:
+        found["color"], used = _unpacked_colors(by_name[packed], named[packed]), used | {packed}
+    extra = [f.name for f in fields if f.name not in {"x", "y", "z", "_", *used}]
     return Raw(
-        vertices=np.stack(columns, axis=1), notices=ignored("fields", extra), from_sensor=True
+        vertices=np.stack(columns[:3], axis=1),
+        notices=ignored("fields", extra),
+        from_sensor=True,
+        attributes=found,
     )
+
+
+def _unpacked_colors(field: _Field, column: np.ndarray) -> np.ndarray:
+    """Colours (N, 3) in 0..255 of one number of 4 bytes per point."""
+    if field.kind.itemsize != 4:
+        raise InputError(
+            f"expected packed pcd colours of 4 bytes, got {field.kind}; save the file again"
+        )
+    bits = np.ascontiguousarray(column.astype(field.kind)).view("<u4")
+    return np.stack([bits >> 16, bits >> 8, bits], axis=1).astype(np.uint8)
 
 
 def _header(blob: bytes) -> tuple[dict[str, list[str]], bytes]:

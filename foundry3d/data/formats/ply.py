@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from foundry3d.data.formats.fields import gathered
 from foundry3d.data.formats.polygons import triangles
 from foundry3d.data.formats.raw import Raw, ignored, lines, listing, numbers, unix, whole
 from foundry3d.errors import InputError
@@ -56,14 +58,19 @@ class _Column:
     lengths: np.ndarray
 
 
-def read_ply(blob: bytes) -> Raw:
+def read_ply(blob: bytes, attributes: Sequence[str] = ()) -> Raw:
     """Vertices and faces of a PLY file; polygons are cut into triangles.
+
+    Args:
+        blob: the file.
+        attributes: to read where the vertices have them.
 
     Raises:
         InputError: no PLY file, an unknown encoding or type, or fewer data than it declares.
     """
     encoding, elements, position = _header(blob)
     order, body = _ORDERS[encoding], blob[position:]
+    declared = {e.name: e for e in elements}
     if encoding == "ascii":
         body = _packed_text(body, elements)
         elements = [_as_doubles(element) for element in elements]
@@ -77,7 +84,9 @@ def read_ply(blob: bytes) -> Raw:
             break
         columns[element.name], cursor = _read_element(element, body, cursor, order)
     vertices = _positions(wanted["vertex"], columns["vertex"])
-    extra = [p.name for p in wanted["vertex"].properties if p.name not in ("x", "y", "z")]
+    read, used = _attributes(attributes, declared["vertex"], columns["vertex"])
+    left = {"x", "y", "z", *used}
+    extra = [p.name for p in wanted["vertex"].properties if p.name not in left]
     others = [e.name for e in elements if e.name not in wanted and e.count]
     notices = ignored("vertex properties", extra) + ignored("elements", others)
     if elements[-1].name in wanted and cursor < len(body):
@@ -85,7 +94,13 @@ def read_ply(blob: bytes) -> Raw:
     faces = None
     if "face" in wanted:
         faces = _faces(wanted["face"], columns["face"], vertices)
-    return Raw(vertices=vertices, faces=faces, notices=notices, from_sensor=faces is None)
+    return Raw(
+        vertices=vertices,
+        faces=faces,
+        notices=notices,
+        from_sensor=faces is None,
+        attributes=read,
+    )
 
 
 def _packed_text(body: bytes, elements: list[_Element]) -> bytes:
@@ -268,6 +283,18 @@ def _positions(element: _Element, columns: list[_Column]) -> np.ndarray:
             f"expected vertex properties x, y and z, got {found or 'none'}; export the file again"
         )
     return np.stack([column.values for column in chosen], axis=1)
+
+
+def _attributes(
+    wanted: Sequence[str], element: _Element, columns: list[_Column]
+) -> tuple[dict[str, np.ndarray], set[str]]:
+    """The wanted attributes (N, m), in the types that the header declares, and their fields."""
+    numbers = {
+        p.name: column.values.astype(p.kind)
+        for p, column in zip(element.properties, columns, strict=True)
+        if wanted and not p.count_kind and (p.kind[0] == "f" or np.isfinite(column.values).all())
+    }
+    return gathered(wanted, numbers, numbers.__getitem__)
 
 
 def _faces(element: _Element, columns: list[_Column], vertices: np.ndarray) -> np.ndarray | None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 import numpy as np
@@ -31,12 +31,14 @@ class Raw:
         faces: (F, 3) int64 corners of triangles, or None for a file without faces.
         notices: what the file held and was not read, one sentence each.
         from_sensor: the format is one in which sensors write NaN where they saw nothing.
+        attributes: those asked for that the vertices have, by name: (N, m) as stored.
     """
 
     vertices: np.ndarray
     faces: np.ndarray | None = None
     notices: tuple[str, ...] = ()
     from_sensor: bool = False
+    attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def unix(text: bytes) -> bytes:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from foundry3d.data.formats.fields import gathered
 from foundry3d.data.formats.headers import coordinate_columns, named_columns
 from foundry3d.data.formats.raw import LINE, MAX_BYTES, Raw, ascii_only, columns, listing, unix
 from foundry3d.errors import InputError
@@ -23,15 +24,18 @@ _NUMBER = re.compile(r"[-+]?(?:\.?\d.*|nan|inf|infinity)", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Where the rows start, what separates their columns, which hold x, y and z; rows promised."""
+    """Where rows start, what separates columns, which hold x, y, z; rows promised; names."""
 
     start: int
     separator: str | None
     chosen: tuple[int, int, int]
     declared: int | None
+    names: tuple[str, ...] = ()
 
 
-def read_table(blob: bytes, chosen: Mapping[str, str] | None = None) -> Raw:
+def read_table(
+    blob: bytes, chosen: Mapping[str, str] | None = None, attributes: Sequence[str] = ()
+) -> Raw:
     """Points of a text table, its columns separated by white space, commas or semicolons.
 
     Comments ('#', '//' or ';'), one header, and one number of points, which must be right, may
@@ -41,6 +45,7 @@ def read_table(blob: bytes, chosen: Mapping[str, str] | None = None) -> Raw:
     Args:
         blob: the file.
         chosen: columns of x, y and z by name or number; None = those that the header names so.
+        attributes: to read where the header names their columns.
 
     Raises:
         InputError: no rows, too few columns, no numbers, a header without coordinates, or not as
@@ -56,7 +61,12 @@ def read_table(blob: bytes, chosen: Mapping[str, str] | None = None) -> Raw:
         return Raw(vertices=_scans(text, layout, layout.declared))
     body = io.BytesIO(text)
     body.seek(layout.start)
-    return Raw(vertices=columns(body, layout.separator, layout.chosen))
+    _, used = gathered(attributes, layout.names, lambda _: np.zeros(0))
+    places = {name: layout.names.index(name) for name in used}
+    values = columns(body, layout.separator, (*layout.chosen, *places.values()))
+    read = dict(zip(places, values[:, 3:].T, strict=True))
+    found, _ = gathered(attributes, read, read.__getitem__)
+    return Raw(vertices=values[:, :3], attributes=found)
 
 
 def _scans(text: bytes, layout: _Layout, declared: int) -> np.ndarray:
@@ -108,9 +118,16 @@ def _layout(text: bytes, asked: Mapping[str, str] | None) -> _Layout:
         if header is None and declared is None and len(words) == 1 and line.isdecimal():
             declared = int(line[:15])
             continue
-        chosen, mark = _chosen(words, header, comments, asked), _separator(line)
+        names = _names(words, header, comments, asked)
+        chosen, mark = _chosen(words, names, asked), _separator(line)
         _check_row(words, chosen, line)
-        return _Layout(start=match.start(), separator=mark, chosen=chosen, declared=declared)
+        return _Layout(
+            start=match.start(),
+            separator=mark,
+            chosen=chosen,
+            declared=declared,
+            names=tuple(names or ()) if len(names or ()) == len(words) else (),
+        )
     raise _no_rows(" ".join(header or []))
 
 
@@ -121,17 +138,24 @@ def _no_rows(got: str) -> InputError:
     )
 
 
-def _chosen(
+def _names(
     row: list[str],
     header: list[str] | None,
     comments: list[list[str]],
     asked: Mapping[str, str] | None,
+) -> list[str] | None:
+    """The names of columns of rows like this one: of a header, or of a comment of as many words."""
+    if header is not None:
+        return header
+    fitting = (words for words in comments if len(words) == len(row))
+    return next((words for words in fitting if asked or coordinate_columns(words)), None)
+
+
+def _chosen(
+    row: list[str], names: list[str] | None, asked: Mapping[str, str] | None
 ) -> tuple[int, int, int]:
-    """The columns of x, y and z of rows like this one."""
-    width, names = len(row), header
-    if names is None:  # a comment of as many words may name the columns
-        fitting = (words for words in comments if len(words) == width)
-        names = next((words for words in fitting if asked or coordinate_columns(words)), None)
+    """The columns of x, y and z of rows like this one, whose columns may have names."""
+    width = len(row)
     if asked:
         return named_columns(names or [], asked)
     if names is None:

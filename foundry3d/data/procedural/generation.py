@@ -59,7 +59,13 @@ def _centre(points: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(square.max(axis=1, keepdims=True), 1e-12))
 
 
-def generate(count: int, *, points: int = 2048, seed: int = 0) -> Clouds:
+def generate(
+    count: int,
+    *,
+    points: int = 2048,
+    seed: int = 0,
+    categories: tuple[str, ...] = CATEGORIES,
+) -> Clouds:
     """Random labelled shapes, the same for the same arguments.
 
     Every cloud is turned by any angle about z, slightly tilted, stretched and bent; noise is added,
@@ -71,9 +77,10 @@ def generate(count: int, *, points: int = 2048, seed: int = 0) -> Clouds:
         count: number of clouds, at least 1; categories in random order, as evenly as possible.
         points: points per cloud, at least 1.
         seed: of all random draws, at least 0.
+        categories: of `CATEGORIES`.
 
     Returns:
-        Clouds with points (count, points, 3) float32, labels into `CATEGORIES`, and parts
+        Clouds with points (count, points, 3) float32, labels into `categories`, and parts
         (count, points) into `PART_NAMES`.
 
     Raises:
@@ -83,11 +90,11 @@ def generate(count: int, *, points: int = 2048, seed: int = 0) -> Clouds:
         if value < least:
             raise InputError(f"procedural shapes: {what} must be at least {least}, got {value}")
     rng = np.random.default_rng(seed)
-    classes = len(CATEGORIES)
+    classes = len(categories)
     labels = rng.permutation(rng.permutation(classes)[np.arange(count) % classes])
     coordinates = np.empty((count, points, 3), np.float32)
     parts = np.empty((count, points), np.uint8)
-    for label, category in enumerate(CATEGORIES):
+    for label, category in enumerate(categories):
         rows = np.flatnonzero(labels == label)
         if rows.size:
             patches, part = _posed(category, rows.size, rng)
@@ -99,7 +106,7 @@ def generate(count: int, *, points: int = 2048, seed: int = 0) -> Clouds:
     return Clouds(
         points=coordinates,
         labels=labels,
-        class_names=CATEGORIES,
+        class_names=categories,
         parts=parts,
         part_names=PART_NAMES,
         name=f"procedural (seed {seed})",
