@@ -19,7 +19,7 @@ from foundry3d.config import PartHeadConfig
 from foundry3d.data import procedural
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.files import read_points
-from foundry3d.embed import parts
+from foundry3d.embed import point_parts as parts
 from foundry3d.embed.clouds import Policy, embed_clouds
 from foundry3d.embed.labelled import palette, write_las, write_ply
 from foundry3d.errors import InputError

@@ -167,6 +167,7 @@ def render(card: Card, name: str, *, tokens: int, width: int, sizes: dict[str, A
         license=card.license.lower(),
         title=name,
         sentence=card.summary,
+        columns=3,
         tokens=tokens,
         width=width,
     )
