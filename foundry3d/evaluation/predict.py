@@ -16,7 +16,7 @@ import torch
 from foundry3d.checkpoints.folder import load, model_folder
 from foundry3d.checkpoints.policy import stored_facts
 from foundry3d.checkpoints.sizes import read_json
-from foundry3d.config import EmbedConfig, PredictConfig
+from foundry3d.config import PredictConfig
 from foundry3d.config.paths import require_apart
 from foundry3d.embed.clouds import PreparedCloud
 from foundry3d.embed.labelled import WRITE
@@ -26,7 +26,7 @@ from foundry3d.embed.reading import Reading
 from foundry3d.errors import InputError
 from foundry3d.evaluation.teach import OPEN_SET
 from foundry3d.evaluation.teaching import Scale, distances, softmax
-from foundry3d.heads.classifier import Classifier
+from foundry3d.heads.classifier import Classifier, Headed
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.report.rows import table
@@ -212,11 +212,11 @@ def _parts(model: Segmenter, reading: Reading, config: PredictConfig) -> list[di
     return rows
 
 
-def _reading_config(config: PredictConfig) -> EmbedConfig:
-    """How the files become clouds; they stand as the examples did, unless told otherwise."""
+def _reading(model: Headed, config: PredictConfig) -> Reading:
+    """Reads the files, whose up axis is that of the examples unless told otherwise."""
     up = config.up or stored_facts(config.model).get("files_up")
     plain = config.reading()
-    return plain if up is None else replace(plain, up=up)
+    return reading_of(plain if up is None else replace(plain, up=up), model.backbone)
 
 
 def predict(config: PredictConfig) -> list[dict[str, Any]]:
@@ -231,18 +231,21 @@ def predict(config: PredictConfig) -> list[dict[str, Any]]:
         PartialFailure: some clouds cannot be used; the others are labelled.
     """
     model = load(config.model)
-    if not isinstance(model, Classifier | Segmenter):
-        raise InputError(
-            f"{config.model} is a {type(model).__name__} and knows no labels; teach it some: "
-            f"foundry3d teach EXAMPLES --model {config.model}"
-        )
-    reading = reading_of(_reading_config(config), model.backbone)
-    classes = isinstance(model, Classifier)
-    rows = _classes(model, reading, config) if classes else _parts(model, reading, config)
+    match model:
+        case Classifier():
+            reading, columns = _reading(model, config), CLASS_COLUMNS
+            rows = _classes(model, reading, config)
+        case Segmenter():
+            reading, columns = _reading(model, config), PART_COLUMNS
+            rows = _parts(model, reading, config)
+        case _:
+            raise InputError(
+                f"{config.model} is a {type(model).__name__} and knows no labels; teach it some: "
+                f"foundry3d teach EXAMPLES --model {config.model}"
+            )
     reading.require(len(rows))
     if config.out is not None:
         write_table(config.out, rows)
-    columns = CLASS_COLUMNS if classes else PART_COLUMNS
     columns = {key: text for key, text in columns.items() if key in rows[0]}
     print(table(rows, columns))
     reading.require_all(f"the other {len(rows)} are labelled")

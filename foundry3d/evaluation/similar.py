@@ -26,7 +26,6 @@ from foundry3d.embed.reading import Reading
 from foundry3d.errors import InputError
 from foundry3d.evaluation.rows import short_name
 from foundry3d.evaluation.teaching import scale_of
-from foundry3d.evaluation.zeroshot import unit
 from foundry3d.report.contact_sheet import draw_sheet
 from foundry3d.report.rows import table
 from foundry3d.report.tables import write_table
@@ -45,8 +44,9 @@ def cosines(query: np.ndarray, features: np.ndarray, reference: np.ndarray) -> n
         reference: (m, D) of other clouds, which the scale is taken from too.
     """
     scale = scale_of(np.concatenate([reference, features]))
-    found: np.ndarray = unit(scale.apply(features)) @ unit(scale.apply(query[None]))[0]
-    return found
+    asked, found = scale.apply(query), scale.apply(features)
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(asked)
+    return found @ asked / np.maximum(lengths, 1e-12)
 
 
 def read_query(reading: Reading, name: str) -> PreparedCloud:

@@ -136,9 +136,9 @@ def _open_set(scale: Scale, limit: Limit) -> str:
 def _report(facts: dict[str, Any], classes: dict[str, int]) -> None:
     """Prints how good the classifier is, and which examples it confuses."""
     counted = ", ".join(f"{name} {count}" for name, count in classes.items())
-    print(
-        f"{sum(classes.values())} examples of {len(classes)} classes ({counted}): {facts['head']}"
-    )
+    turned = "turned copies" if facts["turned"] else "copies that are not turned"
+    how = facts["head"] + (f", with {turned}" if facts["copies"] else "")
+    print(f"{sum(classes.values())} examples of {len(classes)} classes ({counted}): {how}")
     if facts["accuracy"] is None:
         print("No accuracy can be estimated from one example per class; add a second one of each.")
         return

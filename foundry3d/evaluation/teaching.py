@@ -11,7 +11,7 @@ Shapes: n examples, m rows of all examples, D width of a row, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -253,18 +253,20 @@ def choose(rows: Rows, strengths: Sequence[float] = STRENGTHS) -> Chosen:
     if not judged.any():
         head = means.cooled(rows.features.shape[1])
         return Chosen("nearest mean", head, np.full(len(labels), -1), math.inf, 1)
-    candidates = [("nearest mean", lambda: means, means_left_out(rows))]
+    candidates: list[tuple[str, Callable[[], Head], np.ndarray]] = [
+        ("nearest mean", lambda: means, means_left_out(rows))
+    ]
     for strength in strengths:
-        name, fit = f"ridge, penalty {strength:g}", partial(ridge, rows, strength)
-        candidates.append((name, fit, ridge_left_out(rows, strength)))
+        fit = partial(ridge, rows, strength)
+        candidates.append((f"ridge, penalty {strength:g}", fit, ridge_left_out(rows, strength)))
     found = []
     for i, (_, _, logits) in enumerate(candidates):
         temperature, loss = fit_temperature(logits[judged], labels[judged])
         found.append((loss, i, temperature))
     loss, best, temperature = min(found)
-    name, fit, logits = candidates[best]
+    name, refit, logits = candidates[best]
     answers = np.where(judged, logits.argmax(axis=1), -1)
-    return Chosen(name, fit().cooled(temperature), answers, loss, len(candidates))
+    return Chosen(name, refit().cooled(temperature), answers, loss, len(candidates))
 
 
 class Limit(NamedTuple):
