@@ -91,7 +91,9 @@ def classified(saved: Path, folder: Path) -> ClassifyConfig:
         subsample="first",
     )  # fmt: skip
     head = HeadConfig(hidden=(8,), dropout=0.0)
-    return ClassifyConfig(model=str(saved), data=data, train=EXACT, head=head, augment=STILL)
+    return ClassifyConfig(
+        model=str(saved), data=data, train=EXACT, head=head, augment=STILL, results=None
+    )
 
 
 @pytest.mark.parametrize(
