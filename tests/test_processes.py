@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import TINY
 from processes import ended, freeze_batchnorm, frozen_batchnorm, start, two_ranks
 from test_classify import ellipsoids
 from test_parts import contents, ten_files, visible  # noqa: F401
@@ -81,14 +82,18 @@ def streamed(saved: Path, folder: Path) -> DistillConfig:
 
 
 def classified(saved: Path, folder: Path) -> ClassifyConfig:
+    """Every point is a center, so that it does not matter which one is drawn first."""
     write_archive(folder / "a.npz", ellipsoids(48, 0))
     write_archive(folder / "b.npz", ellipsoids(20, 1))
     data = DataConfig(
-        train=str(folder / "a.npz"), test=str(folder / "b.npz"), points=48, validation=0.0,
+        train=str(folder / "a.npz"), test=str(folder / "b.npz"), points=TINY.groups,
+        validation=0.0,
         subsample="first",
     )  # fmt: skip
     head = HeadConfig(hidden=(8,), dropout=0.0)
-    return ClassifyConfig(model=str(saved), data=data, train=EXACT, head=head, augment=STILL)
+    return ClassifyConfig(
+        model=str(saved), data=data, train=EXACT, head=head, augment=STILL, results=None
+    )
 
 
 @pytest.mark.parametrize(

@@ -68,12 +68,12 @@ class Task(L.LightningModule):
         super().__init__()
         self.train_config, self.data_config, self.augmentation = train, data, augmentation
 
-    def log(self, name: str, value: Any, **options: Any) -> None:
+    def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
         """Logs the mean over all processes of a run; of an epoch, what the caller has reduced.
 
         The first process alone asks for averages of epochs, so these must not wait for others.
         """
-        super().log(name, value, **(options | {"sync_dist": not options.get("on_epoch")}))
+        super().log(name, value, *args, **(options | {"sync_dist": not options.get("on_epoch")}))
 
     numbered = False
     """Whether batches in memory say which clouds they hold."""
