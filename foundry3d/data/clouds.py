@@ -118,8 +118,9 @@ def complete(clouds: Clouds, absent: Absent) -> Clouds:
         return clouds
     if absent == "drop" and len(lacks) == len(clouds):
         raise InputError(
-            f"{clouds.name}: none of its clouds has all of {', '.join(clouds.attributes)}, which the "
-            "model reads; give them, or train with --backbone.attribute_dropout and --data.absent fill"
+            f"{clouds.name}: none of its clouds has all of {', '.join(clouds.attributes)}, which "
+            "the model reads; give them, or train with --backbone.attribute_dropout and "
+            "--data.absent fill"
         )
     report_lacking(clouds.name, {f"cloud {i}": names for i, names in lacks.items()}, absent)
     kept = [i for i in range(len(clouds)) if i not in lacks]
