@@ -217,5 +217,5 @@ def test_a_student_learns_from_crops_and_gives_features_of_every_point(
     assert features.isfinite().all()
     with pytest.raises(InputError, match="expected files of point clouds"):
         load_unlabelled(
-            replace(DATA, train=str(tmp_path / "run" / "metrics")), seed=0, needs=Needs()
+            replace(DATA, train=str(tmp_path / "run" / "tensorboard")), seed=0, needs=Needs()
         )
