@@ -40,7 +40,7 @@ def test_a_tree_finds_the_same_points(cloud: np.ndarray, text: str, axes: tuple[
     tree = build(cloud, 64)
     for middle in cloud[::331]:
         slow, fast = (take(cloud, middle, crop_of(text), axes, t) for t in (None, tree))
-        assert np.array_equal(slow.index, fast.index)
+        assert np.array_equal(slow.rows, fast.rows)
         assert slow.reach == fast.reach
 
 
@@ -50,9 +50,9 @@ def test_a_crop_is_what_its_name_says(cloud: np.ndarray, text: str, axes: tuple[
     found = draw_crop(cloud, crop, np.random.default_rng(3))
     distance = np.sqrt(squared(cloud, found.middle, axes))
     inside = np.zeros(len(cloud), bool)
-    inside[found.index] = True
+    inside[found.rows] = True
     if crop.kind == "count":
-        assert len(found.index) == 300
+        assert len(found.rows) == 300
         assert distance[inside].max() <= distance[~inside].min()
     else:
         assert np.array_equal(inside, distance <= np.float32(crop.size))
@@ -61,14 +61,14 @@ def test_a_crop_is_what_its_name_says(cloud: np.ndarray, text: str, axes: tuple[
         heights = cloud[:, 2]
         far = cloud + np.float32([0, 0, 1]) * (heights > 0)[:, None] * np.float32(100)
         moved = take(far, found.middle, crop, axes)
-        assert np.array_equal(moved.index, found.index)
+        assert np.array_equal(moved.rows, found.rows)
 
 
 def test_columns_stand_along_the_up_axis(cloud: np.ndarray) -> None:
     turned = np.roll(cloud, 1, axis=1)  # z is now x
     one = draw_crop(cloud, crop_of("column:0.5"), np.random.default_rng(1), up="z")
     other = draw_crop(turned, crop_of("column:0.5"), np.random.default_rng(1), up="x")
-    assert np.array_equal(one.index, other.index)
+    assert np.array_equal(one.rows, other.rows)
 
 
 def test_draws_come_from_the_generator_alone(cloud: np.ndarray) -> None:
@@ -84,7 +84,7 @@ def test_small_crops_are_drawn_again() -> None:
     points = np.concatenate([rng.normal(size=(40, 3)) / 100, alone]).astype(np.float32)
     for seed in range(20):
         found = draw_crop(points, crop_of("sphere:1"), np.random.default_rng(seed), at_least=30)
-        assert np.array_equal(found.index, np.arange(40))
+        assert np.array_equal(found.rows, np.arange(40))
     with pytest.raises(InputError, match=r"at least 41 points, got at most 40 points in 100 crops"):
         draw_crop(points, crop_of("sphere:1"), rng, at_least=41)
     places = points[:2]
@@ -217,5 +217,5 @@ def test_a_student_learns_from_crops_and_gives_features_of_every_point(
     assert features.isfinite().all()
     with pytest.raises(InputError, match="expected files of point clouds"):
         load_unlabelled(
-            replace(DATA, train=str(tmp_path / "run" / "checkpoints")), seed=0, needs=Needs()
+            replace(DATA, train=str(tmp_path / "run" / "tensorboard")), seed=0, needs=Needs()
         )

@@ -105,7 +105,7 @@ class Sampler:
     def draw(self, cloud: Cloud, generator: np.random.Generator) -> StoredBatch:
         """One draw of a cloud, without batch axis; features are empty where none are stored."""
         crop = self.crop(cloud, generator)
-        index = np.arange(len(cloud.points)) if crop is None else crop.index
+        index = np.arange(len(cloud.points)) if crop is None else crop.rows
         index = self._points(cloud.points, index, generator)
         points, stored = torch.from_numpy(cloud.points[index]), cloud.stored
         if stored is None:

@@ -112,9 +112,8 @@ class CropStream:
     def _cloud(self, part: Part) -> Cloud:
         if isinstance(part, InputError):
             raise part
-        points, stored = part, None
-        if isinstance(part, FeatureCloud):
-            points, stored = part.points, part
+        stored = part if isinstance(part, FeatureCloud) else None
+        points = part.points if isinstance(part, FeatureCloud) else part
         return Cloud(points, stored, tree_for(points) if self.cropped else None)
 
     def _check(self, cloud: Cloud) -> None:

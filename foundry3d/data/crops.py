@@ -27,13 +27,13 @@ class Crop(NamedTuple):
     """A part of a cloud.
 
     Attributes:
-        index: (n,) int64, its points in ascending order.
+        rows: (n,) int64, its points in ascending order.
         middle: (3,) float32, a point of the cloud.
         reach: the squared distance within which all of its points lie.
         axes: the coordinates that count for the distance.
     """
 
-    index: np.ndarray
+    rows: np.ndarray
     middle: np.ndarray
     reach: float
     axes: tuple[int, ...]
@@ -89,9 +89,9 @@ def draw_crop(
         middle = points[int(generator.integers(len(points)))]
         found = take(points, middle, crop, axes, tree)
         held = places_at_least if places is None else int(found.holds(places).sum())
-        if len(found.index) >= at_least and held >= places_at_least:
+        if len(found.rows) >= at_least and held >= places_at_least:
             return found
-        most = max(most, len(found.index))
+        most = max(most, len(found.rows))
     tokens = "" if places is None else f" and {places_at_least} tokens"
     raise InputError(
         f"expected crops of at least {at_least} points{tokens}, got at most {most} points in "

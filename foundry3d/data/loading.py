@@ -53,8 +53,11 @@ class Stream(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, batch_size: int, *, seed: int, rank: int, world: int) -> Iterable[Tensor]:
-        """Training batches like `Batches`, with `sampler` and `set_epoch`."""
+    def batches(self, batch_size: int, *, seed: int, rank: int, world: int) -> Iterable[Any]:
+        """Training batches like `Batches`, with `sampler` and `set_epoch`.
+
+        Each is a tensor of points (B, N, 3), or a record that has more.
+        """
 
 
 def _read(

@@ -170,8 +170,9 @@ def write(
         write_stored(target, points=narrow(points), features=features, centers=narrow(centers))
         return
     low = points.amin(dim=0)  # near zero, float32 has the details
-    places = [(part - low).float()[None] for part in (points, centers)]
-    rows = [part.numpy().astype(kind) for part in dense_features(*places, tokens.features)]
+    places, around = ((part - low).float()[None] for part in (points, centers))
+    found = dense_features(places, around, tokens.features)
+    rows = [part.numpy().astype(kind) for part in found]
     write_stored(target, points=narrow(points), features=np.concatenate(rows))
 
 

@@ -149,9 +149,11 @@ def stored_goals(
     still = replace(STILL, normalise=config.augment.normalise)
     for batch in held.batches():
         assert isinstance(batch, StoredBatch)
-        batch = StoredBatch(*(None if p is None else p.to(weight.device) for p in batch))
-        batch = batch._replace(
-            points=batch.points.to(kind),
-            centers=None if batch.centers is None else batch.centers.to(kind),
+        centers, present = batch.centers, batch.present
+        batch = StoredBatch(
+            batch.points.to(weight.device, kind),
+            batch.features.to(weight.device),
+            None if centers is None else centers.to(weight.device, kind),
+            None if present is None else present.to(weight.device),
         )
         yield stored_goal(student, moved(batch, still, "z", None), None, drawn=False)
