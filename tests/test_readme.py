@@ -40,7 +40,7 @@ def test_commands_of_all_pages_parse() -> None:
 
 
 def test_tables_of_commands_name_commands() -> None:
-    table = (ROOT / "docs" / "commands.md").read_text()
+    table = (ROOT / "docs" / "command-line.md").read_text()
     named = re.findall(r"^\| `foundry3d ([\w ]+)`", table, re.MULTILINE)
     assert len(named) > 10
     assert [name for name in named if name not in cli.COMMANDS] == []

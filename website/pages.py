@@ -1,8 +1,8 @@
 """Writes the pages of the documentation site into a folder, for `zensical build`.
 
-They are those of `docs/`, with links where they name each other, `CONTRIBUTING.md` and `CHANGELOG.md`.
-Some have a place that is filled: by the results of the README, by every option of the command line, by
-the public names.
+They are those of `docs/`, with links where they name each other, `CONTRIBUTING.md` and
+`CHANGELOG.md`. Some have a place that is filled: by the results of the README, by every option of
+the command line, by the public names.
 
     python website/pages.py build/docs
 """
