@@ -23,8 +23,7 @@ from foundry3d.checkpoints.zoo import shipped
 from foundry3d.embed.clouds import embed_clouds
 from foundry3d.errors import InputError
 from foundry3d.extras import explained
-from foundry3d.models.backbone import Backbone
-from foundry3d.models.student import Student
+from foundry3d.heads.classifier import Inner
 
 with explained():
     from sklearn.base import BaseEstimator, TransformerMixin
@@ -46,7 +45,7 @@ class Features(TransformerMixin, BaseEstimator):
         points: size of a random subset of each cloud; None = all points.
         seed: of the subsets, and of the points that are drawn from meshes.
         batch: how many clouds of equal size go through the model at once.
-        device: of torch.
+        device: where a saved model runs; a model that is given stays where it is.
 
     Attributes:
         model_: the model, once fitted.
@@ -86,10 +85,10 @@ class Features(TransformerMixin, BaseEstimator):
             policy, _ = read_policy(path, up=self.up, normalise=self.normalise)
         elif self.up is not None:
             raise InputError("up is for saved models, which record the axis of their training")
-        if not isinstance(model, Backbone | Student):
+        if not isinstance(model, Inner):
             raise InputError(f"expected a backbone or a student, got a {type(model).__name__}")
         self.policy_ = replace(policy, points=self.points, seed=self.seed)
-        self.model_ = model.to(self.device).eval() if model is not self.model else model
+        self.model_ = model if model is self.model else model.to(self.device)
         self.n_features_out_ = 2 * self.model_.output_dim
         return self
 
