@@ -33,7 +33,7 @@ def pairs(words: list[str]) -> dict[str, str]:
 
 
 def extents(clouds: Clouds, points: int) -> np.ndarray:
-    """Sizes of the bounding box, standard deviations along its axes, and the points' mean radius."""
+    """Sizes of the bounding box, standard deviations along its axes, and the mean radius."""
     found = normalise(torch.from_numpy(clouds.points[:, :points].astype(np.float32))).numpy()
     radius = np.linalg.norm(found, axis=2).mean(axis=1, keepdims=True)
     return np.concatenate([np.ptp(found, axis=1), found.std(axis=1), radius], axis=1)
@@ -82,7 +82,7 @@ def few(generator: np.random.Generator, labels: np.ndarray, shot: int) -> np.nda
 def five_way(
     generator: np.random.Generator, features: Features, labels: tuple[np.ndarray, np.ndarray]
 ) -> float:
-    """Accuracy of a linear SVM on 10 training clouds for each of 5 classes, on their test clouds."""
+    """Test accuracy of a linear SVM on 10 training clouds for each of 5 classes."""
     ways = generator.permutation(np.unique(labels[1]))[:5]
     train, test = (np.flatnonzero(np.isin(part, ways)) for part in labels)
     picked = train[few(generator, labels[0][train], 10)]

@@ -52,7 +52,7 @@ def write_float(network: Network, path: Path) -> None:
             input_names=list(network.inputs),
             output_names=list(network.outputs),
             custom_translation_table=translations(),
-            optimize=False,  # the optimiser takes small constants for zeros; runtimes have their own
+            optimize=False,  # it takes small constants for zeros; runtimes have their own
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:

@@ -56,9 +56,10 @@ class Draw:
 
 def box(
     x: float, y: float, z: float, wide: float, deep: float, tall: float,
-    *, top: tuple[float, float] = (1.0, 1.0), slide: tuple[float, float] = (0.0, 0.0), omit: int = 0,
+    *, top: tuple[float, float] = (1.0, 1.0), slide: tuple[float, float] = (0.0, 0.0),
+    omit: int = 0,
 ) -> Row:  # fmt: skip
-    """A box with middle x, y and bottom z; `top`, `slide` in multiples of the bottom; `omit` faces."""
+    """A box with middle x, y and bottom z; `top`, `slide` in multiples of the bottom."""
     shape = (*top, *slide, omit)
     return row_of(BOX, (x, y, z + tall / 2), (wide, deep, tall), shape, solid=not omit)
 
@@ -68,7 +69,7 @@ def post(
     *, top: float = 1.0, corners: int = 0, omit: int = 0, hole: float = 0.0, star: float = 0.0,
     deep: float = 0.0, phase: float = 0.0,
 ) -> Row:  # fmt: skip
-    """An upright cylinder, cone or prism with bottom z; `deep` is its radius along y, if another."""
+    """An upright cylinder, cone or prism with bottom z; `deep`: its radius along y."""
     size = (radius, deep or radius, tall)
     shape = (top, corners, phase, TURN, omit, hole, star)
     return row_of(ROUND, (x, y, z + tall / 2), size, shape, solid=not omit)

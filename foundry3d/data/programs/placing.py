@@ -87,7 +87,7 @@ def inverse(t: np.ndarray, k: int, out: np.ndarray, n: int) -> None:
             out[n, i + 3] -= out[n, i + j] * t[k, 9 + 4 * j]
     kind = int(t[k, 0])
     wide = deep = tall = 1.0
-    if kind == BOX or kind == ROUND:
+    if kind in (BOX, ROUND):
         tall = 0.5
         wide = deep = max(1.0, t[k, 18])
     if kind == BOX:

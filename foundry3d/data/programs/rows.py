@@ -11,17 +11,18 @@ inside its solid (sign 1) or outside (sign -1).
 
 Shape numbers by kind (missing ones are 0):
 
-    BOX    unit cube: 0 1 top edges as multiples of the bottom ones, 2 3 shift of the top, 4 bit mask
+    BOX    unit cube: 0 1 top edges as multiples of the bottom ones, 2 3 shift of the top, 4 bits
            of faces left out (1 bottom, 2 top, 4 8 +-x, 16 32 +-y)
-    ROUND  radius 1, height 1: 0 top radius, 1 corners (0 = a circle), 2 3 start and sweep, 4 bit mask
-           of what is left out (1 bottom, 2 top, 4 side), 5 radius of a hole, 6 inner radius of a star
+    ROUND  radius 1, height 1: 0 top radius, 1 corners (0 = a circle), 2 3 start and sweep, 4 bits
+           of what is left out (1 bottom, 2 top, 4 side), 5 radius of a hole, 6 inner radius of
+           a star
     BALL   radius 1: 0 1 lowest and highest z, 2 3 start and sweep, 4 height of bumps, 5 6 7 their
            frequencies, 8 phase
     TORUS  ring radius 1: 0 tube radius, 1 2 start and sweep of the ring, 3 4 of the tube, 5 height
            of the tube as a multiple of its radius
     SUPER  superquadric: 0 1 exponents (1 1 a ball, 0 a box, 2 an octahedron)
-    SWEEP  along a cubic Bezier curve in the xz plane: 0..7 x and z of its four points, 8 9 radius at
-           its ends, 10 profile (0 ellipse, 1 rectangle), 11 half-width along y in radii
+    SWEEP  along a cubic Bezier curve in the xz plane: 0..7 x and z of its four points, 8 9 radius
+           at its ends, 10 profile (0 ellipse, 1 rectangle), 11 half-width along y in radii
     HELIX  radius 1: 0 turns, 1 2 tube radius at its ends, 3 radius at the top, 4 height
     LATHE  a smooth profile revolved about z: 0..13 radius and z of seven points
     SHARP  the same with straight lines between the points

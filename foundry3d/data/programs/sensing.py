@@ -1,4 +1,4 @@
-"""What a sensor keeps of a surface, and what it adds: views, occlusion, falling density, holes, noise.
+"""What a sensor keeps of a surface, and what it adds: views, occlusion, density, holes, noise.
 
     entry  0     1 2 3      4         5          6 7 8   9 10 11  12        13     14
            view  direction  distance  occluders  a b r   a b r    exponent  holes  radius
