@@ -16,7 +16,8 @@ Family = Callable[[Draw], Program]
 
 FAMILIES: dict[Family, float] = {
     furniture.table: 5, furniture.desk: 5, furniture.chair: 8, furniture.stool: 3,
-    furniture.sofa: 6, furniture.bed: 6, furniture.cabinet: 6, furniture.shelf: 3, furniture.monitor: 5,
+    furniture.sofa: 6, furniture.bed: 6, furniture.cabinet: 6, furniture.shelf: 3,
+    furniture.monitor: 5,
     furniture.toilet: 4, furniture.tub: 3, furniture.lamp: 3, furniture.door: 1,
     things.car: 3, things.cycle: 1.5, things.plane: 4, things.ship: 2, things.building: 4,
     things.plant: 4, things.vessel: 4, things.tool: 3, things.creature: 4, things.machine: 3,
