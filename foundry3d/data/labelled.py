@@ -5,16 +5,31 @@ from __future__ import annotations
 from foundry3d.config import DataConfig, require_data
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
+from foundry3d.data.programs import programs_in
 from foundry3d.errors import InputError
+
+
+def require_labelled(config: DataConfig) -> None:
+    """Refuses random programs, before any is made, where labels are needed.
+
+    Raises:
+        InputError: training or test clouds are programs.
+    """
+    for source in (config.train, config.test):
+        if source is not None and programs_in(source, 1) is not None:
+            raise InputError(
+                f"{source}: random programs have no classes and no parts; name labelled clouds"
+            )
 
 
 def load_tested(config: DataConfig, *, seed: int = 0) -> tuple[Splits, Clouds, Clouds]:
     """The splits that `load_splits` returns, and their training and test clouds.
 
     Raises:
-        InputError: as `load_splits`, or no test clouds are named.
+        InputError: as `load_splits`, no test clouds are named, or clouds without labels.
     """
     require_data(config, test=True)
+    require_labelled(config)
     splits = load_splits(config, seed=seed)
     assert splits.test is not None
     return splits, splits.train, splits.test

@@ -28,6 +28,7 @@ import torch
 from foundry3d.config import FewshotConfig, read_for, require_data, to_dict
 from foundry3d.config.protocols import deviations
 from foundry3d.data.clouds import Clouds
+from foundry3d.data.labelled import require_labelled
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.data.published.fewshot import MODELNET_FEWSHOT, fold
 from foundry3d.evaluation.classify import ClassifyTask
@@ -78,6 +79,7 @@ class Folds:
             InputError: data that cannot be read.
         """
         data = replace(self.config.data, test=None, validation=0.0)
+        require_labelled(data)
         return load_splits(data, seed=self.config.train.seed).train
 
     @property

@@ -25,7 +25,7 @@ from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.checkpoints.origin import Origin, origin_of
 from foundry3d.config import BackboneConfig, DataConfig, ProbeConfig, read_for, require_data
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.labelled import require_classes
+from foundry3d.data.labelled import require_classes, require_labelled
 from foundry3d.data.loading import Splits, in_order, load_splits
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
@@ -264,6 +264,7 @@ def probe_models(config: ProbeConfig) -> list[dict[str, Any]]:
         InputError: models or data cannot be read, or the data has no labels or test clouds.
     """
     require_data(config.data, test=True)
+    require_labelled(config.data)
     retain_memory()
     loaded = [(name, load_backbone(name)) for name in config.models]
     data = read_for(config.data, *(model.shape for _, model in loaded))

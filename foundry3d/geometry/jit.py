@@ -89,6 +89,6 @@ def compiled(kernel: Kernel) -> Kernel:
     return _dispatcher(kernel)
 
 
-def unchecked(kernel: Kernel) -> Kernel:
-    """The same for kernels in which a division by 0 gives inf or NaN, as in NumPy, and no error."""
-    return _dispatcher(kernel, error_model="numpy")
+def relaxed(kernel: Kernel) -> Kernel:
+    """The same with fast-math, where the last bits of numbers do not matter: no inf, no NaN."""
+    return _dispatcher(kernel, fastmath=True, error_model="numpy")

@@ -6,7 +6,7 @@ from bisect import bisect
 from collections.abc import Callable
 from itertools import accumulate
 
-from foundry3d.data.programs import furniture, things
+from foundry3d.data.programs import basins, furniture, seats, things, vehicles
 from foundry3d.data.programs.parts import Draw
 from foundry3d.data.programs.running import Program
 from foundry3d.data.programs.senses import pose, sensed, warp
@@ -15,11 +15,10 @@ from foundry3d.data.programs.wild import wild
 Family = Callable[[Draw], Program]
 
 FAMILIES: dict[Family, float] = {
-    furniture.table: 5, furniture.desk: 5, furniture.chair: 8, furniture.stool: 3,
-    furniture.sofa: 6, furniture.bed: 6, furniture.cabinet: 6, furniture.shelf: 3,
-    furniture.monitor: 5,
-    furniture.toilet: 4, furniture.tub: 3, furniture.lamp: 3, furniture.door: 1,
-    things.car: 3, things.cycle: 1.5, things.plane: 4, things.ship: 2, things.building: 4,
+    furniture.table: 5, furniture.desk: 5, seats.chair: 8, seats.stool: 3, seats.sofa: 6,
+    seats.bed: 6, furniture.cabinet: 6, furniture.shelf: 3, furniture.monitor: 5,
+    basins.toilet: 4, basins.tub: 3, furniture.lamp: 3, furniture.door: 1,
+    vehicles.car: 3, vehicles.cycle: 1.5, vehicles.plane: 4, vehicles.ship: 2, things.building: 4,
     things.plant: 4, things.vessel: 4, things.tool: 3, things.creature: 4, things.machine: 3,
     wild: 22,
 }  # fmt: skip

@@ -18,7 +18,6 @@ from foundry3d.data.programs.rows import (
     SUPER,
     SWEEP,
     TORUS,
-    TURN,
     Row,
     Vector,
     row_of,
@@ -59,7 +58,7 @@ def box(
     *, top: tuple[float, float] = (1.0, 1.0), slide: tuple[float, float] = (0.0, 0.0),
     omit: int = 0,
 ) -> Row:  # fmt: skip
-    """A box with middle x, y and bottom z; `top`, `slide` in multiples of the bottom."""
+    """A box with middle x, y and bottom z; `top` and `slide` count in edges of the bottom."""
     shape = (*top, *slide, omit)
     return row_of(BOX, (x, y, z + tall / 2), (wide, deep, tall), shape, solid=not omit)
 
@@ -69,9 +68,9 @@ def post(
     *, top: float = 1.0, corners: int = 0, omit: int = 0, hole: float = 0.0, star: float = 0.0,
     deep: float = 0.0, phase: float = 0.0,
 ) -> Row:  # fmt: skip
-    """An upright cylinder, cone or prism with bottom z; `deep`: its radius along y."""
+    """An upright cylinder, cone or prism with bottom z; `deep` is another radius along y."""
     size = (radius, deep or radius, tall)
-    shape = (top, corners, phase, TURN, omit, hole, star)
+    shape = (top, corners, phase, 1.0, omit, hole, star)
     return row_of(ROUND, (x, y, z + tall / 2), size, shape, solid=not omit)
 
 
@@ -95,7 +94,7 @@ def rod(start: Vector, end: Vector, radius: float, *, top: float = 1.0, corners:
 def ball(
     x: float, y: float, z: float, wide: float, deep: float = 0.0, tall: float = 0.0,
     *, low: float = -1.0, high: float = 1.0, bumps: float = 0.0, phase: float = 0.0,
-    rate: float = 4.0, sweep: float = TURN,
+    rate: float = 4.0, sweep: float = 1.0,
 ) -> Row:  # fmt: skip
     """An ellipsoid about x, y, z with these radii (0 = as `wide`), cut off at `low` and `high`."""
     shape = (low, high, phase, sweep, bumps, rate, rate * 1.3, rate * 0.8, phase)
@@ -112,10 +111,10 @@ def blob(
 
 def hoop(
     x: float, y: float, z: float, radius: float, tube: float,
-    *, start: float = 0.0, sweep: float = TURN, tall: float = 1.0,
+    *, start: float = 0.0, sweep: float = 1.0, tall: float = 1.0,
 ) -> Row:  # fmt: skip
     """A lying torus, or an arc of it."""
-    shape = (tube / radius, start, sweep, 0.0, TURN, tall)
+    shape = (tube / radius, start, sweep, 0.0, 1.0, tall)
     return row_of(TORUS, (x, y, z), (radius, radius, radius), shape)
 
 

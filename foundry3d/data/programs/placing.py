@@ -1,11 +1,14 @@
-"""From local coordinates to the program's: deformation of a row, its affine map, cuts, the warp.
+"""From local coordinates to the program's: deformation of a row, its affine map, warp and pose.
 
 The warp deforms the whole program, after the cuts:
 
     entry    0      1        2       3       4      5     6         7     8 9 10       11
              used   middle   height  taper   twist  bend  towards   wave  frequencies  phase
 
-where taper, twist and bend (radians) are from the bottom to the top of `height` about z = `middle`.
+where taper, twist and bend are from the bottom to the top of `height` about z = `middle`. Angles
+are in turns. The pose (9,) is a 3x3 matrix that comes last.
+
+Shapes: K rows t (K, WIDTH), n points; u, v, x, y, z are (n,).
 """
 
 from __future__ import annotations
@@ -14,139 +17,124 @@ import math
 
 import numpy as np
 
-from foundry3d.data.programs.rows import BALL, BOX, ROUND, SUPER
-from foundry3d.data.programs.surfaces import Point, superquadric, surface_point
-from foundry3d.geometry.jit import unchecked
+from foundry3d.data.programs.numbers import cosine, sine
+from foundry3d.data.programs.rows import BALL, BOX, FIELD, HELIX, ROUND, SUPER, SWEEP, TORUS
+from foundry3d.data.programs.surfaces import (
+    ball_points,
+    box_points,
+    field_points,
+    helix_points,
+    lathe_points,
+    round_points,
+    super_points,
+    sweep_points,
+    torus_points,
+)
+from foundry3d.geometry.jit import relaxed
 
-WARP = 12
-BACK = 18
-"""Numbers that `inverse` writes: an affine map, half extents and the middle of a box."""
+Array = np.ndarray
+WARP, POSE = 12, 9
 TURN = 2 * math.pi
-_MARGIN = 1 - 1e-6
 
 
-@unchecked
-def place(t: np.ndarray, k: int, chart: int, u: float, v: float) -> Point:
-    """The point at u, v of a chart of row k, before cuts and warp."""
-    x, y, z = surface_point(t, k, chart, u, v)
-    if t[k, 3] != 0:
-        scale = 1 + t[k, 3] * z
-        x, y = x * scale, y * scale
-    if t[k, 4] != 0:
-        cos, sin = math.cos(t[k, 4] * z), math.sin(t[k, 4] * z)
-        x, y = cos * x - sin * y, sin * x + cos * y
-    x += t[k, 5] * z * z
-    return (
-        t[k, 6] * x + t[k, 7] * y + t[k, 8] * z + t[k, 9],
-        t[k, 10] * x + t[k, 11] * y + t[k, 12] * z + t[k, 13],
-        t[k, 14] * x + t[k, 15] * y + t[k, 16] * z + t[k, 17],
-    )
-
-
-@unchecked
-def warped(warp: np.ndarray, x: float, y: float, z: float) -> Point:
-    """The point x, y, z under a warp (WARP,) that is used."""
-    s = (z - warp[1]) / warp[2]
-    scale = max(1 + warp[3] * s, 0.05)
-    x, y = x * scale, y * scale
-    if warp[4] != 0:
-        cos, sin = math.cos(warp[4] * s), math.sin(warp[4] * s)
-        x, y = cos * x - sin * y, sin * x + cos * y
-    if warp[5] != 0:
-        cos, sin = math.cos(warp[6]), math.sin(warp[6])
-        x, y = cos * x + sin * y, cos * y - sin * x
-        radius, angle = warp[2] / warp[5], warp[5] * s
-        z = warp[1] + (radius - x) * math.sin(angle)
-        x = radius - (radius - x) * math.cos(angle)
-        x, y = cos * x - sin * y, sin * x + cos * y
-    if warp[7] != 0:
-        a, b, c = warp[8] * x, warp[9] * y, warp[10] * z
-        x += warp[7] * math.sin(b + warp[11])
-        y += warp[7] * math.sin(c + 2 * warp[11])
-        z += warp[7] * math.sin(a + warp[11])
-    return x, y, z
-
-
-@unchecked
-def inverse(t: np.ndarray, k: int, out: np.ndarray, n: int) -> None:
-    """Writes the inverse of the affine map of row k to out[n, :12], and a box around the primitive.
-
-    The primitive must be one that `inside` knows; out[n, 12:15] are half the extents of the box and
-    out[n, 15:18] its middle.
-    """
-    for i in range(3):  # cofactors: rows of the inverse are cross products of columns
-        for j in range(3):
-            a, b = 6 + 4 * ((j + 1) % 3), 6 + 4 * ((j + 2) % 3)
-            c, d = (i + 1) % 3, (i + 2) % 3
-            out[n, 4 * i + j] = t[k, a + c] * t[k, b + d] - t[k, a + d] * t[k, b + c]
-    volume = t[k, 6] * out[n, 0] + t[k, 10] * out[n, 1] + t[k, 14] * out[n, 2]
-    for i in range(0, 12, 4):
-        out[n, i + 3] = 0.0
-        for j in range(3):
-            out[n, i + j] /= volume
-            out[n, i + 3] -= out[n, i + j] * t[k, 9 + 4 * j]
+@relaxed
+def _place(t: Array, k: int, chart: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
+    """Writes the points at u, v of a chart of row k, before cuts and warp, to x, y, z."""
     kind = int(t[k, 0])
-    wide = deep = tall = 1.0
-    if kind in (BOX, ROUND):
-        tall = 0.5
-        wide = deep = max(1.0, t[k, 18])
     if kind == BOX:
-        wide = max(0.5, t[k, 18] / 2 + abs(t[k, 20]))
-        deep = max(0.5, t[k, 19] / 2 + abs(t[k, 21]))
-    for i in range(3):
-        m = 6 + 4 * i
-        out[n, 12 + i] = abs(t[k, m]) * wide + abs(t[k, m + 1]) * deep + abs(t[k, m + 2]) * tall
-        out[n, 15 + i] = t[k, m + 3]
+        box_points(t, k, chart, u, v, x, y, z)
+    elif kind == ROUND:
+        round_points(t, k, chart, u, v, x, y, z)
+    elif kind == BALL:
+        ball_points(t, k, u, v, x, y, z)
+    elif kind == TORUS:
+        torus_points(t, k, u, v, x, y, z)
+    elif kind == SUPER:
+        super_points(t, k, u, v, x, y, z)
+    elif kind == SWEEP:
+        sweep_points(t, k, u, v, x, y, z)
+    elif kind == HELIX:
+        helix_points(t, k, u, v, x, y, z)
+    elif kind == FIELD:
+        field_points(t, k, u, v, x, y, z)
+    else:
+        lathe_points(t, k, u, v, x, y, z)
+    taper, twist, bend = t[k, 3], t[k, 4], t[k, 5]
+    if taper != 0 or twist != 0 or bend != 0:
+        for i in range(u.shape[0]):
+            scale = 1 + taper * z[i]
+            cos, sin = scale * cosine(twist * z[i]), scale * sine(twist * z[i])
+            a, b = cos * x[i] - sin * y[i], sin * x[i] + cos * y[i]
+            x[i], y[i] = a + bend * z[i] * z[i], b
+    a, b, c, d = t[k, 6], t[k, 7], t[k, 8], t[k, 9]
+    e, f, g, h = t[k, 10], t[k, 11], t[k, 12], t[k, 13]
+    o, p, q, r = t[k, 14], t[k, 15], t[k, 16], t[k, 17]
+    for i in range(u.shape[0]):
+        s, w, m = x[i], y[i], z[i]
+        x[i] = a * s + b * w + c * m + d
+        y[i] = e * s + f * w + g * m + h
+        z[i] = o * s + p * w + q * m + r
 
 
-@unchecked
-def _polygon(t: np.ndarray, k: int, part: float) -> float:
-    """Radius of the outline of a polygon or star at a share of the turn."""
-    star = t[k, 24]
-    corners = int(t[k, 19]) * (2 if star > 0 else 1)
-    j = math.floor(part * corners)
-    step = TURN / corners
-    angle = TURN * part - j * step
-    a = b = 1.0
-    if star > 0:
-        a, b = (1.0, star) if j % 2 == 0 else (star, 1.0)
-    return a * b * math.sin(step) / (a * math.sin(angle) + b * math.sin(step - angle))
-
-
-@unchecked
-def inside(t: np.ndarray, k: int, backs: np.ndarray, n: int, x: float, y: float, z: float) -> bool:
-    """Whether a point lies strictly inside row k, a BOX, ROUND, BALL or SUPER.
+@relaxed
+def place_cells(t: Array, cells: Array, ends: Array, space: Array) -> None:
+    """Places points, cells of one chart at a time.
 
     Args:
-        t: (K, WIDTH).
-        k: the row.
-        backs: (n, BACK) from `inverse`.
-        n: which of them is that of row k.
-        x: of the point, as y and z.
-        y: see x.
-        z: see x.
+        t: rows.
+        cells: (n, CELL).
+        ends: (n,) end of the points of each cell.
+        space: (5, m): u, v, then the results x, y, z.
     """
-    for d, value in enumerate((x, y, z)):
-        if abs(value - backs[n, 15 + d]) > backs[n, 12 + d]:
-            return False
-    a = backs[n, 0] * x + backs[n, 1] * y + backs[n, 2] * z + backs[n, 3]
-    b = backs[n, 4] * x + backs[n, 5] * y + backs[n, 6] * z + backs[n, 7]
-    c = backs[n, 8] * x + backs[n, 9] * y + backs[n, 10] * z + backs[n, 11]
-    kind = int(t[k, 0])
-    if kind == BALL:
-        return a * a + b * b + c * c < _MARGIN * _MARGIN and t[k, 18] < c < t[k, 19]
-    if kind == SUPER:
-        return superquadric(t, k, a, b, c) < _MARGIN
-    if 2 * abs(c) >= _MARGIN:
-        return False
-    s = c + 0.5
-    if kind == BOX:
-        wide, deep = 1 + (t[k, 18] - 1) * s, 1 + (t[k, 19] - 1) * s
-        within = 2 * abs(a - t[k, 20] * s) < wide * _MARGIN
-        return within and 2 * abs(b - t[k, 21] * s) < deep * _MARGIN
-    reach, far = _MARGIN * (1 + (t[k, 18] - 1) * s), a * a + b * b
-    if far < (t[k, 23] * reach) ** 2:
-        return False
-    if t[k, 19] > 0:
-        reach *= _polygon(t, k, ((math.atan2(b, a) - t[k, 20]) / TURN) % 1.0)
-    return far < reach * reach
+    first = n = 0
+    while n < ends.shape[0]:
+        k, chart = cells[n, 0], cells[n, 1]
+        while n + 1 < ends.shape[0] and cells[n + 1, 0] == k and cells[n + 1, 1] == chart:
+            n += 1
+        last = ends[n]
+        if last > first:
+            u, v = space[0, first:last], space[1, first:last]
+            x, y, z = space[2, first:last], space[3, first:last], space[4, first:last]
+            _place(t, int(k), int(chart), u, v, x, y, z)
+        first = last
+        n += 1
+
+
+@relaxed
+def warp_points(warp: Array, x: Array, y: Array, z: Array) -> None:
+    """Applies a warp to points in place."""
+    if warp[0] == 0:
+        return
+    middle, height, bend = warp[1], warp[2], warp[5]
+    cos, sin = cosine(warp[6]), sine(warp[6])
+    for i in range(x.shape[0]):
+        s = (z[i] - middle) / height
+        scale = max(1 + warp[3] * s, 0.05)
+        c, d = scale * cosine(warp[4] * s), scale * sine(warp[4] * s)
+        a, b = c * x[i] - d * y[i], d * x[i] + c * y[i]
+        if bend != 0:
+            a, b = cos * a + sin * b, cos * b - sin * a
+            radius = height / (TURN * bend)
+            z[i] = middle + (radius - a) * sine(bend * s)
+            a = radius - (radius - a) * cosine(bend * s)
+            a, b = cos * a - sin * b, sin * a + cos * b
+        x[i], y[i] = a, b
+    high, phase = warp[7], warp[11]
+    if high != 0:
+        for i in range(x.shape[0]):
+            a, b, c = warp[8] * x[i], warp[9] * y[i], warp[10] * z[i]
+            x[i] += high * sine(b + phase)
+            y[i] += high * sine(c + 2 * phase)
+            z[i] += high * sine(a + phase)
+
+
+@relaxed
+def pose_points(pose: Array, x: Array, y: Array, z: Array) -> None:
+    """Multiplies points by a matrix (9,), in place."""
+    a, b, c, d, e, f = pose[0], pose[1], pose[2], pose[3], pose[4], pose[5]
+    g, h, j = pose[6], pose[7], pose[8]
+    for i in range(x.shape[0]):
+        p, q, r = x[i], y[i], z[i]
+        x[i] = a * p + b * q + c * r
+        y[i] = d * p + e * q + f * r
+        z[i] = g * p + h * q + j * r

@@ -9,13 +9,13 @@ program's, z up. `weight` multiplies its density (1 but for floors). Surfaces in
 are left out, as in a union. A cut removes the points of rows `first` to `last` (exclusive) that lie
 inside its solid (sign 1) or outside (sign -1).
 
-Shape numbers by kind (missing ones are 0):
+Shape numbers by kind (missing ones are 0; angles in turns):
 
-    BOX    unit cube: 0 1 top edges as multiples of the bottom ones, 2 3 shift of the top, 4 bits
-           of faces left out (1 bottom, 2 top, 4 8 +-x, 16 32 +-y)
-    ROUND  radius 1, height 1: 0 top radius, 1 corners (0 = a circle), 2 3 start and sweep, 4 bits
-           of what is left out (1 bottom, 2 top, 4 side), 5 radius of a hole, 6 inner radius of
-           a star
+    BOX    unit cube: 0 1 top edges as multiples of the bottom ones, 2 3 shift of the top, 4 mask
+           of the faces left out (1 bottom, 2 top, 4 8 +-x, 16 32 +-y)
+    ROUND  radius 1, height 1: 0 top radius, 1 corners (0 = a circle), 2 3 start and sweep, 4 mask
+           of what is left out (1 bottom, 2 top, 4 side, 8 wall of the hole), 5 radius of a hole,
+           6 inner radius of a star
     BALL   radius 1: 0 1 lowest and highest z, 2 3 start and sweep, 4 height of bumps, 5 6 7 their
            frequencies, 8 phase
     TORUS  ring radius 1: 0 tube radius, 1 2 start and sweep of the ring, 3 4 of the tube, 5 height
@@ -33,10 +33,7 @@ Shape numbers by kind (missing ones are 0):
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Sequence
-
-import numpy as np
 
 BOX, ROUND, BALL, TORUS, SUPER, SWEEP, HELIX, LATHE, SHARP, FIELD = range(10)
 KIND, WEIGHT, SOLID, TAPER, TWIST, BEND, AFFINE, SHAPE = 0, 1, 2, 3, 4, 5, 6, 18
@@ -137,11 +134,3 @@ def cut_of(solid: Row, first: int, last: int, *, outside: bool = False) -> Row:
     out = solid[:]
     out[FIRST], out[LAST], out[SIGN] = first, last, -1.0 if outside else 1.0
     return out
-
-
-def packed(rows: Sequence[Row]) -> np.ndarray:
-    """The rows as an array (K, WIDTH) float64."""
-    flat = array("d")
-    for row in rows:
-        flat.extend(row)
-    return np.frombuffer(flat, np.float64).reshape(-1, WIDTH)

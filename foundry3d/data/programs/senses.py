@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from foundry3d.data.programs.parts import Draw, box
-from foundry3d.data.programs.rows import BALL, BOX, ROUND, SUPER, TURN, Row, scaled, turned
+from foundry3d.data.programs.rows import BALL, BOX, ROUND, SUPER, TURN, Row
 from foundry3d.data.programs.running import Program
 
 _EXTENT = {
@@ -38,13 +38,13 @@ def warp(d: Draw, program: Program, strength: float) -> None:
     if style < 0.3:
         entries[3] = d(-0.9, 0.9) * strength
     elif style < 0.5:
-        entries[4] = d(-2.0, 2.0) * strength
+        entries[4] = d(-0.3, 0.3) * strength
     elif style < 0.75:
-        entries[5], entries[6] = d(-1.5, 1.5) * strength * tall / size, d(0.0, TURN)
+        entries[5], entries[6] = d(-0.25, 0.25) * strength * tall / size, d(0.0, 1.0)
     else:
-        rate = 6 / size
+        rate = 1 / size
         entries[7] = d(0.01, 0.06) * strength * size
-        entries[8:12] = d(0.3, 1.5) * rate, d(0.3, 1.5) * rate, d(0.3, 1.5) * rate, d(0.0, TURN)
+        entries[8:12] = d(0.3, 1.5) * rate, d(0.3, 1.5) * rate, d(0.3, 1.5) * rate, d(0.0, 1.0)
     program.warp = entries
 
 
@@ -104,17 +104,18 @@ def sensed(d: Draw, program: Program) -> None:
 
 
 def pose(d: Draw, program: Program, upright: bool) -> None:
-    """Stretches rows and cuts, and turns them: about z, slightly off it, or anyhow."""
-    factors = (d(0.8, 1.25), d(0.8, 1.25), d(0.8, 1.25))
-    turns = [(2, d(0.0, TURN) if d.chance(0.4) else d.whole(0, 3) * TURN / 4)]
+    """Stretches a program, then turns it about z, slightly off it, or anyhow."""
+    turn = d(0.0, TURN) if d.chance(0.4) else d.whole(0, 3) * TURN / 4
+    tilt = roll = 0.0
     if not upright:
-        turns += [(0, d(0.0, TURN)), (1, d(0.0, TURN)), (2, d(0.0, TURN))]
+        tilt, roll = d(0.0, TURN), d(0.0, TURN)
     elif d.chance(0.3):
-        turns += [(0, d(-0.15, 0.15)), (1, d(-0.15, 0.15))]
-    for rows in (program.rows, program.cuts):
-        for i, row in enumerate(rows):
-            row = scaled(row, factors)
-            for axis, angle in turns:
-                if angle:
-                    row = turned(row, axis, angle)
-            rows[i] = row
+        tilt, roll = d(-0.15, 0.15), d(-0.15, 0.15)
+    a, b, c = d(0.8, 1.25), d(0.8, 1.25), d(0.8, 1.25)
+    cos, sin, u, v = math.cos(turn), math.sin(turn), math.cos(tilt), math.sin(tilt)
+    s, t = math.cos(roll), math.sin(roll)
+    program.pose = [
+        a * (cos * s - sin * v * t), -b * sin * u, c * (cos * t + sin * v * s),
+        a * (sin * s + cos * v * t), b * cos * u, c * (sin * t - cos * v * s),
+        -a * u * t, b * v, c * u * s,
+    ]  # fmt: skip

@@ -1,8 +1,10 @@
-"""Points of each primitive's surface in local coordinates, from two numbers u and v in 0..1.
+"""Points of each primitive's surface in local coordinates, from numbers u and v in 0..1.
 
 A primitive has one or more charts: six faces of a box; bottom, top, side and hole of a ROUND. Shape
 numbers are those of `rows`; kernels read them from row k of a table t (K, WIDTH), of which column
-18 is the first.
+18 is the first. Angles are in turns.
+
+Shapes: n points; u, v and the results x, y, z are (n,).
 """
 
 from __future__ import annotations
@@ -11,193 +13,190 @@ import math
 
 import numpy as np
 
-from foundry3d.data.programs.rows import BALL, BOX, FIELD, HELIX, LATHE, ROUND, SUPER, SWEEP, TORUS
-from foundry3d.geometry.jit import unchecked
+from foundry3d.data.programs.numbers import cosine, sine
+from foundry3d.data.programs.rows import LATHE
+from foundry3d.geometry.jit import relaxed
 
-Point = tuple[float, float, float]
+Array = np.ndarray
 TURN = 2 * math.pi
 
 
-@unchecked
-def _box(t: np.ndarray, k: int, chart: int, u: float, v: float) -> Point:
-    if chart < 2:
-        if chart == 0:
-            return u - 0.5, v - 0.5, -0.5
-        return (u - 0.5) * t[k, 18] + t[k, 20], (v - 0.5) * t[k, 19] + t[k, 21], 0.5
-    wide, deep = 1 + (t[k, 18] - 1) * u, 1 + (t[k, 19] - 1) * u
-    x = y = 0.5 if chart % 2 == 0 else -0.5
-    if chart < 4:
-        y = v - 0.5
-    else:
-        x = v - 0.5
-    return x * wide + t[k, 20] * u, y * deep + t[k, 21] * u, u - 0.5
-
-
-@unchecked
-def _round(t: np.ndarray, k: int, chart: int, u: float, v: float) -> Point:
-    """Uniform over the area where the affine map scales x and y alike."""
-    x, y = rim(t, k, v)
-    top, hole = t[k, 18], t[k, 23]
-    if chart >= 2:
-        reach = math.sqrt(max(1 + u * (top * top - 1), 0.0))
-        z = u * (1 + top) / max(1 + reach, 1e-12) - 0.5
-        reach = reach if chart == 2 else reach * hole
-    else:
-        reach = math.sqrt(u + (1 - u) * hole * hole)
-        reach, z = (reach, -0.5) if chart == 0 else (reach * top, 0.5)
-    return reach * x, reach * y, z
-
-
-@unchecked
-def rim(t: np.ndarray, k: int, v: float) -> tuple[float, float]:
-    """A point of the outline of a ROUND of radius 1: a circle, polygon or star."""
-    corners = int(t[k, 19])
-    if corners == 0:
-        angle = t[k, 20] + t[k, 21] * v
-        return math.cos(angle), math.sin(angle)
-    star = t[k, 24]
-    corners = 2 * corners if star > 0 else corners
-    j = math.floor(v * corners)
-    b = v * corners - j
-    a = 1.0 - b
-    if star > 0:
-        if j % 2 == 0:
-            b *= star
+@relaxed
+def box_points(
+    t: Array, k: int, chart: int, u: Array, v: Array, x: Array, y: Array, z: Array
+) -> None:
+    """Six faces."""
+    wide, deep = t[k, 18] - 1, t[k, 19] - 1
+    right, back = t[k, 20], t[k, 21]
+    side = 0.5 if chart % 2 == 0 else -0.5
+    for i in range(u.shape[0]):
+        if chart < 2:
+            a, b, s = u[i] - 0.5, v[i] - 0.5, float(chart)
+        elif chart < 4:
+            a, b, s = side, v[i] - 0.5, u[i]
         else:
-            a *= star
-    first, step = t[k, 20] + TURN * j / corners, TURN / corners
-    cos, sin = math.cos(first), math.sin(first)
-    c, s = math.cos(step), math.sin(step)
-    return a * cos + b * (cos * c - sin * s), a * sin + b * (sin * c + cos * s)
+            a, b, s = v[i] - 0.5, side, u[i]
+        x[i] = a * (1 + wide * s) + right * s
+        y[i] = b * (1 + deep * s) + back * s
+        z[i] = s - 0.5
 
 
-@unchecked
-def _ball(t: np.ndarray, k: int, u: float, v: float) -> Point:
-    z = t[k, 18] + u * (t[k, 19] - t[k, 18])
-    angle = t[k, 20] + t[k, 21] * v
-    reach = math.sqrt(max(1 - z * z, 0.0))
-    x, y, r = reach * math.cos(angle), reach * math.sin(angle), 1.0
-    if t[k, 22] != 0:
-        phase = t[k, 26]
-        bumps = math.sin(t[k, 23] * x + phase) + math.sin(t[k, 24] * y + 2 * phase)
-        r += t[k, 22] * (bumps + math.sin(t[k, 25] * z + phase))
-    return r * x, r * y, r * z
+@relaxed
+def _rim(t: Array, k: int, v: Array, x: Array, y: Array) -> None:
+    """Points of the outline of a ROUND of radius 1: a circle, polygon or star."""
+    corners, star, start, sweep = int(t[k, 19]), t[k, 24], t[k, 20], t[k, 21]
+    if corners == 0:
+        for i in range(v.shape[0]):
+            angle = start + sweep * v[i]
+            x[i], y[i] = cosine(angle), sine(angle)
+        return
+    inner, corners = (star, 2 * corners) if star > 0 else (1.0, corners)
+    cos, sin = cosine(1 / corners), sine(1 / corners)
+    for i in range(v.shape[0]):
+        j = math.floor(v[i] * corners)
+        b = v[i] * corners - j
+        even = j - 2 * math.floor(j / 2) == 0
+        a, b = (1 - b) * (1.0 if even else inner), b * (inner if even else 1.0)
+        first = start + j / corners
+        c, s = cosine(first), sine(first)
+        x[i], y[i] = a * c + b * (c * cos - s * sin), a * s + b * (s * cos + c * sin)
 
 
-@unchecked
-def _torus(t: np.ndarray, k: int, u: float, v: float) -> Point:
-    ring, tube = t[k, 19] + t[k, 20] * u, t[k, 21] + t[k, 22] * v
-    reach = 1 + t[k, 18] * math.cos(tube)
-    return reach * math.cos(ring), reach * math.sin(ring), t[k, 18] * t[k, 23] * math.sin(tube)
+@relaxed
+def round_points(
+    t: Array, k: int, chart: int, u: Array, v: Array, x: Array, y: Array, z: Array
+) -> None:
+    """Uniform over the area where the affine map scales x and y alike."""
+    _rim(t, k, v, x, y)
+    top, hole = t[k, 18], t[k, 23]
+    for i in range(u.shape[0]):
+        if chart >= 2:
+            reach = math.sqrt(max(1 + u[i] * (top * top - 1), 0.0))
+            z[i] = u[i] * (1 + top) / (1 + reach) - 0.5
+            reach = reach if chart == 2 else reach * hole
+        else:
+            reach = math.sqrt(u[i] + (1 - u[i]) * hole * hole) * (1.0 if chart == 0 else top)
+            z[i] = chart - 0.5
+        x[i] *= reach
+        y[i] *= reach
 
 
-@unchecked
-def superquadric(t: np.ndarray, k: int, x: float, y: float, z: float) -> float:
+@relaxed
+def ball_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
+    """Uniform over the area of a ball without bumps."""
+    low, high, start, sweep = t[k, 18], t[k, 19], t[k, 20], t[k, 21]
+    for i in range(u.shape[0]):
+        c = low + u[i] * (high - low)
+        angle, reach = start + sweep * v[i], math.sqrt(max(1 - c * c, 0.0))
+        x[i], y[i], z[i] = reach * cosine(angle), reach * sine(angle), c
+    bumps, a, b, c, phase = t[k, 22], t[k, 23] / TURN, t[k, 24] / TURN, t[k, 25] / TURN, t[k, 26]
+    if bumps != 0:
+        for i in range(u.shape[0]):
+            wave = sine(a * x[i] + phase) + sine(b * y[i] + 2 * phase) + sine(c * z[i] + phase)
+            r = 1 + bumps * wave
+            x[i], y[i], z[i] = r * x[i], r * y[i], r * z[i]
+
+
+@relaxed
+def torus_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
+    """A torus or an arc of it."""
+    thick, start, sweep, first, around = t[k, 18], t[k, 19], t[k, 20], t[k, 21], t[k, 22]
+    tall = thick * t[k, 23]
+    for i in range(u.shape[0]):
+        ring, tube = start + sweep * u[i], first + around * v[i]
+        reach = 1 + thick * cosine(tube)
+        x[i], y[i], z[i] = reach * cosine(ring), reach * sine(ring), tall * sine(tube)
+
+
+@relaxed
+def superquadric(t: Array, k: int, x: float, y: float, z: float) -> float:
     """The implicit function of a superquadric: 1 on its surface, less inside."""
     tall, flat = t[k, 18], t[k, 19]
     across = abs(x) ** (2 / flat) + abs(y) ** (2 / flat)
     return across ** (flat / tall) + abs(z) ** (2 / tall)
 
 
-@unchecked
-def _super(t: np.ndarray, k: int, u: float, v: float) -> Point:
-    """A direction, scaled: the implicit function is homogeneous of degree 2 / exponent."""
-    z = 2 * u - 1
-    reach = math.sqrt(max(1 - z * z, 0.0))
-    x, y = reach * math.cos(TURN * v), reach * math.sin(TURN * v)
-    r = superquadric(t, k, x, y, z) ** (-t[k, 18] / 2)
-    return r * x, r * y, r * z
+@relaxed
+def super_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
+    """Directions, scaled: the implicit function is homogeneous of degree 2 / exponent."""
+    for i in range(u.shape[0]):
+        c = 2 * u[i] - 1
+        reach = math.sqrt(max(1 - c * c, 0.0))
+        a, b = reach * cosine(v[i]), reach * sine(v[i])
+        r = superquadric(t, k, a, b, c) ** (-t[k, 18] / 2)
+        x[i], y[i], z[i] = r * a, r * b, r * c
 
 
-@unchecked
-def outline(rectangle: bool, aspect: float, v: float) -> tuple[float, float]:
-    """The profile of a SWEEP of radius 1: an ellipse or a rectangle, of half-width `aspect`."""
-    if not rectangle:
-        return math.cos(TURN * v), aspect * math.sin(TURN * v)
-    side = math.floor(4 * v)
-    along = 2 * (4 * v - side) - 1
-    sign = 1.0 if side < 2 else -1.0
-    return (along, aspect * sign) if side % 2 == 0 else (sign, aspect * along)
+@relaxed
+def sweep_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
+    """A profile along a planar curve; open at its ends."""
+    rectangle, aspect = t[k, 28] > 0, t[k, 29]
+    for i in range(u.shape[0]):
+        s, w = u[i], 1 - u[i]
+        a, b, c, d = w * w * w, 3 * w * w * s, 3 * w * s * s, s * s * s
+        px = a * t[k, 18] + b * t[k, 20] + c * t[k, 22] + d * t[k, 24]
+        pz = a * t[k, 19] + b * t[k, 21] + c * t[k, 23] + d * t[k, 25]
+        a, b, c, d = -w * w, w * (w - 2 * s), s * (2 * w - s), s * s
+        dx = a * t[k, 18] + b * t[k, 20] + c * t[k, 22] + d * t[k, 24]
+        dz = a * t[k, 19] + b * t[k, 21] + c * t[k, 23] + d * t[k, 25]
+        if rectangle:
+            side = math.floor(4 * v[i])
+            along, sign = 2 * (4 * v[i] - side) - 1, 1.0 if side < 2 else -1.0
+            even = side == 0 or side == 2
+            across, over = (along, sign) if even else (sign, along)
+        else:
+            across, over = cosine(v[i]), sine(v[i])
+        radius = t[k, 26] + (t[k, 27] - t[k, 26]) * s
+        across *= radius / math.sqrt(dx * dx + dz * dz + 1e-20)
+        x[i], y[i], z[i] = px - across * dz, radius * aspect * over, pz + across * dx
 
 
-@unchecked
-def _sweep(t: np.ndarray, k: int, u: float, v: float) -> Point:
-    w = 1 - u
-    a, b, c, d = w * w * w, 3 * w * w * u, 3 * w * u * u, u * u * u
-    x = a * t[k, 18] + b * t[k, 20] + c * t[k, 22] + d * t[k, 24]
-    z = a * t[k, 19] + b * t[k, 21] + c * t[k, 23] + d * t[k, 25]
-    a, b, c, d = -w * w, w * (w - 2 * u), u * (2 * w - u), u * u
-    dx = a * t[k, 18] + b * t[k, 20] + c * t[k, 22] + d * t[k, 24]
-    dz = a * t[k, 19] + b * t[k, 21] + c * t[k, 23] + d * t[k, 25]
-    speed = max(math.sqrt(dx * dx + dz * dz), 1e-12)
-    radius = t[k, 26] + (t[k, 27] - t[k, 26]) * u
-    across, y = outline(t[k, 28] > 0, t[k, 29], v)
-    return x - radius * across * dz / speed, radius * y, z + radius * across * dx / speed
+@relaxed
+def helix_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
+    """A round wire along a helix; open at its ends."""
+    turns, height = t[k, 18], t[k, 22]
+    for i in range(u.shape[0]):
+        cos, sin = cosine(turns * u[i]), sine(turns * u[i])
+        reach = 1 + (t[k, 21] - 1) * u[i]
+        around = TURN * turns * reach
+        speed = math.sqrt(around * around + height * height)
+        radius = t[k, 19] + (t[k, 20] - t[k, 19]) * u[i]
+        a, b = reach + radius * cosine(v[i]), radius * sine(v[i]) / speed
+        x[i], y[i] = a * cos + b * height * sin, a * sin - b * height * cos
+        z[i] = height * (u[i] - 0.5) + b * around
 
 
-@unchecked
-def _helix(t: np.ndarray, k: int, u: float, v: float) -> Point:
-    turn, height = TURN * t[k, 18], t[k, 22]
-    cos, sin = math.cos(turn * u), math.sin(turn * u)
-    reach = 1 + (t[k, 21] - 1) * u
-    speed = math.sqrt(turn * turn * reach * reach + height * height)
-    radius = t[k, 19] + (t[k, 20] - t[k, 19]) * u
-    a, b = reach + radius * math.cos(TURN * v), radius * math.sin(TURN * v) / speed
-    return (
-        a * cos + b * height * sin,
-        a * sin - b * height * cos,
-        height * (u - 0.5) + b * turn * reach,
-    )
+@relaxed
+def lathe_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
+    """The profile runs through seven points, smoothly (Catmull and Rom) or in straight lines."""
+    smooth = t[k, 0] == LATHE
+    for i in range(u.shape[0]):
+        j = min(math.floor(6 * u[i]), 5)
+        s = 6 * u[i] - j
+        p, q = 18 + 2 * j, 20 + 2 * j
+        b, a, c = s, 0.0, 0.0
+        if smooth:
+            b, a, c = s * s * (3 - 2 * s), s * (1 - s) * (1 - s) / 2, s * s * (s - 1) / 2
+        o, r = max(p - 2, 18), min(q + 2, 30)
+        radius = t[k, p] + b * (t[k, q] - t[k, p]) + a * (t[k, q] - t[k, o])
+        radius = max(radius + c * (t[k, r] - t[k, p]), 0.0)
+        o, p, q, r = o + 1, p + 1, q + 1, r + 1
+        z[i] = t[k, p] + b * (t[k, q] - t[k, p]) + a * (t[k, q] - t[k, o])
+        z[i] += c * (t[k, r] - t[k, p])
+        x[i], y[i] = radius * cosine(v[i]), radius * sine(v[i])
 
 
-@unchecked
-def profile(t: np.ndarray, k: int, smooth: bool, u: float) -> tuple[float, float]:
-    """Radius and height at u of the profile through the seven points of a lathe."""
-    i = min(math.floor(6 * u), 5)
-    s = 6 * u - i
-    first, second = 18 + 2 * i, 20 + 2 * i
-    before, after = max(first - 2, 18), min(second + 2, 30)
-    b, a, c = s, 0.0, 0.0
-    if smooth:
-        b, a, c = s * s * (3 - 2 * s), s * (1 - s) * (1 - s) / 2, s * s * (s - 1) / 2
-    radius = z = 0.0
-    for d in range(2):
-        r1, r2 = t[k, first + d], t[k, second + d]
-        radius, z = z, r1 + b * (r2 - r1) + a * (r2 - t[k, before + d]) + c * (t[k, after + d] - r1)
-    return max(radius, 0.0), z
-
-
-@unchecked
-def _field(t: np.ndarray, k: int, u: float, v: float) -> Point:
-    x, y, z = u - 0.5, v - 0.5, 0.0
-    if t[k, 18] > 0:
-        reach = math.sqrt(u) / 2
-        x, y = reach * math.cos(TURN * v), reach * math.sin(TURN * v)
-    for i in range(19, 31, 4):
-        if t[k, i + 3] != 0:
-            z += t[k, i + 3] * math.sin(t[k, i] * x + t[k, i + 1] * y + t[k, i + 2])
-    return x, y, z
-
-
-@unchecked
-def surface_point(t: np.ndarray, k: int, chart: int, u: float, v: float) -> Point:
-    """The point at u, v in 0..1 of a chart of row k."""
-    kind = int(t[k, 0])
-    if kind == BOX:
-        return _box(t, k, chart, u, v)
-    if kind == ROUND:
-        return _round(t, k, chart, u, v)
-    if kind == BALL:
-        return _ball(t, k, u, v)
-    if kind == TORUS:
-        return _torus(t, k, u, v)
-    if kind == SUPER:
-        return _super(t, k, u, v)
-    if kind == SWEEP:
-        return _sweep(t, k, u, v)
-    if kind == HELIX:
-        return _helix(t, k, u, v)
-    if kind == FIELD:
-        return _field(t, k, u, v)
-    radius, z = profile(t, k, kind == LATHE, u)
-    return radius * math.cos(TURN * v), radius * math.sin(TURN * v), z
+@relaxed
+def field_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
+    """A sheet with waves."""
+    for i in range(u.shape[0]):
+        reach = math.sqrt(u[i]) / 2
+        disc = t[k, 18] > 0
+        x[i] = reach * cosine(v[i]) if disc else u[i] - 0.5
+        y[i] = reach * sine(v[i]) if disc else v[i] - 0.5
+        z[i] = 0.0
+    for j in range(19, 31, 4):
+        a, b, phase, high = t[k, j] / TURN, t[k, j + 1] / TURN, t[k, j + 2] / TURN, t[k, j + 3]
+        if high != 0:
+            for i in range(u.shape[0]):
+                z[i] += high * sine(a * x[i] + b * y[i] + phase)

@@ -53,11 +53,11 @@ def primitive(d: Draw) -> Row:
         low = d(-0.6, 0.5) if d.chance(0.3) else -1.0
         return ball(0.0, 0.0, 0.0, wide, deep, tall, low=low)
     if style == 6:
-        return ball(0.0, 0.0, 0.0, size, bumps=d(0.03, 0.15), phase=d(0.0, 6.0), rate=d(2.0, 7.0))
+        return ball(0.0, 0.0, 0.0, size, bumps=d(0.03, 0.15), phase=d(0.0, 1.0), rate=d(2.0, 7.0))
     if style == 7:
         return blob(0.0, 0.0, 0.0, wide, deep, tall, d(0.15, 1.8), d(0.15, 1.8))
     if style == 8:
-        sweep = TURN if d.chance(0.6) else d(1.0, 5.0)
+        sweep = 1.0 if d.chance(0.6) else d(0.15, 0.8)
         return hoop(0.0, 0.0, 0.0, size, size * d(0.03, 0.4), sweep=sweep, tall=d(0.5, 3.0))
     if style == 9:
         return _profile(d, size)
@@ -103,7 +103,7 @@ def posed(d: Draw, row: Row, spread: float) -> Row:
         row[3] = d(-1.0, 1.0)
         row[2] = 0.0
     if d.chance(0.12):
-        row[4], row[2] = d(-3.0, 3.0), 0.0
+        row[4], row[2] = d(-0.5, 0.5), 0.0
     if d.chance(0.12):
         row[5], row[2] = d(-0.8, 0.8), 0.0
     return moved(row, d(-spread, spread), d(-spread, spread), d(-spread, spread))
