@@ -17,8 +17,8 @@ class TeacherFeaturesConfig:
     Attributes:
         model: a saved model (folder), or a checkpoint file of another project.
         data: a file or folder of clouds, an .npz archive of many, or `procedural`.
-        out: folder to write, one file for each cloud; one of the same command continues, and what
-            it holds is not computed again.
+        out: folder to write, one file for each cloud; a folder that the same command left
+            unfinished is continued.
         format: of the files, npz or parquet.
         per_point: one feature for every point, interpolated between tokens, in place of one for
             each token.

@@ -40,8 +40,8 @@ def teacher_features(config: TeacherFeaturesConfig) -> Path:
     """Writes what `foundry3d distill --teacher_features` reads; `data.stored` has the layout.
 
     Points and centers have the coordinates of the files. Names of files begin with the number of
-    the cloud, so that their order is that of the data. A folder that was left unfinished is gone on
-    with: files that it holds are kept.
+    the cloud, so that their order is that of the data. A folder that was left unfinished is
+    continued: files that it holds are kept.
 
     Returns:
         The folder.
