@@ -189,7 +189,7 @@ def _named_points(clouds: Sequence[Any], seed: int) -> Iterator[tuple[str, objec
 
 
 def embed_clouds(
-    model: Backbone | Student,
+    model: Inner,
     clouds: Sequence[Any],
     *,
     policy: Policy | None = None,
