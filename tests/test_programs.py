@@ -310,7 +310,7 @@ def within(name: str, p: np.ndarray) -> np.ndarray:
 def test_a_cut_removes_exactly_what_is_inside_or_outside(name, outside):
     row = box(0, 0, -1, 2, 2, 2)
     cuts = np.array([cut_of(SOLIDS[name], 0, 1, outside=outside)])
-    _, cells = cells_and_areas([row], np.zeros(WARP))
+    table, cells = cells_and_areas([row], np.zeros(WARP))
     space, ends = scatter(cells, 3000, np.array([5], np.uint64))
     place_cells(table, cells, ends, space)
     before = space[2:].T.copy()
