@@ -23,8 +23,8 @@ from foundry3d.data.files import Points
 from foundry3d.embed.objects import points_of
 from foundry3d.errors import InputError
 from foundry3d.heads.classifier import Inner
-from foundry3d.models.backbone import Backbone, Tokens
-from foundry3d.models.student import Budgeted, Student
+from foundry3d.models.backbone import Tokens
+from foundry3d.models.student import Budgeted
 from foundry3d.transforms import normalise as into_sphere
 
 AnyModel = Inner | Budgeted
