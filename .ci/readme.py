@@ -30,7 +30,9 @@ def make_inputs() -> None:
     """Archives, a scan and a teacher under the names that the README uses."""
     for name, seed in (("train.npz", 0), ("test.npz", 1)):
         clouds = procedural.generate(32, points=256, seed=seed)
-        np.savez(name, points=clouds.points, labels=clouds.labels, names=np.array(clouds.names))
+        np.savez(
+            name, points=clouds.points, labels=clouds.labels, names=np.array(clouds.class_names)
+        )
     head = "ply\nformat ascii 1.0\nelement vertex 256\n"
     head += "".join(f"property float {axis}\n" for axis in "xyz") + "end_header\n"
     np.savetxt("scan.ply", clouds.points[0], header=head.strip(), comments="")
