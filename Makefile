@@ -3,7 +3,7 @@
 # make check  style and types
 # make docs   the documentation site, in build/site
 # make web    the page that `foundry3d view` shows (needs node and npm)
-# make commands  docs/commands.md, the table of commands
+# make commands  docs/command-line.md, the table of commands
 # make chaos  attacks: kills, damaged files, hostile options; some minutes
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,14 +36,14 @@ edge/web/node_modules/.ready: edge/web/package-lock.json
 
 commands: $(READY)
 	$(BIN)/python -c "from pathlib import Path; from foundry3d.cli import with_commands; \
-		page = Path('docs/commands.md'); page.write_text(with_commands(page.read_text()))"
+		page = Path('docs/command-line.md'); page.write_text(with_commands(page.read_text()))"
 
 chaos: $(READY)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m chaos $(CHAOS)
 
 check: $(READY)
-	$(BIN)/ruff check foundry3d tests examples edge website
-	$(BIN)/ruff format --check foundry3d tests examples edge website
+	$(BIN)/ruff check foundry3d tests examples benchmarks edge website
+	$(BIN)/ruff format --check foundry3d tests examples benchmarks edge website
 	$(BIN)/mypy
 
 $(READY): pyproject.toml constraints.txt

@@ -41,6 +41,7 @@ def main(epochs: int = 2, clouds: int = 256) -> None:
         config = replace(
             recipe,
             out=folder,
+            frozen="none",  # the student shares no weights with the teacher
             data=replace(recipe.data, train_clouds=clouds, test=None),
             train=replace(recipe.train, epochs=epochs),
         )

@@ -60,7 +60,7 @@ def test_workflows_use_files_that_exist_and_the_python_versions_of_the_project()
 
 
 def test_the_table_of_commands_is_the_current_one() -> None:
-    page = (ROOT / "docs" / "commands.md").read_text()
+    page = (ROOT / "docs" / "command-line.md").read_text()
     assert cli.with_commands(page) == page, "run make commands"
     for name in cli.COMMANDS:
         assert f"| `foundry3d {name}` |" in page

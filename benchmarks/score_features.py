@@ -1,6 +1,6 @@
 """Scores pooled features of models, of descriptors and of plain extents on labelled clouds.
 
-    python examples/score_features.py --data NAME=TRAIN.npz,TEST.npz --out scores.jsonl \
+    python benchmarks/score_features.py --data NAME=TRAIN.npz,TEST.npz --out scores.jsonl \
         --models NAME=FOLDER ... --untrained NAME --descriptors NAME=FILE.npz ...
 
 Linear probe (SVM, C selected on held-out training clouds), nearest mean of 5 examples per class
