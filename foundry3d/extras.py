@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from foundry3d.errors import InputError
 
 EXTRAS = {
-    "train": ("lightning", "tensorboard", "optuna", "sklearn", "scipy", "h5py"),
+    "train": ("lightning", "tensorboard", "optuna", "sklearn", "scipy", "h5py", "tqdm"),
     "figures": ("matplotlib",),
     "las": ("laspy", "lazrs"),
     "mesh": ("mapbox_earcut",),
