@@ -1,4 +1,4 @@
-"""Pooled features of the clouds in files, of augmented copies, and of built-in shapes.
+"""Pooled features of the clouds in files, of augmented copies, and of random shapes.
 
 Unlike `foundry3d embed`, a cloud that is larger than those of the model's training is cut to a
 random subset of their size, so that its neighbourhoods are as large as the model knows them.
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from foundry3d.config import AugmentConfig, EmbedConfig
-from foundry3d.data import procedural
 from foundry3d.data.files import Points
+from foundry3d.data.programs import Programs
 from foundry3d.embed.clouds import (
     AnyModel,
     Policy,
@@ -35,8 +35,8 @@ from foundry3d.transforms import Axis, augment
 
 POINTS = 1024
 """Points of a cloud, where neither the command nor the model says how many."""
-REFERENCE = 130
-"""Built-in shapes that features are standardised with: five of each category."""
+REFERENCE = 512
+"""Random shapes that features are whitened with."""
 KEPT = 0.875
 """Share of the points that a copy keeps of a cloud that has no others."""
 
@@ -124,18 +124,19 @@ def copies_of(
 
 
 def reference(model: AnyModel, policy: Policy, *, up: Axis, batch: int) -> np.ndarray:
-    """Pooled features (n, 2d) of built-in shapes: what features are like where nothing is known.
+    """Pooled features (n, 2d) of random shapes: what features are like where nothing is known.
 
     They give a scale that does not depend on labels, and not on how few files there are.
 
     Args:
         model: in evaluation mode.
         policy: how clouds are prepared; the number of points is set.
-        up: of prepared clouds; that of the built-in shapes is z.
+        up: of prepared clouds; that of the random shapes is z.
         batch: clouds at a time.
     """
     assert policy.points is not None
-    shapes = procedural.generate(REFERENCE, points=policy.points, seed=0).points
     own = Policy(normalise=policy.normalise, turn="xyz".index(up) - 2)
-    clouds = (prepare(Points(points=one, source="a built-in shape"), own, 1) for one in shapes)
+    shapes = Programs(REFERENCE, points=policy.points, seed=1)
+    drawn = (Points(points=shapes[i], source="a random shape") for i in range(REFERENCE))
+    clouds = (prepare(one, own, 1) for one in drawn)
     return np.stack([features for _, features in pooled(model, clouds, batch)])

@@ -81,16 +81,18 @@ def read_open_set(path: str, facts: dict[str, Any], width: int) -> OpenSet:
     file = model_folder(path) / OPEN_SET
     content = read_json(file)
     try:
-        mean, std, means = (np.array(content[name], float) for name in ("mean", "std", "means"))
-        fits = mean.shape == std.shape == means.shape[1:] == (width,) and means.size > 0
-        same = fits and content["limit"] == found["limit"] > 0 and bool((std > 0).all())
+        names = ("mean", "matrix", "means")
+        mean, matrix, means = (np.array(content[name], float) for name in names)
+        fits = mean.shape == means.shape[1:] == (width,) and means.size > 0
+        fits = fits and matrix.shape == (width, width) and bool(np.isfinite(matrix).all())
+        same = fits and content["limit"] == found["limit"] > 0
         said = f"{found['beyond']:d} of the {found['judged']:d} examples"
     except (KeyError, TypeError, ValueError):
         same = False
     if not same:
         raise InputError(f"{file} does not belong to this model; teach it again")
     sentence = f"so would be {said}, each left out of its class"
-    return OpenSet(Scale(mean, std), means, found["limit"], sentence)
+    return OpenSet(Scale(mean, matrix), means, found["limit"], sentence)
 
 
 def class_row(

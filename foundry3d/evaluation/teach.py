@@ -61,7 +61,7 @@ def classifier_of(model: Inner, classes: tuple[str, ...], head: Head) -> Classif
 
 
 class Learnt(NamedTuple):
-    """A classifier for standardised features.
+    """A classifier for whitened features.
 
     Attributes:
         turned: whether the copies that it was taught with are turned about the up axis.
@@ -127,7 +127,7 @@ def _open_set(scale: Scale, limit: Limit) -> str:
     content = {
         "limit": limit.distance,
         "mean": short(scale.mean),
-        "std": short(scale.std),
+        "matrix": short(scale.matrix),
         "means": short(limit.means),
     }
     return json.dumps(content) + "\n"
@@ -190,8 +190,8 @@ def _provenance(
 def teach(config: TeachConfig) -> Path:
     """Writes a classifier that a few labelled files have taught: `foundry3d teach`.
 
-    Features are standardised with those of built-in shapes, so that they do not depend on labels
-    or on how few examples there are. The standardisation is part of the weights of the head.
+    Features are whitened with those of random shapes, so that they do not depend on labels or on
+    how few examples there are. The whitening is part of the weights of the head.
     Prints the accuracy that leave-one-out estimates.
 
     Returns:

@@ -24,6 +24,8 @@ STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1)
 """Ridge penalties that are tried, relative to features of variance 1."""
 MOST_FOR_MEANS = 2
 """With at most this many examples of every class only the nearest mean is considered."""
+SHARED = 0.5
+"""Share of the correlations, against no correlation at all, in what whitens features."""
 KNOWN = 0.95
 """Share of the examples that the limit for unknown shapes lets pass."""
 
@@ -33,7 +35,7 @@ class Rows:
     """Features of the examples and their copies.
 
     Attributes:
-        features: (m, D) float64, standardised.
+        features: (m, D) float64, whitened.
         example: (m,) int64, the example of each row; the first row of an example is its own.
         labels: (n,) int64, the class of each example.
         classes: C; every class has an example.
@@ -60,20 +62,30 @@ class Rows:
 
 
 class Scale(NamedTuple):
-    """What standardises features: their mean (D,) and standard deviation (D,)."""
+    """What whitens features: their mean (D,) and the matrix (D, D) that is applied after it."""
 
     mean: np.ndarray
-    std: np.ndarray
+    matrix: np.ndarray
 
     def apply(self, features: np.ndarray) -> np.ndarray:
-        """Standardised features (..., D) float64."""
-        return (features - self.mean) / self.std
+        """Whitened features (..., D) float64."""
+        return (features - self.mean) @ self.matrix
 
 
 def scale_of(features: np.ndarray) -> Scale:
-    """The scale of features (n, D); one that never changes keeps its unit."""
-    std = features.std(axis=0, dtype=np.float64)
-    return Scale(features.mean(axis=0, dtype=np.float64), np.where(std > 0, std, 1.0))
+    """The scale of features (n, D); one that never changes keeps its unit.
+
+    Features are standardised; then directions in which they vary together are shrunk, by the
+    inverse square root of `SHARED` of their correlations and the rest of the identity. Directions
+    that all shapes share say little about classes: on ModelNet10-vox, five examples per class, this
+    is worth 9 points over standardisation alone (`docs/teach.md`).
+    """
+    mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    std = np.where(std > 0, std, 1.0)
+    rows = (features - mean) / std
+    mixed = SHARED * (rows.T @ rows) / len(rows) + (1 - SHARED) * np.eye(len(mean))
+    values, vectors = np.linalg.eigh(mixed)
+    return Scale(mean, (vectors / np.sqrt(values)) @ vectors.T / std[:, None])
 
 
 class Head(NamedTuple):
@@ -91,8 +103,8 @@ class Head(NamedTuple):
         return Head(self.weight / temperature, self.bias / temperature)
 
     def folded(self, scale: Scale) -> Head:
-        """The head that gives the same logits for features that are not standardised."""
-        weight = self.weight / scale.std
+        """The head that gives the same logits for features that are not whitened."""
+        weight = self.weight @ scale.matrix.T
         return Head(weight, self.bias - weight @ scale.mean)
 
 
@@ -224,7 +236,7 @@ class Chosen(NamedTuple):
 
     Attributes:
         name: "nearest mean" or "ridge" with its penalty.
-        head: for standardised features; softmax of its logits is the confidence.
+        head: for whitened features; softmax of its logits is the confidence.
         answers: (n,) int64, the class of each example when it was left out; -1 where its class
             has no other example.
         loss: mean negative log-likelihood of the calibrated confidences for examples that were left
