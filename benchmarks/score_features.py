@@ -3,6 +3,8 @@
     python benchmarks/score_features.py --data NAME=TRAIN.npz,TEST.npz --out scores.jsonl \
         --models NAME=FOLDER ... --untrained NAME --descriptors NAME=FILE.npz ...
 
+NAME=FOLDER@TOKENS scores a gated student at that token budget.
+
 Linear probe (SVM, C selected on held-out training clouds), nearest mean of 5 examples per class
 (ten draws), 5-way 10-shot linear SVM (twenty episodes) and retrieval mAP, all on test clouds, for
 three seeds. A descriptor file holds features `train` (n, d) and `test` (m, d) of the same clouds.
@@ -23,6 +25,7 @@ from foundry3d.config import DataConfig
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.evaluation.probe import extract, score, untrained_like
+from foundry3d.models.student import Budgeted
 from foundry3d.transforms import normalise
 
 Features = tuple[np.ndarray, np.ndarray]  # of training and test clouds
@@ -49,7 +52,10 @@ def subjects(args: argparse.Namespace, splits: Splits, seed: int) -> Iterator[tu
             file = np.load(path)
             yield name, (file["train"], file["test"])
         for name, path in pairs(args.models).items():
+            path, _, tokens = path.partition("@")
             model = foundry3d.load(path).eval()
+            if tokens:
+                model = Budgeted(model, foundry3d.Budget(token_budget=int(tokens)))
             yield name, (extract(model, both[0], points=size), extract(model, both[1], points=size))
     if args.untrained:
         shape = foundry3d.load(pairs(args.models)[args.untrained])
