@@ -54,6 +54,8 @@ class _Counter:
         for inner, part in model.named_modules(prefix=name):
             if not list(part.children()):
                 part.register_forward_hook(partial(self.count, inner))
+            if isinstance(part, nn.Linear | nn.BatchNorm1d | nn.LayerNorm | nn.GELU | nn.ReLU):
+                part.forward = partial(_outline, part)  # type: ignore[method-assign]
 
     def count(self, name: str, part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         elements = output.numel()
@@ -76,6 +78,13 @@ class _Counter:
 
 def _shape(*sizes: int) -> Tensor:
     return torch.empty(sizes, device="meta")
+
+
+def _outline(part: nn.Module, x: Tensor) -> Tensor:
+    """A tensor of the shape of a layer's output (torch takes far longer to find it)."""
+    if isinstance(part, nn.Linear):
+        return x.new_empty((*x.shape[:-1], part.out_features), dtype=part.weight.dtype)
+    return x
 
 
 def count(
