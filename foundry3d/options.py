@@ -10,14 +10,18 @@ import os
 import re
 import sys
 from dataclasses import fields, is_dataclass
+from functools import cache
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
 
 from foundry3d.config import ClusterConfig, protocols
 from foundry3d.config.earlier import RENAMED
 from foundry3d.config.settings import find_recipes, guard_values, read_yaml
 from foundry3d.report.terminal import one_line
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 UNKNOWN = (
     r"unrecognized arguments: --([\w.]+)",
@@ -99,6 +103,23 @@ def plain_error(kind: type, message: str) -> str:
     return f"--{value[1]} does not take {value[2].strip()!r}; --help says what it takes"
 
 
+def _made(command: str, kind: type, text: str) -> ArgumentParser:
+    """The parser of a command, its options the fields of a record."""
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            fail(f"{command}: {plain_error(kind, message)}")
+
+    parser = Parser(prog=f"foundry3d {command}", description=text, allow_abbrev=False)
+    parser.add_class_arguments(kind, as_group=False)
+    parser.add_argument("--config", action="config", help="a recipe (YAML)")
+    return parser
+
+
+_kept = cache(_made)
+
+
 def read(command: str, kind: type, text: str, arguments: list[str]) -> Any:
     """The configuration record of a command, made from its arguments; exits where they are wrong.
 
@@ -108,25 +129,19 @@ def read(command: str, kind: type, text: str, arguments: list[str]) -> Any:
         text: what the command does, for --help.
         arguments: what follows the command's name.
     """
-    from jsonargparse import ArgumentParser
-
-    class Parser(ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            fail(f"{command}: {plain_error(kind, message)}")
-
     guard_values()
-    parser = Parser(prog=f"foundry3d {command}", description=text, allow_abbrev=False)
-    parser.add_class_arguments(kind, as_group=False)
-    parser.add_argument("--config", action="config", help="a recipe (YAML)")
+    parser = _kept(command, kind, text)
     words = plain_words(kind, find_recipes(arguments))
     for word, value in pairwise(part for w in words for part in w.split("=", 1)):
         group = word.startswith("--") and is_dataclass(option_type(kind, word[2:]))
         if group and os.path.isfile(value):  # the settings of a group in a file
             read_yaml(Path(value))
-    asked = parser.parse_args([word for word in words if not word.startswith("--print_config")])
-    if asked.get("protocol") is not None:  # its settings become the defaults
-        settings = protocols.find(asked["protocol"], command).settings
-        parser.set_defaults(dict(protocols.dotted(settings)))
+    if option_type(kind, "protocol") is not None:
+        asked = parser.parse_args([word for word in words if not word.startswith("--print_config")])
+        if asked["protocol"] is not None:  # its settings become the defaults
+            parser = _made(command, kind, text)
+            settings = protocols.find(asked["protocol"], command).settings
+            parser.set_defaults(dict(protocols.dotted(settings)))
     options = parser.parse_args(words)
     made = parser.instantiate(options)
     return kind(**{k: v for k, v in vars(made).items() if k != "config"})

@@ -25,6 +25,7 @@ from foundry3d.inference.kernels import is_compiled
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Student
 from foundry3d.models.tokenizer import PointConv, PointModel
+from foundry3d.models.vit import Attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,10 @@ class _Counter:
         for inner, part in model.named_modules(prefix=name):
             if not list(part.children()):
                 part.register_forward_hook(partial(self.count, inner))
+            if isinstance(part, nn.Linear | nn.BatchNorm1d | nn.LayerNorm | nn.GELU | nn.ReLU):
+                part.forward = partial(_outline, part)  # type: ignore[method-assign]
+            if isinstance(part, Attention):
+                part.forward = partial(_attended, part)  # type: ignore[method-assign]
 
     def count(self, name: str, part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         elements = output.numel()
@@ -76,6 +81,20 @@ class _Counter:
 
 def _shape(*sizes: int) -> Tensor:
     return torch.empty(sizes, device="meta")
+
+
+def _outline(part: nn.Module, x: Tensor) -> Tensor:
+    """A tensor of the shape of a layer's output (torch takes far longer to find it)."""
+    if isinstance(part, nn.Linear):
+        return x.new_empty((*x.shape[:-1], part.out_features), dtype=part.weight.dtype)
+    return x
+
+
+def _attended(part: Attention, x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    """The shapes of what attention gives; its two linear layers run, its products do not count."""
+    batch, tokens, dim = x.shape
+    part.qkv(x)
+    return part.proj(x), x.new_empty(batch, part.heads, tokens, dim // part.heads)
 
 
 def count(

@@ -11,6 +11,7 @@ Shapes: c tokens, s supertokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from foundry3d.inference.cost import Cost, count
@@ -73,23 +74,24 @@ class GateCosts:
         """
         tried = range(self.tokens + 1) if merged is None else (merged,)
         most = self.tokens + self.student.config.supertokens
-        found = [GateTokens(m, n) for m in tried for n in range(1, most + 1)]
+        macs, flops = self._linear("macs"), self._linear("flops")
         return [
-            taken
-            for taken in found
-            if agrees(self._linear(taken, "macs") / 1e9, macs_g)
-            and agrees(self._linear(taken, "flops") / 1e9, flops_g)
+            GateTokens(m, n)
+            for m in tried
+            for n in range(1, most + 1)
+            if agrees(macs(m, n) / 1e9, macs_g) and agrees(flops(m, n) / 1e9, flops_g)
         ]
 
-    def _linear(self, taken: GateTokens, kind: Literal["macs", "flops"]) -> int:
+    def _linear(self, kind: Literal["macs", "flops"]) -> Callable[[int, int], int]:
         """The cost by two slopes: every merged token costs the same, and every encoded one."""
         start = GateTokens(0, self.tokens)
         first, merged, encoded = (
             getattr(self.of(at), kind)
             for at in (start, start._replace(merged=1), start._replace(encoded=self.tokens + 1))
         )
-        more = taken.encoded - self.tokens
-        return first + taken.merged * (merged - first) + more * (encoded - first)
+        return lambda m, n: (
+            first + m * (merged - first) + (n - self.tokens) * (encoded - first)
+        )
 
 
 def agrees(number: float, printed: float) -> bool:
