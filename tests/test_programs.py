@@ -346,7 +346,7 @@ def seen(rows: list[Row], direction: np.ndarray, distance: float = 0.0) -> tuple
     frame_of(x, y, z, sense, frame)
     image = np.empty((3, len(x)))
     project(frame, distance, x, y, z, image)
-    depth = depth_image(image)
+    depth = depth_image(image, distance)
     state = np.array([0], np.uint64)
     kept = pick(x, y, z, image, depth, np.empty((0, 3)), 0.0, sense, state)
     return np.stack([x, y, z], axis=1)[:kept], frame, tolerance(len(depth))

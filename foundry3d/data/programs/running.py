@@ -87,7 +87,7 @@ def _draw(
             holes_of(x, y, z, holes, state)
         if viewed:
             project(frame, sense[4], x, y, z, image)
-            depth = depth_image(image) if fresh else depth
+            depth = depth_image(image, sense[4]) if fresh else depth
         if viewed or holes.shape[0] > 0:
             found = pick(x, y, z, image, depth, holes, sense[14] * frame[3], sense, state)
         kept = pooled(x, y, z, found, pool, kept)

@@ -65,15 +65,25 @@ def holes_of(x: Array, y: Array, z: Array, holes: Array, state: Array) -> None:
 
 
 @relaxed
+def focus_of(distance: float) -> float:
+    """By which a camera at more than one radius scales, so that a unit ball fills radius 1."""
+    return math.sqrt(max(distance * distance - 1.0, 0.01)) if distance > 0 else 1.0
+
+
+@relaxed
 def project(frame: Array, distance: float, x: Array, y: Array, z: Array, image: Array) -> None:
-    """Writes where the camera sees each point, to the right and up, and its distance: (3, n)."""
+    """Writes where the camera sees each point, to the right and up, and its distance: (3, n).
+
+    Whatever lies within the radius of the frame is seen within radius 1.
+    """
     right, up, depth = image[0], image[1], image[2]
+    focus = focus_of(distance)
     for i in range(x.shape[0]):
         p, q, r = (x[i] - frame[0]), (y[i] - frame[1]), (z[i] - frame[2])
         a = (frame[4] * p + frame[5] * q + frame[6] * r) / frame[3]
         b = (frame[7] * p + frame[8] * q + frame[9] * r) / frame[3]
         c = (frame[10] * p + frame[11] * q + frame[12] * r) / frame[3]
-        scale = distance / (distance - c) if distance > 0 else 1.0
+        scale = focus / (distance - c) if distance > 0 else focus
         right[i], up[i] = a * scale, b * scale
         depth[i] = (distance if distance > 0 else 2.0) - c
 
@@ -85,13 +95,15 @@ def _pixel(a: float, size: int) -> int:
 
 
 @relaxed
-def depth_image(image: Array) -> Array:
+def depth_image(image: Array, distance: float) -> Array:
     """Distance of the nearest surface in each pixel (S, S), very large where there is none.
 
     A pixel without a point on the nearest surface, between two pixels that have one, takes the
-    farther of their distances: back sides do not shine through gaps between points.
+    farther of their distances: back sides do not shine through gaps between points. Pixels are
+    larger where a camera is near, and points of the front lie farther apart.
     """
-    size = max(int(math.sqrt(0.35 * image.shape[1])), 8)
+    nearest = focus_of(distance) / max(distance - 1.0, 0.1) if distance > 0 else 1.0
+    size = max(int(math.sqrt(0.35 * image.shape[1]) / nearest), 8)
     near = np.full((size, size), _FAR, np.float32)
     for n in range(image.shape[1]):
         i, j = _pixel(image[0, n], size), _pixel(image[1, n], size)
