@@ -32,6 +32,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "predict": {"files": ["a"]},
     "similar": {"files": ["a", "b"]},
     "convert": {"model": "m"},
+    "teacher-features": {"model": "m", "data": "d"},
     "probe": {"models": ["m"]},
     "zeroshot": {"models": ["m"]},
     "budgets": {"models": ["m"]},
