@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from foundry3d import cli
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["foundry3d.training.distill", "foundry3d.training.pretrain"])
+FORKS.set_forkserver_preload(
+    [
+        "foundry3d.training.distill",
+        "foundry3d.training.pretrain",
+        "jsonargparse",
+        "torch.utils.tensorboard",
+    ]
+)
 
 
 def frozen_batchnorm(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def test_tables_of_commands_name_commands() -> None:
 def test_examples_run_and_stay_short(path: Path, capsys: pytest.CaptureFixture) -> None:
     assert len(path.read_text().splitlines()) < 60
     module = runpy.run_path(str(path))
-    trains = path.stem in ("02_distill", "03_own_teacher")
-    small = {"epochs": 1, "clouds": 64} if trains else {}
-    module["main"](**small)
+    trained = {"epochs": 1, "clouds": 64}
+    small = {"02_distill": trained, "03_own_teacher": trained, "04_budgets": {"points": 256}}
+    module["main"](**small.get(path.stem, {}))
     assert capsys.readouterr().out.strip()

@@ -1,4 +1,5 @@
 import csv
+import os
 import signal
 from dataclasses import replace
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY
-from processes import ended, freeze_batchnorm, frozen_batchnorm, start, two_ranks, wait_for
+from processes import ended, freeze_batchnorm, frozen_batchnorm, start, two_ranks
 
 from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import (
@@ -89,12 +90,24 @@ def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
     assert not same(runs[0], runs[2])
 
 
+def die() -> None:
+    """Has this process killed in the middle of its second epoch of six steps."""
+    step = PretrainTask.training_step
+
+    def training_step(self: PretrainTask, batch: object, index: int) -> torch.Tensor:
+        if self.global_step == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, batch, index)
+
+    PretrainTask.training_step = training_step  # type: ignore[method-assign]
+
+
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     """kill -9 in the middle of an epoch; the resumed run ends with the same weights."""
     whole = replace(
         MASKED,
         out=str(tmp_path / "whole"),
-        train=replace(TRAIN, epochs=12),
+        train=replace(TRAIN, epochs=3),
         data=replace(DATA, train_clouds=96),
     )
     expected = pretrain(whole)
@@ -102,10 +115,10 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     config = (tmp_path / "whole" / "config.yaml").read_text()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(config.replace(str(tmp_path / "whole"), str(broken)))
-    process = start(["pretrain", "--config", str(recipe)], tmp_path / "said")
-    wait_for(broken / "checkpoints" / "last.ckpt", process)
-    process.kill()
-    assert ended(process) == -signal.SIGKILL, "it ended before it could be killed"
+    process = start(["pretrain", "--config", str(recipe)], tmp_path / "said", first=die)
+    assert ended(process) == -signal.SIGKILL, (tmp_path / "said").read_text()
+    last = torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 6
     assert not (broken / "model").exists()
     resumed = pretrain(replace(whole, out=str(broken), resume=True))
     assert same(resumed, expected)
