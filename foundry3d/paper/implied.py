@@ -89,9 +89,7 @@ class GateCosts:
             getattr(self.of(at), kind)
             for at in (start, start._replace(merged=1), start._replace(encoded=self.tokens + 1))
         )
-        return lambda m, n: (
-            first + m * (merged - first) + (n - self.tokens) * (encoded - first)
-        )
+        return lambda m, n: first + m * (merged - first) + (n - self.tokens) * (encoded - first)
 
 
 def agrees(number: float, printed: float) -> bool:
