@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -351,17 +349,16 @@ def test_partial_failure_is_an_input_error(tmp_path: Path, folder: Path) -> None
     assert isinstance(caught.value, InputError) and caught.value.status == 1
 
 
-def test_the_famous_meshes(shared: Path, tmp_path: Path, folder: Path) -> None:
+def test_the_famous_meshes(
+    shared: Path, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
     source = shared / "data" / "famous_meshes_16k.npz"
     if not source.is_file():
         pytest.skip("famous meshes are not here")
     out = tmp_path / "features.npz"
-    done = subprocess.run(
-        [sys.executable, "-m", "foundry3d", "embed", source, "--model", folder, "--up", "y",
-         "--out", out],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "arrays ids ignored" in done.stderr and "Traceback" not in done.stderr
+    cli.main(["embed", str(source), "--model", str(folder), "--up", "y", "--out", str(out)])
+    said = capsys.readouterr().err
+    assert "arrays ids ignored" in said and "Traceback" not in said
     found = read(out)
     assert len(found["names"]) == 16 and set(found["points_used"]) == {16384}
     assert np.isfinite(found["features"]).all()
