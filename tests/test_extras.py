@@ -128,7 +128,8 @@ print(json.dumps(done))
 """
 STAR = "OFF\n5 1 0\n0 0 0\n2 0 0\n.5 .5 0\n0 2 0\n-1 -1 1\n5 0 1 2 3 4\n"
 NEEDED = {
-    "las": "las", "mesh": "mesh", "figures": "figures", "onnx": "export", "openvino": "export,openvino",
+    "las": "las", "mesh": "mesh", "figures": "figures", "onnx": "export",
+    "openvino": "export,openvino",
     "executorch": "executorch", "train": "train", "search": "train", "maps": "figures",
     "hub": "hub", "distill": "train", "sklearn": "train", "hdf5": "train",
 }  # fmt: skip

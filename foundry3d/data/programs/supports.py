@@ -23,8 +23,8 @@ def legs(d: Draw, wide: float, deep: float, tall: float) -> list[Row]:
     if style < 0.8:
         return pedestal(d, min(wide, deep) / 2, tall)
     if style < 0.9:  # sleds
-        foot = pair([box(x, 0.0, 0.0, thick * 1.5, deep, thick)])
-        return foot + four([box(x, y, thick, thick * 1.5, thick * 1.5, tall - thick)])
+        runners = pair([box(x, 0.0, 0.0, thick * 1.5, deep, thick)])
+        return runners + four([box(x, y, thick, thick * 1.5, thick * 1.5, tall - thick)])
     rails = pair([rod((-x, y, tall * 0.25), (x, y, tall * 0.25), thick * 0.6)], 1)
     return four([post(x, y, 0.0, thick, tall, corners=d.pick((0, 4, 6)))]) + rails
 
