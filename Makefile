@@ -16,7 +16,7 @@ demo: $(READY)
 	$(BIN)/foundry3d demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 docs: $(DOCS_READY)
 	$(BIN)/python website/pages.py build/docs

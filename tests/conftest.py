@@ -19,6 +19,15 @@ TINY = BackboneConfig(
 )
 
 
+LONG = ("programs", "notebooks", "geometry_traced", "foreign", "export", "processes", "chaos")
+"""Files that take long for their few tests, `tests/test_*.py`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first, so that two processes end at about the same time."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
+
+
 def pytest_collection_finish() -> None:
     """Where commands will run in processes of their own, their server imports meanwhile."""
     if "processes" in sys.modules:

@@ -68,7 +68,7 @@ def test_a_cloud_without_numbers_spoils_itself_alone(
     teacher: Backbone, points: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the torch form, and so an accelerator, does with points that the CPU refuses."""
-    monkeypatch.setattr(ops, "check_points", lambda points, at_least=1: None)
+    monkeypatch.setattr(ops, "check_points", lambda points, at_least=1, attributes=0: None)
     monkeypatch.setattr(backends, "twin", lambda points, backend, triton: None)
     student = Student.from_teacher(teacher, supertokens=4)
     for row, column, value in ((0, 0, "nan"), (50, 1, "nan"), (50, 2, "inf"), (0, 2, "-inf")):

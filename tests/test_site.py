@@ -61,7 +61,7 @@ def test_pages_link_where_they_name_each_other(pages: dict[str, str]) -> None:
     assert linked("see `docs/log.md`.", titles) == "see [Log](log.md)."
     assert linked("see `docs/gone.md`.", titles) == "see `docs/gone.md`."
     assert linked("[how](../CONTRIBUTING.md)", titles) == "[how](contributing.md)"
-    assert "| teacher |" in pages["index.md"], "the results of the README"
+    assert "| `mini-teacher` |" in pages["index.md"], "the results of the README"
 
 
 def test_text_of_options_is_taken_literally() -> None:
