@@ -24,6 +24,7 @@ import foundry3d
 from foundry3d.config import DataConfig
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Splits, load_splits
+from foundry3d.evaluation.examples import nearest_mean
 from foundry3d.evaluation.probe import extract, score, untrained_like
 from foundry3d.models.student import Budgeted
 from foundry3d.transforms import normalise
@@ -67,14 +68,6 @@ def subjects(args: argparse.Namespace, splits: Splits, seed: int) -> Iterator[tu
                 extract(model, both[1], points=size),
             ),
         )
-
-
-def nearest_mean(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Classes of test rows by the nearest class mean of training rows."""
-    classes = np.unique(labels)
-    means = np.stack([train[labels == one].mean(axis=0) for one in classes])
-    distance = ((test[:, None] - means[None]) ** 2).sum(axis=2)
-    return classes[distance.argmin(axis=1)]
 
 
 def few(generator: np.random.Generator, labels: np.ndarray, shot: int) -> np.ndarray:

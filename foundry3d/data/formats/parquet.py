@@ -14,6 +14,7 @@ from foundry3d.data.formats.fields import gathered
 from foundry3d.data.formats.headers import coordinate_columns
 from foundry3d.data.formats.raw import MAX_BYTES, Raw, ignored, listing
 from foundry3d.errors import InputError
+from foundry3d.extras import explained
 
 _WIDTH = 8  # bytes of a number in memory, at the most
 
@@ -28,11 +29,9 @@ def read_parquet(blob: bytes, attributes: Sequence[str] = ()) -> Raw:
     Raises:
         InputError: pyarrow is missing, no Parquet file, or no number columns x, y and z.
     """
-    try:
+    with explained():
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError:
-        raise InputError("parquet files need pyarrow; pip install pyarrow") from None
     try:
         table = pq.ParquetFile(io.BytesIO(blob))
     except pa.ArrowException as error:
