@@ -1,4 +1,4 @@
-"""The models of the notebooks: those that ship, or stand-ins trained here in some seconds."""
+"""The models of the notebooks: those that ship, or tiny stand-ins for tests, trained in seconds."""
 
 import tempfile
 from dataclasses import replace
@@ -24,21 +24,16 @@ def load(name: str, *, small: bool = False) -> Any:
         name: of the model.
         small: never a shipped model, but one trained in a second, for tests.
     """
-    if not small:
-        try:
-            return foundry3d.load(name)
-        except foundry3d.InputError:
-            pass  # none ships with this installation
-    return trained(clouds=64 if small else 768, epochs=1 if small else 5)[name]
+    return trained()[name] if small else foundry3d.load(name)
 
 
 @cache
-def trained(clouds: int, epochs: int) -> dict[str, Any]:
+def trained() -> dict[str, Any]:
     """A teacher trained on built-in shapes, and a student of it for every budget."""
     teacher = read_recipe(PretrainConfig, "cpu/demo-teacher")
     student = read_recipe(DistillConfig, "cpu/demo-student")
-    data = DataConfig(train="procedural", train_clouds=clouds, points=512, validation=0.0)
-    train = replace(teacher.train, epochs=epochs, warmup_epochs=0)
+    data = DataConfig(train="procedural", train_clouds=64, points=512, validation=0.0)
+    train = replace(teacher.train, epochs=1, warmup_epochs=0)
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
         first = foundry3d.pretrain(
