@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from foundry3d.config.cluster import ClusterConfig
 from foundry3d.errors import InputError
+from foundry3d.extras import explained
 from foundry3d.writing import held, write_text
 
 U = TypeVar("U")
@@ -32,7 +33,6 @@ LATE = 15.0
 """Seconds for which a network disk may hide a file that a job has written."""
 TASKS_PER_PROCESS = 4
 """Tasks that a local process gets, so that the last ones end at about the same time."""
-INSTALL = "pip install 'foundry3d[cluster]'"
 
 
 class Outcome(NamedTuple, Generic[U]):
@@ -105,12 +105,11 @@ def make_executor(config: ClusterConfig, folder: Path) -> Any:
     """The engine's executor, whose logs lie in `folder`.
 
     Raises:
-        InputError: submitit is not installed, or there is no Slurm on this machine.
+        MissingExtra: submitit is not installed.
+        InputError: there is no Slurm on this machine.
     """
-    try:
+    with explained():
         import submitit
-    except ModuleNotFoundError:
-        raise InputError(f"--cluster needs submitit; install it with {INSTALL}") from None
     assert config.engine is not None
     if config.engine == "slurm" and shutil.which("srun") is None:
         raise InputError(

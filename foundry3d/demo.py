@@ -15,7 +15,8 @@ import torch
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.origin import origin_of
 from foundry3d.config import DataConfig, DemoConfig, DistillConfig, read_recipe
-from foundry3d.data.loading import Splits, in_order, load_and_measured, load_splits
+from foundry3d.data.batches import in_order
+from foundry3d.data.loading import Splits, load_and_measured, load_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.probe import Subject, probe_columns, probe_rows, untrained_like
 from foundry3d.models.backbone import Backbone, require_teacher

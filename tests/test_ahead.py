@@ -28,8 +28,8 @@ from foundry3d.config import (
     to_dict,
 )
 from foundry3d.data.ahead import Loader, ahead
+from foundry3d.data.batches import Batches, NumberedBatches
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Batches, NumberedBatches
 from foundry3d.data.packing import pack
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone

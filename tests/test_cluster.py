@@ -197,5 +197,5 @@ def test_what_the_machine_lacks_is_one_sentence(
     with pytest.raises(InputError, match="needs Slurm's srun and sbatch"):
         make_executor(ClusterConfig(engine="slurm"), tmp_path)
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(InputError, match=r"pip install 'foundry3d\[cluster\]'"):
+    with pytest.raises(InputError, match=r'pip install "foundry3d\[cluster\]"'):
         make_executor(DEBUG, tmp_path)

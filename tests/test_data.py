@@ -6,8 +6,9 @@ import torch
 
 from foundry3d.config import DataConfig
 from foundry3d.data.archive import read_archive, write_archive
+from foundry3d.data.batches import Batches, in_order
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Batches, hold_out, in_order, load_splits
+from foundry3d.data.loading import hold_out, load_splits
 from foundry3d.errors import InputError
 
 

@@ -283,5 +283,5 @@ def test_a_missing_pyarrow_is_one_sentence(
     config: EmbedConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"pip install 'foundry3d\[parquet\]'"):
+    with pytest.raises(InputError, match=r'pip install "foundry3d\[parquet\]"'):
         embed(config)

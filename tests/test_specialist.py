@@ -19,9 +19,9 @@ from foundry3d.config import (
     TrainConfig,
 )
 from foundry3d.data.archive import write_archive
+from foundry3d.data.batches import LabelledBatches
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.labelled import labelled_splits
-from foundry3d.data.loading import LabelledBatches
 from foundry3d.errors import InputError
 from foundry3d.evaluation.specialize import (
     ClassSpecialist,

@@ -18,8 +18,8 @@ from foundry3d.bench.forms import model_of
 from foundry3d.bench.subjects import Subject
 from foundry3d.config import AugmentConfig, MaskedConfig
 from foundry3d.data import procedural
+from foundry3d.data.batches import Batches
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Batches
 from foundry3d.models.student import Student
 from foundry3d.training.mae import MaskedReconstruction
 from foundry3d.transforms import augment

@@ -12,20 +12,7 @@ from typing import Any
 import numpy as np
 
 from foundry3d.errors import InputError
-
-
-def require_pyarrow(path: str | Path) -> None:
-    """Refuses a Parquet file where pyarrow is not installed.
-
-    Raises:
-        InputError: it is not.
-    """
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise InputError(
-            f'{path}: Parquet files need pyarrow; run: pip install "foundry3d[parquet]"'
-        ) from None
+from foundry3d.extras import explained
 
 
 def read_parquet(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
@@ -34,8 +21,8 @@ def read_parquet(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
     Raises:
         InputError: a missing or damaged file, columns of other kinds, or no pyarrow.
     """
-    require_pyarrow(path)
-    import pyarrow.parquet as pq
+    with explained():
+        import pyarrow.parquet as pq
 
     try:
         columns = pq.ParquetFile(path).schema_arrow.names
@@ -88,11 +75,11 @@ def write_parquet(stream: Any, arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays (n, m) for `read_parquet`: a row each, or one row of lists with centers.
 
     Raises:
-        InputError: pyarrow is not installed.
+        MissingExtra: pyarrow is not installed.
     """
-    require_pyarrow("output")
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with explained():
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
     def lists(rows: np.ndarray) -> Any:
         flat = pa.array(np.ascontiguousarray(rows).reshape(-1))

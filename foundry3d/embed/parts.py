@@ -22,10 +22,10 @@ import torch
 
 from foundry3d.embed.clouds import PreparedCloud
 from foundry3d.errors import InputError
+from foundry3d.extras import explained
 from foundry3d.models.backbone import Tokens
 from foundry3d.writing import held, replacing
 
-INSTALL = "pip install 'foundry3d[parquet]'"
 PATTERN = "part-*.parquet"
 
 
@@ -33,13 +33,11 @@ def arrow() -> Any:
     """The pyarrow package.
 
     Raises:
-        InputError: it is not installed.
+        MissingExtra: it is not installed.
     """
-    try:
+    with explained():
         import pyarrow
         import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise InputError(f"Parquet parts need pyarrow; install it with {INSTALL}") from None
     return pyarrow
 
 

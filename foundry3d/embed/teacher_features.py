@@ -20,10 +20,10 @@ from foundry3d.config import EmbedConfig, TeacherFeaturesConfig
 from foundry3d.data import procedural
 from foundry3d.data.files import Points
 from foundry3d.data.stored import FACTS, stored_facts, write_facts, write_stored
-from foundry3d.data.stored_parquet import require_pyarrow
 from foundry3d.embed.clouds import PreparedCloud, fewest, finite, in_batches, prepare
 from foundry3d.embed.reading import Reading, policy_of
 from foundry3d.errors import InputError
+from foundry3d.extras import require_extra
 from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.models.backbone import Tokens
 from foundry3d.scenes.dense import dense_features
@@ -55,7 +55,7 @@ def teacher_features(config: TeacherFeaturesConfig) -> Path:
     if config.points_per_token is not None:
         require_scene_model(model)
     if config.format == "parquet":
-        require_pyarrow(out)
+        require_extra("pyarrow")
     asked = EmbedConfig(
         files=(config.data,),
         model=config.model,

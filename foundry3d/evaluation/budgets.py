@@ -20,7 +20,8 @@ from foundry3d.baselines.wrapped import Wrapped
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.origin import origin_of
 from foundry3d.config import BudgetsConfig, DataConfig, read_for, require_data
-from foundry3d.data.loading import Splits, in_order, load_splits
+from foundry3d.data.batches import in_order
+from foundry3d.data.loading import Splits, load_splits
 from foundry3d.data.parts import categories_of, part_splits, parts_of_category
 from foundry3d.evaluation.metrics import miou_category, miou_instance, overall_accuracy, shape_iou
 from foundry3d.evaluation.probe import probe_row

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from foundry3d.config import AugmentConfig, ClassifyConfig, DataConfig, read_for
 from foundry3d.config.protocols import deviations
+from foundry3d.data.batches import Labelled, in_order
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.labelled import labelled_splits
-from foundry3d.data.loading import Labelled, Splits, in_order
+from foundry3d.data.loading import Splits
 from foundry3d.evaluation.finetune import FinetuneTask, Outcome, still_points
 from foundry3d.evaluation.finetune_run import deliver, fit_and_select, run_columns, start_model
 from foundry3d.evaluation.metrics import mean_class_accuracy, overall_accuracy

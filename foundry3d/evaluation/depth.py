@@ -25,8 +25,9 @@ from torch import Tensor
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.origin import origin_of
 from foundry3d.config import DepthConfig, read_for, require_data
+from foundry3d.data.batches import in_order
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import in_order, load_splits
+from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.rows import short_name
 from foundry3d.models.backbone import Backbone, require_teacher

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from foundry3d.baselines import KMeansStudent
 from foundry3d.config import DataConfig, HeadedRunConfig
 from foundry3d.config.freezing import Limits, limits_of, words_of
+from foundry3d.data.batches import Labelled
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Labelled, Splits
+from foundry3d.data.loading import Splits
 from foundry3d.errors import InputError
 from foundry3d.geometry import coordinates, farthest_point_sample, gather
 from foundry3d.heads.classifier import Headed, Inner

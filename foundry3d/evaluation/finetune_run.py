@@ -10,7 +10,7 @@ import torch
 from foundry3d.checkpoints.folder import load_backbone, save
 from foundry3d.checkpoints.origin import Origin, origin_of
 from foundry3d.config import FinetuneConfig, HeadedRunConfig, to_dict
-from foundry3d.data.loading import LabelledBatches
+from foundry3d.data.batches import LabelledBatches
 from foundry3d.evaluation.finetune import FinetuneTask, Outcome, frozen_words
 from foundry3d.evaluation.rows import data_columns, model_columns
 from foundry3d.heads.classifier import Inner, reshaped

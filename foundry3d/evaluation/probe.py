@@ -24,9 +24,10 @@ from foundry3d.baselines import RandomSampling
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.checkpoints.origin import Origin, origin_of
 from foundry3d.config import BackboneConfig, DataConfig, ProbeConfig, read_for, require_data
+from foundry3d.data.batches import in_order
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.labelled import require_classes, require_labelled
-from foundry3d.data.loading import Splits, in_order, load_splits
+from foundry3d.data.loading import Splits, load_splits
 from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
 from foundry3d.evaluation.examples import DRAWS, taught_accuracy

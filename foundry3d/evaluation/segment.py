@@ -16,7 +16,8 @@ from torch import Tensor
 
 from foundry3d.config import SegmentConfig, read_for
 from foundry3d.config.protocols import deviations
-from foundry3d.data.loading import Labelled, Splits
+from foundry3d.data.batches import Labelled
+from foundry3d.data.loading import Splits
 from foundry3d.data.parts import categories_of, part_splits, parts_of_category
 from foundry3d.errors import InputError
 from foundry3d.evaluation.finetune import FinetuneTask, Outcome, still_points

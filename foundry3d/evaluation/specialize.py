@@ -20,8 +20,9 @@ from torch import Tensor
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.origin import after
 from foundry3d.config import SpecialistConfig, read_for, require_data
+from foundry3d.data.batches import Labelled
 from foundry3d.data.labelled import labelled_splits, require_names
-from foundry3d.data.loading import Labelled, Splits
+from foundry3d.data.loading import Splits
 from foundry3d.data.parts import part_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation import classify, segment

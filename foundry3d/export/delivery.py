@@ -16,7 +16,8 @@ import torch
 from foundry3d.checkpoints.folder import load
 from foundry3d.checkpoints.policy import read_policy
 from foundry3d.config import DataConfig, ExportConfig
-from foundry3d.data.loading import in_order, load_splits
+from foundry3d.data.batches import in_order
+from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
 from foundry3d.export.formats import FORMATS, writer
 from foundry3d.export.metadata import Origin, metadata, origin_of

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry3d.config import DistillConfig
+from foundry3d.data.batches import Numbered
 from foundry3d.data.crop_samples import StoredBatch
-from foundry3d.data.loading import Numbered
 from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Backbone, Teacher, Tokens
 from foundry3d.models.budget import Budget

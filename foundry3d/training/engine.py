@@ -29,8 +29,9 @@ from foundry3d.checkpoints.folder import save
 from foundry3d.checkpoints.origin import with_origin
 from foundry3d.config import DistillConfig, PretrainConfig, TrainConfig
 from foundry3d.data.ahead import Loader
+from foundry3d.data.batches import Batches, NumberedBatches
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Batches, NumberedBatches, Stream
+from foundry3d.data.loading import Stream
 from foundry3d.errors import InputError
 from foundry3d.report.rows import code_version
 from foundry3d.training.callbacks import Files, Finite, KeepLast, Progress

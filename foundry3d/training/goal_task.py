@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from foundry3d.config import DistillConfig
+from foundry3d.data.batches import Numbered, NumberedBatches, in_order
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.crop_samples import StoredBatch
-from foundry3d.data.loading import Numbered, NumberedBatches, Stream, in_order
+from foundry3d.data.loading import Stream
 from foundry3d.models.backbone import Backbone, Teacher
 from foundry3d.models.tokenizer import PointModel
 from foundry3d.training.comparison import Comparison

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.config import DistillConfig
+from foundry3d.data.batches import in_order
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import Stream, in_order
+from foundry3d.data.loading import Stream
 from foundry3d.errors import InputError
 from foundry3d.geometry import Groups, group_at, nearest_of
 from foundry3d.models.attributes import encoded, select_groups

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from foundry3d.checkpoints.folder import load_backbone, read_config
 from foundry3d.config import FiguresConfig
+from foundry3d.data.batches import in_order
 from foundry3d.data.clouds import Clouds
-from foundry3d.data.loading import in_order
 from foundry3d.errors import InputError
 from foundry3d.evaluation.rows import short_name
 from foundry3d.heads.classifier import Inner

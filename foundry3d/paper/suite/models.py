@@ -12,7 +12,8 @@ from foundry3d.checkpoints.folder import load, model_folder, read_config, save
 from foundry3d.checkpoints.origin import with_origin
 from foundry3d.config import DistillConfig, PretrainConfig, ReductionConfig, SuiteConfig
 from foundry3d.config.freezing import Epoch
-from foundry3d.data.loading import in_order, load_splits
+from foundry3d.data.batches import in_order
+from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.budget import Budget
