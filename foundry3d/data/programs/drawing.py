@@ -15,14 +15,14 @@ import numpy as np
 from foundry3d.data.programs.numbers import fill_uniform, uniform
 from foundry3d.data.programs.rows import BALL, BOX, FIELD, HELIX, ROUND, SUPER, SWEEP, TORUS
 from foundry3d.data.programs.solids import removed, rivals_of
-from foundry3d.geometry.jit import relaxed
+from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 CELL = 7
 _STEP = 0.01
 
 
-@relaxed
+@relaxed_part
 def _uneven(t: Array, k: int, axis: int) -> bool:
     """Whether the affine map scales x and another axis (1 y, 2 z) differently."""
     x = t[k, 6] ** 2 + t[k, 10] ** 2 + t[k, 14] ** 2
@@ -30,7 +30,7 @@ def _uneven(t: Array, k: int, axis: int) -> bool:
     return abs(x - y) > 0.02 * x
 
 
-@relaxed
+@relaxed_part
 def _split(t: Array, k: int, chart: int, warp: bool) -> tuple[int, int]:
     """Number of cells of a chart along u and v; (0, 0) where there is no such chart."""
     kind = int(t[k, 0])

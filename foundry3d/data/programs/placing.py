@@ -30,14 +30,14 @@ from foundry3d.data.programs.surfaces import (
     sweep_points,
     torus_points,
 )
-from foundry3d.geometry.jit import relaxed
+from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 WARP, POSE = 12, 9
 TURN = 2 * math.pi
 
 
-@relaxed
+@relaxed_part
 def _place(t: Array, k: int, chart: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
     """Writes the points at u, v of a chart of row k, before cuts and warp, to x, y, z."""
     kind = int(t[k, 0])

@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 from foundry3d.data.programs.numbers import bell, uniform
-from foundry3d.geometry.jit import relaxed
+from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 SENSE, FRAME = 20, 13
@@ -30,7 +30,7 @@ _REACH = 1.2
 _FAR = np.float32(1e9)
 
 
-@relaxed
+@relaxed_part
 def _middle(x: Array) -> float:
     low = high = x[0]
     for i in range(x.shape[0]):
@@ -64,7 +64,7 @@ def holes_of(x: Array, y: Array, z: Array, holes: Array, state: Array) -> None:
         holes[k, 0], holes[k, 1], holes[k, 2] = x[n], y[n], z[n]
 
 
-@relaxed
+@relaxed_part
 def focus_of(distance: float) -> float:
     """By which a camera at more than one radius scales, so that a unit ball fills radius 1."""
     return math.sqrt(max(distance * distance - 1.0, 0.01)) if distance > 0 else 1.0
@@ -88,7 +88,7 @@ def project(frame: Array, distance: float, x: Array, y: Array, z: Array, image: 
         depth[i] = (distance if distance > 0 else 2.0) - c
 
 
-@relaxed
+@relaxed_part
 def _pixel(a: float, size: int) -> int:
     """Row or column of a pixel; the outermost stay empty."""
     return min(max(int((a / _REACH + 1) / 2 * size), 1), size - 2)
@@ -126,7 +126,7 @@ def tolerance(size: int) -> float:
     return 3 * _REACH / size
 
 
-@relaxed
+@relaxed_part
 def _seen(image: Array, n: int, depth: Array, sense: Array, state: Array) -> bool:
     """Whether the camera keeps point n of an image (3, n)."""
     a, b, c, size = image[0, n], image[1, n], image[2, n], depth.shape[0]
