@@ -54,18 +54,16 @@ class _Surface(NamedTuple):
     backs: Array
 
 
-def _placed(surface: _Surface, ends: Array, space: Array, *, cutting: bool) -> Array:
-    """Places points; those that the cuts leave are x, y, z (3, n), the last rows of `space`."""
+def _placed(surface: _Surface, ends: Array, space: Array, *, cutting: bool) -> tuple[Array, int]:
+    """Places points: the last rows of `space` (3, m), and how many of them the cuts leave."""
     t, cuts, warp, pose, cells, backs = surface
     place_cells(t, cells, ends, space)
-    points = space[2:]
+    points, left = space[2:], space.shape[1]
     if cutting:
-        points = points[:, : keep(t, cuts, backs, cells, ends, *points)]
-    x, y, z = points
-    if warp[0] != 0:
-        warp_points(warp, x, y, z)
-    pose_points(pose, x, y, z)
-    return points
+        left = keep(t, cuts, backs, cells, ends, points)
+    warp_points(warp, points, left)
+    pose_points(pose, points, left)
+    return points, left
 
 
 def _measured(t: Array, cuts: Array, warp: Array, pose: Array) -> _Surface:
@@ -74,7 +72,7 @@ def _measured(t: Array, cuts: Array, warp: Array, pose: Array) -> _Surface:
     cells = cells[: cells_of(t, warp[0] != 0, cells)]
     surface = _Surface(t, cuts, warp, pose, cells, backs_of(t, cuts))
     space, ends = aim(cells)
-    measure(t, cells, *_placed(surface, ends, space, cutting=False))
+    measure(t, cells, _placed(surface, ends, space, cutting=False)[0])
     return surface
 
 
@@ -87,21 +85,21 @@ def _draw(surface: _Surface, sense: Array, state: Array, out: Array) -> bool:
     size = max(3 * wanted, 2048) if viewed else wanted + wanted // 8 + _LEAST
     for _ in range(_ROUNDS):
         space, ends = scatter(surface.cells, size, state)
-        x, y, z = _placed(surface, ends, space, cutting=True)
-        found = len(x)
+        points, found = _placed(surface, ends, space, cutting=True)
         if found < _LEAST:
             continue
         fresh = frame[3] == 0
         if fresh:
-            frame_of(x, y, z, sense, frame)
-            holes_of(x, y, z, holes, state)
+            frame_of(points, found, sense, frame)
+            holes_of(points, found, holes, state)
         if viewed:
             image = np.empty((3, found))
-            project(frame, sense[4], x, y, z, image)
+            project(frame, sense[4], points, image)
             depth = depth_image(image, sense[4]) if fresh else depth
         if viewed or len(holes) > 0:
-            found = pick(x, y, z, image, depth, holes, sense[14] * frame[3], sense, state)
-        kept = pooled(x, y, z, found, pool, kept)
+            reach = sense[14] * frame[3]
+            found = pick(points, found, image, depth, holes, reach, sense, state)
+        kept = pooled(points, found, pool, kept)
         if kept >= wanted:
             chosen = np.empty((3, wanted))
             choose(pool, kept, chosen, state)

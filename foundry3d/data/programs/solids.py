@@ -51,17 +51,21 @@ def _inverse(t: Array, k: int, out: Array, n: int) -> None:
         out[n, 15 + i] = t[k, m + 3]
 
 
-@relaxed
 def backs_of(t: Array, cuts: Array) -> Array:
     """For each solid row, then each cut: its inverse and a box around it, (K + C, BACK)."""
+    backs = np.empty((len(t) + len(cuts), BACK))
+    _invert(t, cuts, backs)
+    return backs
+
+
+@relaxed
+def _invert(t: Array, cuts: Array, backs: Array) -> None:
     count = t.shape[0]
-    backs = np.empty((count + cuts.shape[0], BACK))
     for k in range(count):
         if t[k, 2] > 0:
             _inverse(t, k, backs, k)
     for k in range(cuts.shape[0]):
         _inverse(cuts, k, backs, count + k)
-    return backs
 
 
 @relaxed_part
