@@ -64,8 +64,8 @@ def cells_and_areas(rows: list[Row], warp: np.ndarray) -> tuple[np.ndarray, np.n
     cells = cells[: cells_of(table, warp[0] != 0, cells)]
     space, ends = aim(cells)
     place_cells(table, cells, ends, space)
-    warp_points(warp, *space[2:])
-    measure(table, cells, *space[2:])
+    warp_points(warp, space[2:], space.shape[1])
+    measure(table, cells, space[2:])
     return table, cells
 
 
@@ -77,7 +77,7 @@ def surface(
     table, cells = cells_and_areas(rows, warp)
     space, ends = scatter(cells, count, np.array([seed], np.uint64))
     place_cells(table, cells, ends, space)
-    warp_points(warp, *space[2:])
+    warp_points(warp, space[2:], count)
     owner = np.repeat(cells[:, 0], np.diff(ends, prepend=0)).astype(int)
     return space[2:].T.copy(), owner
 
@@ -248,10 +248,10 @@ def test_a_twist_keeps_the_distance_to_the_axis_and_a_bend_the_length():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(3, 100))
     twisted = points.copy()
-    warp_points(np.array([1.0, 0, 1, 0, 0.3, 0, 0, 0, 0, 0, 0, 0]), *twisted)
+    warp_points(np.array([1.0, 0, 1, 0, 0.3, 0, 0, 0, 0, 0, 0, 0]), twisted, 100)
     np.testing.assert_allclose(np.hypot(*twisted[:2]), np.hypot(*points[:2]), rtol=1e-6)
     line_ = np.stack([np.zeros(201), np.zeros(201), np.linspace(-0.5, 0.5, 201)])
-    warp_points(np.array([1.0, 0, 1, 0, 0, 0.25, 0.1, 0, 0, 0, 0, 0]), *line_)
+    warp_points(np.array([1.0, 0, 1, 0, 0, 0.25, 0.1, 0, 0, 0, 0, 0]), line_, 201)
     steps = np.linalg.norm(np.diff(line_), axis=0)
     np.testing.assert_allclose(steps.sum(), 1, rtol=1e-4)
     ends = np.diff(line_[:, [0, 1]])[:, 0], np.diff(line_[:, [-2, -1]])[:, 0]
@@ -314,7 +314,7 @@ def test_a_cut_removes_exactly_what_is_inside_or_outside(name, outside):
     space, ends = scatter(cells, 3000, np.array([5], np.uint64))
     place_cells(table, cells, ends, space)
     before = space[2:].T.copy()
-    kept = keep(table, cuts, backs_of(table, cuts), cells, ends, *space[2:])
+    kept = keep(table, cuts, backs_of(table, cuts), cells, ends, space[2:])
     expected = before[within(name, before) == outside]
     assert 0 < len(expected) < 3000
     np.testing.assert_array_equal(space[2:, :kept].T, expected)
@@ -327,7 +327,7 @@ def test_a_union_has_no_inner_surface_and_a_cut_spares_other_rows():
     space, ends = scatter(cells, 3000, np.array([5], np.uint64))
     place_cells(table, cells, ends, space)
     none = np.empty((0, table.shape[1]))
-    kept = keep(table, none, backs_of(table, none), cells, ends, *space[2:])
+    kept = keep(table, none, backs_of(table, none), cells, ends, space[2:])
     left = space[2:, :kept].T
     assert np.linalg.norm(left, axis=1).min() > 1 - 1e-5
     inside = np.abs((left - [0.5, 0, 0]) / [1, 0.25, 0.25]).max(axis=1)
@@ -342,14 +342,15 @@ def seen(rows: list[Row], direction: np.ndarray, distance: float = 0.0) -> tuple
     points, _ = surface(rows, 4000)
     sense, frame = np.zeros(SENSE), np.zeros(FRAME)
     sense[0], sense[1:4], sense[4] = 1.0, direction, distance
-    x, y, z = points.T.copy()
-    frame_of(x, y, z, sense, frame)
-    image = np.empty((3, len(x)))
-    project(frame, distance, x, y, z, image)
+    points = points.T.copy()
+    count = points.shape[1]
+    frame_of(points, count, sense, frame)
+    image = np.empty((3, count))
+    project(frame, distance, points, image)
     depth = depth_image(image, distance)
     state = np.array([0], np.uint64)
-    kept = pick(x, y, z, image, depth, np.empty((0, 3)), 0.0, sense, state)
-    return np.stack([x, y, z], axis=1)[:kept], frame, tolerance(len(depth))
+    kept = pick(points, count, image, depth, np.empty((0, 3)), 0.0, sense, state)
+    return points.T[:kept], frame, tolerance(len(depth))
 
 
 def directions(count: int) -> np.ndarray:
@@ -381,7 +382,7 @@ def test_the_image_looks_along_the_direction():
         sense, frame = np.zeros(SENSE), np.zeros(FRAME)
         sense[1:4] = direction
         corners = np.array([[-1.0, 1, 0], [0.0, 0, 1], [1.0, -1, 2]])
-        frame_of(*corners, sense, frame)
+        frame_of(corners, 3, sense, frame)
         axes = frame[4:].reshape(3, 3)
         np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-12)
         np.testing.assert_allclose(np.cross(axes[0], axes[1]), direction, atol=1e-12)
@@ -405,7 +406,7 @@ def test_a_pose_is_a_linear_map():
     points = np.random.default_rng(0).normal(size=(3, 10))
     matrix = np.random.default_rng(1).normal(size=(3, 3))
     posed = points.copy()
-    pose_points(matrix.ravel(), *posed)
+    pose_points(matrix.ravel(), posed, 10)
     np.testing.assert_allclose(posed, matrix @ points, atol=1e-12)
     assert POSE == matrix.size == UPRIGHT.size
 

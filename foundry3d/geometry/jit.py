@@ -75,8 +75,11 @@ class _NoCache(NullCache):
         _notice_once()
 
 
-def _dispatcher(kernel: Kernel, **options: Any) -> Kernel:
-    dispatcher: Any = njit(nogil=True, **options)(kernel)
+_RELAXED: dict[str, Any] = {"fastmath": True, "error_model": "numpy"}
+
+
+def _kept(kernel: Kernel, **options: Any) -> Kernel:
+    dispatcher: Any = njit(nogil=True, no_cfunc_wrapper=True, **options)(kernel)
     try:
         dispatcher._cache = _Cache(kernel)
     except (RuntimeError, OSError):  # numba found no folder that can be written
@@ -84,11 +87,28 @@ def _dispatcher(kernel: Kernel, **options: Any) -> Kernel:
     return dispatcher
 
 
+def _part(kernel: Kernel, **options: Any) -> Kernel:
+    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(kernel)
+
+
 def compiled(kernel: Kernel) -> Kernel:
     """Compiles a kernel at its first call, without the interpreter lock and without fast-math."""
-    return _dispatcher(kernel)
+    return _kept(kernel)
 
 
 def relaxed(kernel: Kernel) -> Kernel:
     """The same with fast-math, where the last bits of numbers do not matter: no inf, no NaN."""
-    return _dispatcher(kernel, fastmath=True, error_model="numpy")
+    return _kept(kernel, **_RELAXED)
+
+
+def compiled_part(kernel: Kernel) -> Kernel:
+    """A part of `compiled` kernels, which Python cannot call.
+
+    It is compiled sooner, without what converts its arguments, and kept with the kernels alone.
+    """
+    return _part(kernel)
+
+
+def relaxed_part(kernel: Kernel) -> Kernel:
+    """A part of `relaxed` kernels, which Python cannot call; see `compiled_part`."""
+    return _part(kernel, **_RELAXED)

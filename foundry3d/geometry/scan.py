@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foundry3d.geometry.jit import compiled
+from foundry3d.geometry.jit import compiled, compiled_part
 
 Axes = tuple[np.ndarray, np.ndarray, np.ndarray]
 Whole = int | np.integer
@@ -18,7 +18,7 @@ MOST = np.finfo(np.float32).max
 """What a distance that overflows, or is no number, counts as in a chain."""
 
 
-@compiled
+@compiled_part
 def limits(values: np.ndarray) -> tuple[Whole, Whole]:
     """The least and the largest of int32 values."""
     low, high = values[0], values[0]
@@ -28,7 +28,7 @@ def limits(values: np.ndarray) -> tuple[Whole, Whole]:
     return low, high
 
 
-@compiled
+@compiled_part
 def distances(axes: Axes, x: float, y: float, z: float, out: np.ndarray) -> None:
     """Squared distances from one point to those of the axes."""
     xs, ys, zs = axes
@@ -37,7 +37,7 @@ def distances(axes: Axes, x: float, y: float, z: float, out: np.ndarray) -> None
         out[i] = dx * dx + dy * dy + dz * dz
 
 
-@compiled
+@compiled_part
 def lower(
     axes: Axes, x: float, y: float, z: float, nearest: np.ndarray, bits: np.ndarray
 ) -> tuple[Whole, Whole]:
@@ -57,7 +57,7 @@ def lower(
     return top, at
 
 
-@compiled
+@compiled_part
 def kth_bound(bits: np.ndarray, k: Whole) -> Whole:
     """A value with at least k of the values at or below it, and few more where no ties forbid."""
     least, most = limits(bits)
@@ -78,7 +78,7 @@ def kth_bound(bits: np.ndarray, k: Whole) -> Whole:
     return np.int32(high)
 
 
-@compiled
+@compiled_part
 def _keep(bits: np.ndarray, index: np.ndarray, bound: Whole, last: Whole) -> Whole:
     """Moves candidates below the bound, or at it up to last, to the front; returns how many."""
     kept = np.uint64(0)
@@ -89,7 +89,7 @@ def _keep(bits: np.ndarray, index: np.ndarray, bound: Whole, last: Whole) -> Who
     return np.int64(kept)
 
 
-@compiled
+@compiled_part
 def shrink(bits: np.ndarray, index: np.ndarray, size: Whole, k: int) -> tuple[Whole, Whole, Whole]:
     """Drops candidates that k others precede.
 
@@ -112,7 +112,7 @@ def shrink(bits: np.ndarray, index: np.ndarray, size: Whole, k: int) -> tuple[Wh
     return size, bound, last
 
 
-@compiled
+@compiled_part
 def ranked(bits: np.ndarray, index: np.ndarray, size: Whole, found: np.ndarray) -> None:
     """Writes the lowest of size candidates into found; 16 more places must be readable."""
     k = found.shape[0]
@@ -135,7 +135,7 @@ def ranked(bits: np.ndarray, index: np.ndarray, size: Whole, found: np.ndarray) 
             found[ranks[i]] = index[i]
 
 
-@compiled
+@compiled_part
 def _axes(points: np.ndarray) -> Axes:
     xyz = np.ascontiguousarray(points.T)
     return xyz[0], xyz[1], xyz[2]

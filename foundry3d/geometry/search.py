@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foundry3d.geometry.jit import compiled
+from foundry3d.geometry.jit import compiled, compiled_part
 from foundry3d.geometry.scan import Whole, distances, kth_bound, limits, lower, ranked, shrink
 from foundry3d.geometry.threads import spread
 from foundry3d.geometry.tree import Tree
@@ -20,7 +20,7 @@ BLOCK = 2048
 """Queries that a thread takes at a time."""
 
 
-@compiled
+@compiled_part
 def _box_distances(boxes: np.ndarray, x: float, y: float, z: float, reach: np.ndarray) -> None:
     """Squared distances from a point to boxes (6, n), rounded as those to points."""
     lx, ly, lz, hx, hy, hz = boxes[0], boxes[1], boxes[2], boxes[3], boxes[4], boxes[5]
@@ -86,7 +86,7 @@ def _sample(
         last = 0x7FFFFFFF - (_largest(block_keys) & 0xFFFFFFFF)
 
 
-@compiled
+@compiled_part
 def _largest(keys: np.ndarray) -> Whole:
     best = np.int64(0)
     for i in range(keys.shape[0]):
@@ -94,7 +94,7 @@ def _largest(keys: np.ndarray) -> Whole:
     return best
 
 
-@compiled
+@compiled_part
 def _first_least(bits: np.ndarray) -> Whole:
     least, _ = limits(bits)
     at = np.int32(bits.shape[0])
@@ -103,7 +103,7 @@ def _first_least(bits: np.ndarray) -> Whole:
     return at
 
 
-@compiled
+@compiled_part
 def _append(
     bits: np.ndarray, index: np.ndarray, kept: np.ndarray, names: np.ndarray, bound: Whole
 ) -> Whole:
@@ -122,7 +122,7 @@ def _append(
     return np.int64(count)
 
 
-@compiled
+@compiled_part
 def _queue(
     boxes: np.ndarray,
     block_bits: np.ndarray,

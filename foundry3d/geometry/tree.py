@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foundry3d.geometry.jit import compiled
+from foundry3d.geometry.jit import compiled, compiled_part
 from foundry3d.geometry.scan import Whole, limits
 from foundry3d.geometry.threads import spread
 
@@ -49,7 +49,7 @@ def _ordered(values: np.ndarray) -> None:
         values[i] ^= (values[i] >> 31) & np.int32(0x7FFFFFFF)
 
 
-@compiled
+@compiled_part
 def _float(value: Whole) -> np.float32:
     cell = np.empty(1, np.int32)
     cell[0] = value
@@ -57,7 +57,7 @@ def _float(value: Whole) -> np.float32:
     return cell.view(np.float32)[0]
 
 
-@compiled
+@compiled_part
 def _pivot(values: np.ndarray, left: int, low: Whole, high: Whole) -> tuple[Whole, Whole]:
     """A value with `left` values at or below it, and how many of these equal it."""
     while low < high:
@@ -79,7 +79,7 @@ def _pivot(values: np.ndarray, left: int, low: Whole, high: Whole) -> tuple[Whol
     return bound, left - below
 
 
-@compiled
+@compiled_part
 def _halve(source: np.ndarray, target: np.ndarray, start: int, middle: int, end: int) -> None:
     """Columns start:end of source (4, N) to target, the lower along the widest axis first."""
     axis = 0

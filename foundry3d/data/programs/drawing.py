@@ -3,7 +3,7 @@
 Each chart is split into cells whose area is measured about their middle; points are uniform within
 a cell. Cells are as fine as the area varies: one is exact for a plane, a cylinder or a ball.
 
-Shapes: K rows t (K, WIDTH), n cells, m points.
+Shapes: K rows t (K, WIDTH), n cells, m points (3, m).
 """
 
 from __future__ import annotations
@@ -15,26 +15,28 @@ import numpy as np
 from foundry3d.data.programs.numbers import fill_uniform, uniform
 from foundry3d.data.programs.rows import BALL, BOX, FIELD, HELIX, ROUND, SUPER, SWEEP, TORUS
 from foundry3d.data.programs.solids import removed, rivals_of
-from foundry3d.geometry.jit import relaxed
+from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 CELL = 7
 _STEP = 0.01
 
 
-@relaxed
-def _uneven(t: Array, k: int, axis: int) -> bool:
-    """Whether the affine map scales x and another axis (1 y, 2 z) differently."""
+@relaxed_part
+def _uneven(t: Array, k: int) -> tuple[bool, bool]:
+    """Whether the affine map scales x and y, and x and z, differently."""
     x = t[k, 6] ** 2 + t[k, 10] ** 2 + t[k, 14] ** 2
-    y = t[k, 6 + axis] ** 2 + t[k, 10 + axis] ** 2 + t[k, 14 + axis] ** 2
-    return abs(x - y) > 0.02 * x
+    y = t[k, 7] ** 2 + t[k, 11] ** 2 + t[k, 15] ** 2
+    z = t[k, 8] ** 2 + t[k, 12] ** 2 + t[k, 16] ** 2
+    return abs(x - y) > 0.02 * x, abs(x - z) > 0.02 * x
 
 
-@relaxed
+@relaxed_part
 def _split(t: Array, k: int, chart: int, warp: bool) -> tuple[int, int]:
     """Number of cells of a chart along u and v; (0, 0) where there is no such chart."""
     kind = int(t[k, 0])
     bent = warp or t[k, 3] != 0 or t[k, 4] != 0 or t[k, 5] != 0
+    oval, tall = _uneven(t, k)
     if kind == BOX:
         if int(t[k, 22]) >> chart & 1:
             return 0, 0
@@ -45,15 +47,15 @@ def _split(t: Array, k: int, chart: int, warp: bool) -> tuple[int, int]:
         if empty or (chart == 1 and t[k, 18] == 0):
             return 0, 0
         sides = int(t[k, 19]) * (2 if t[k, 24] > 0 else 1)
-        around = sides if sides else 8 if bent or _uneven(t, k, 1) else 1
+        around = sides if sides else 8 if bent or oval else 1
         return 3 if bent else 1, around
     if chart > 0:
         return 0, 0
     if kind == BALL:
-        even = not (bent or t[k, 22] != 0 or _uneven(t, k, 1) or _uneven(t, k, 2))
+        even = not (bent or t[k, 22] != 0 or oval or tall)
         return (1, 1) if even else (6, 8)
     if kind == TORUS:
-        return 8 if bent or _uneven(t, k, 1) else 1, 8
+        return 8 if bent or oval else 1, 8
     if kind == SUPER:
         return 8, 12
     if kind == SWEEP:
@@ -62,7 +64,7 @@ def _split(t: Array, k: int, chart: int, warp: bool) -> tuple[int, int]:
         return max(int(6 * t[k, 18]), 1), 2
     if kind == FIELD:
         return 6, 6
-    return 12, 8 if bent or _uneven(t, k, 1) else 1
+    return 12, 8 if bent or oval else 1
 
 
 @relaxed
@@ -86,12 +88,16 @@ def cells_of(t: Array, warped: bool, cells: Array) -> int:
     return n
 
 
-@relaxed
 def aim(cells: Array) -> tuple[Array, Array]:
     """Four points around the middle of each cell, for `measure`: `space` and `ends` to place."""
-    count = cells.shape[0]
-    space, ends = np.empty((5, 4 * count)), np.empty(count, np.int64)
-    for n in range(count):
+    space, ends = np.empty((5, 4 * len(cells))), np.empty(len(cells), np.int64)
+    _aim(cells, space, ends)
+    return space, ends
+
+
+@relaxed
+def _aim(cells: Array, space: Array, ends: Array) -> None:
+    for n in range(cells.shape[0]):
         u, v = cells[n, 2] + cells[n, 4] / 2, cells[n, 3] + cells[n, 5] / 2
         for i in range(4):
             space[0, 4 * n + i], space[1, 4 * n + i] = u, v
@@ -100,15 +106,15 @@ def aim(cells: Array) -> tuple[Array, Array]:
         space[1, 4 * n + 2] = v - _STEP
         space[1, 4 * n + 3] = v + _STEP
         ends[n] = 4 * n + 4
-    return space, ends
 
 
 @relaxed
-def measure(t: Array, cells: Array, x: Array, y: Array, z: Array) -> None:
+def measure(t: Array, cells: Array, points: Array) -> None:
     """Writes the sum of the weighted areas of all cells up to and with each into its last column.
 
     The area per unit of u and v is that of central differences of the points of `aim`.
     """
+    x, y, z = points[0], points[1], points[2]
     area = 0.0
     for n in range(cells.shape[0]):
         i, j = 4 * n, 4 * n + 2
@@ -120,14 +126,19 @@ def measure(t: Array, cells: Array, x: Array, y: Array, z: Array) -> None:
         cells[n, 6] = area
 
 
-@relaxed
 def scatter(cells: Array, wanted: int, state: Array) -> tuple[Array, Array]:
     """Random u and v of `wanted` points: `space` and `ends` to place.
 
     The number of points in a cell is drawn by systematic sampling: within one of its exact share.
     """
+    space, ends = np.empty((5, wanted)), np.empty(len(cells), np.int64)
+    _scatter(cells, wanted, state, space, ends)
+    return space, ends
+
+
+@relaxed
+def _scatter(cells: Array, wanted: int, state: Array, space: Array, ends: Array) -> None:
     count = cells.shape[0]
-    space, ends = np.empty((5, wanted)), np.empty(count, np.int64)
     share, offset, first = wanted / cells[count - 1, 6], uniform(state), 0
     fill_uniform(state, space[0], space[1])
     for n in range(count):
@@ -136,15 +147,18 @@ def scatter(cells: Array, wanted: int, state: Array) -> tuple[Array, Array]:
             space[0, i] = cells[n, 2] + cells[n, 4] * space[0, i]
             space[1, i] = cells[n, 3] + cells[n, 5] * space[1, i]
         ends[n] = first = last
-    return space, ends
+
+
+def keep(t: Array, cuts: Array, backs: Array, cells: Array, ends: Array, points: Array) -> int:
+    """Moves the points that no cut and no solid removes forward; returns how many."""
+    return _keep(t, cuts, backs, cells, ends, points, np.empty(len(t), np.int64))
 
 
 @relaxed
-def keep(
-    t: Array, cuts: Array, backs: Array, cells: Array, ends: Array, x: Array, y: Array, z: Array
+def _keep(
+    t: Array, cuts: Array, backs: Array, cells: Array, ends: Array, points: Array, found: Array
 ) -> int:
-    """Moves the points that no cut and no solid removes forward; returns how many."""
-    found = np.empty(t.shape[0], np.int64)
+    x, y, z = points[0], points[1], points[2]
     kept, first, row, rivals = 0, 0, -1, 0
     for n in range(cells.shape[0]):
         k = int(cells[n, 0])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from foundry3d.geometry.jit import relaxed
+from foundry3d.geometry.jit import relaxed, relaxed_part
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -16,7 +16,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _SIXTEEN = np.uint64(0xFFFF)
 
 
-@relaxed
+@relaxed_part
 def mixed(state: np.uint64) -> np.uint64:
     """64 random bits of a state: SplitMix64."""
     x = (state ^ (state >> _S30)) * _FIRST
@@ -24,14 +24,14 @@ def mixed(state: np.uint64) -> np.uint64:
     return x ^ (x >> _S31)
 
 
-@relaxed
+@relaxed_part
 def uniform(state: np.ndarray) -> float:
     """The next number in 0..1 (exclusive) of a generator with state (1,) uint64."""
     state[0] += _GOLDEN
     return float(np.int64(mixed(state[0]) >> _S11)) * 1.1102230246251565e-16
 
 
-@relaxed
+@relaxed_part
 def fill_uniform(state: np.ndarray, u: np.ndarray, v: np.ndarray) -> None:
     """Fills u and v (n,) with numbers in 0..1 (exclusive)."""
     at = state[0]
@@ -43,7 +43,7 @@ def fill_uniform(state: np.ndarray, u: np.ndarray, v: np.ndarray) -> None:
     state[0] = at
 
 
-@relaxed
+@relaxed_part
 def bell(state: np.ndarray) -> float:
     """A nearly normal number: four uniform ones of 16 bits, summed and standardised."""
     state[0] += _GOLDEN
@@ -66,7 +66,7 @@ def sine(turns: float) -> float:
     return x * ((p * s - 1.6666666666666666e-1) * s + 1.0)
 
 
-@relaxed
+@relaxed_part
 def cosine(turns: float) -> float:
     """The cosine of an angle in turns, within 6e-8."""
     return sine(turns + 0.25)

@@ -8,7 +8,8 @@ The warp deforms the whole program, after the cuts:
 where taper, twist and bend are from the bottom to the top of `height` about z = `middle`. Angles
 are in turns. The pose (9,) is a 3x3 matrix that comes last.
 
-Shapes: K rows t (K, WIDTH), n points; u, v, x, y, z are (n,).
+Shapes: K rows t (K, WIDTH), n points; u, v, x, y, z are (n,), the first of each row of points
+(3, m).
 """
 
 from __future__ import annotations
@@ -30,38 +31,19 @@ from foundry3d.data.programs.surfaces import (
     sweep_points,
     torus_points,
 )
-from foundry3d.geometry.jit import relaxed
+from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 WARP, POSE = 12, 9
 TURN = 2 * math.pi
 
 
-@relaxed
-def _place(t: Array, k: int, chart: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
-    """Writes the points at u, v of a chart of row k, before cuts and warp, to x, y, z."""
-    kind = int(t[k, 0])
-    if kind == BOX:
-        box_points(t, k, chart, u, v, x, y, z)
-    elif kind == ROUND:
-        round_points(t, k, chart, u, v, x, y, z)
-    elif kind == BALL:
-        ball_points(t, k, u, v, x, y, z)
-    elif kind == TORUS:
-        torus_points(t, k, u, v, x, y, z)
-    elif kind == SUPER:
-        super_points(t, k, u, v, x, y, z)
-    elif kind == SWEEP:
-        sweep_points(t, k, u, v, x, y, z)
-    elif kind == HELIX:
-        helix_points(t, k, u, v, x, y, z)
-    elif kind == FIELD:
-        field_points(t, k, u, v, x, y, z)
-    else:
-        lathe_points(t, k, u, v, x, y, z)
+@relaxed_part
+def _map(t: Array, k: int, x: Array, y: Array, z: Array) -> None:
+    """From local coordinates to the program's: the deformation of row k, then its affine map."""
     taper, twist, bend = t[k, 3], t[k, 4], t[k, 5]
     if taper != 0 or twist != 0 or bend != 0:
-        for i in range(u.shape[0]):
+        for i in range(x.shape[0]):
             scale = 1 + taper * z[i]
             cos, sin = scale * cosine(twist * z[i]), scale * sine(twist * z[i])
             a, b = cos * x[i] - sin * y[i], sin * x[i] + cos * y[i]
@@ -69,7 +51,7 @@ def _place(t: Array, k: int, chart: int, u: Array, v: Array, x: Array, y: Array,
     a, b, c, d = t[k, 6], t[k, 7], t[k, 8], t[k, 9]
     e, f, g, h = t[k, 10], t[k, 11], t[k, 12], t[k, 13]
     o, p, q, r = t[k, 14], t[k, 15], t[k, 16], t[k, 17]
-    for i in range(u.shape[0]):
+    for i in range(x.shape[0]):
         s, w, m = x[i], y[i], z[i]
         x[i] = a * s + b * w + c * m + d
         y[i] = e * s + f * w + g * m + h
@@ -88,23 +70,44 @@ def place_cells(t: Array, cells: Array, ends: Array, space: Array) -> None:
     """
     first = n = 0
     while n < ends.shape[0]:
-        k, chart = cells[n, 0], cells[n, 1]
+        k, chart = int(cells[n, 0]), int(cells[n, 1])
         while n + 1 < ends.shape[0] and cells[n + 1, 0] == k and cells[n + 1, 1] == chart:
             n += 1
         last = ends[n]
-        if last > first:
-            u, v = space[0, first:last], space[1, first:last]
-            x, y, z = space[2, first:last], space[3, first:last], space[4, first:last]
-            _place(t, int(k), int(chart), u, v, x, y, z)
-        first = last
         n += 1
+        if last == first:
+            continue
+        u, v = space[0, first:last], space[1, first:last]
+        x, y, z = space[2, first:last], space[3, first:last], space[4, first:last]
+        kind = int(t[k, 0])
+        if kind == BOX:
+            box_points(t, k, chart, u, v, x, y, z)
+        elif kind == ROUND:
+            round_points(t, k, chart, u, v, x, y, z)
+        elif kind == BALL:
+            ball_points(t, k, u, v, x, y, z)
+        elif kind == TORUS:
+            torus_points(t, k, u, v, x, y, z)
+        elif kind == SUPER:
+            super_points(t, k, u, v, x, y, z)
+        elif kind == SWEEP:
+            sweep_points(t, k, u, v, x, y, z)
+        elif kind == HELIX:
+            helix_points(t, k, u, v, x, y, z)
+        elif kind == FIELD:
+            field_points(t, k, u, v, x, y, z)
+        else:
+            lathe_points(t, k, u, v, x, y, z)
+        _map(t, k, x, y, z)
+        first = last
 
 
 @relaxed
-def warp_points(warp: Array, x: Array, y: Array, z: Array) -> None:
-    """Applies a warp to points in place."""
+def warp_points(warp: Array, points: Array, n: int) -> None:
+    """Applies a warp to the first n points, in place."""
     if warp[0] == 0:
         return
+    x, y, z = points[0, :n], points[1, :n], points[2, :n]
     middle, height, bend = warp[1], warp[2], warp[5]
     cos, sin = cosine(warp[6]), sine(warp[6])
     for i in range(x.shape[0]):
@@ -129,8 +132,9 @@ def warp_points(warp: Array, x: Array, y: Array, z: Array) -> None:
 
 
 @relaxed
-def pose_points(pose: Array, x: Array, y: Array, z: Array) -> None:
-    """Multiplies points by a matrix (9,), in place."""
+def pose_points(pose: Array, points: Array, n: int) -> None:
+    """Multiplies the first n points by a matrix (9,), in place."""
+    x, y, z = points[0, :n], points[1, :n], points[2, :n]
     a, b, c, d, e, f = pose[0], pose[1], pose[2], pose[3], pose[4], pose[5]
     g, h, j = pose[6], pose[7], pose[8]
     for i in range(x.shape[0]):

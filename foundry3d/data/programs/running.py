@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,10 +25,9 @@ from foundry3d.data.programs.sensing import (
     project,
 )
 from foundry3d.data.programs.solids import backs_of
-from foundry3d.geometry.jit import relaxed
 
 Array = np.ndarray
-_ROUNDS = 7
+_ROUNDS = 6
 _MOST_CELLS = 2048
 _LEAST = 16
 
@@ -43,63 +43,71 @@ class Program:
     sense: list[float] = field(default_factory=lambda: [0.0] * SENSE)
 
 
-@relaxed
-def _moved(
-    t: Array, cells: Array, ends: Array, space: Array, warp: Array, pose: Array, cuts: Array,
-    backs: Array, cutting: bool,
-) -> int:  # fmt: skip
-    """Places the points of `space` in its last three rows; returns how many are left."""
+class _Surface(NamedTuple):
+    """The numbers of a program as arrays, and what is worked out from them once."""
+
+    t: Array
+    cuts: Array
+    warp: Array
+    pose: Array
+    cells: Array
+    backs: Array
+
+
+def _placed(surface: _Surface, ends: Array, space: Array, *, cutting: bool) -> tuple[Array, int]:
+    """Places points: the last rows of `space` (3, m), and how many of them the cuts leave."""
+    t, cuts, warp, pose, cells, backs = surface
     place_cells(t, cells, ends, space)
-    x, y, z = space[2], space[3], space[4]
-    kept = x.shape[0]
+    points, left = space[2:], space.shape[1]
     if cutting:
-        kept = keep(t, cuts, backs, cells, ends, x, y, z)
-        x, y, z = x[:kept], y[:kept], z[:kept]
-    warp_points(warp, x, y, z)
-    pose_points(pose, x, y, z)
-    return kept
+        left = keep(t, cuts, backs, cells, ends, points)
+    warp_points(warp, points, left)
+    pose_points(pose, points, left)
+    return points, left
 
 
-@relaxed
-def _draw(
-    t: Array, cuts: Array, warp: Array, pose: Array, sense: Array, state: Array, out: Array
-) -> bool:
-    """Fills `out` (N, 3); False where too little of the surface is left."""
-    wanted, kept = out.shape[0], 0
-    pool, frame = np.empty((3, 4 * wanted + 2048)), np.zeros(FRAME)
-    cells, backs, viewed = np.empty((_MOST_CELLS, CELL)), backs_of(t, cuts), sense[0] > 0
+def _measured(t: Array, cuts: Array, warp: Array, pose: Array) -> _Surface:
+    """The surface of a program in cells whose area is known."""
+    cells = np.empty((_MOST_CELLS, CELL))
     cells = cells[: cells_of(t, warp[0] != 0, cells)]
-    depth, holes = np.empty((0, 0), np.float32), np.empty((int(sense[13]), 3))
+    surface = _Surface(t, cuts, warp, pose, cells, backs_of(t, cuts))
+    space, ends = aim(cells)
+    measure(t, cells, _placed(surface, ends, space, cutting=False)[0])
+    return surface
+
+
+def _draw(surface: _Surface, sense: Array, state: Array, out: Array) -> bool:
+    """Fills `out` (N, 3); False where too little of the surface is left."""
+    wanted, kept, viewed = len(out), 0, sense[0] > 0
+    pool, frame = np.empty((3, 4 * wanted + 2048)), np.zeros(FRAME)
+    image, depth = np.empty((3, 0)), np.empty((0, 0), np.float32)
+    holes = np.empty((int(sense[13]), 3))
     size = max(3 * wanted, 2048) if viewed else wanted + wanted // 8 + _LEAST
-    for turn in range(_ROUNDS):
-        space, ends = aim(cells) if turn == 0 else scatter(cells, size, state)
-        found = _moved(t, cells, ends, space, warp, pose, cuts, backs, turn > 0)
-        x, y, z = space[2, :found], space[3, :found], space[4, :found]
-        if turn == 0:
-            measure(t, cells, x, y, z)
-            continue
+    for _ in range(_ROUNDS):
+        space, ends = scatter(surface.cells, size, state)
+        points, found = _placed(surface, ends, space, cutting=True)
         if found < _LEAST:
             continue
-        image = np.empty((3, found if viewed else 0))
         fresh = frame[3] == 0
         if fresh:
-            frame_of(x, y, z, sense, frame)
-            holes_of(x, y, z, holes, state)
+            frame_of(points, found, sense, frame)
+            holes_of(points, found, holes, state)
         if viewed:
-            project(frame, sense[4], x, y, z, image)
+            image = np.empty((3, found))
+            project(frame, sense[4], points, image)
             depth = depth_image(image, sense[4]) if fresh else depth
-        if viewed or holes.shape[0] > 0:
-            found = pick(x, y, z, image, depth, holes, sense[14] * frame[3], sense, state)
-        kept = pooled(x, y, z, found, pool, kept)
+        if viewed or len(holes) > 0:
+            reach = sense[14] * frame[3]
+            found = pick(points, found, image, depth, holes, reach, sense, state)
+        kept = pooled(points, found, pool, kept)
         if kept >= wanted:
-            break
-        size = min(int((wanted - kept) * size / max(found, _LEAST) * 1.2) + 32, 4 * wanted + 64)
-    if kept >= wanted:
-        chosen = np.empty((3, wanted))
-        choose(pool, kept, chosen, state)
-        disturb(chosen, sense, frame, state)
-        normalise(chosen, out)
-    return kept >= wanted
+            chosen = np.empty((3, wanted))
+            choose(pool, kept, chosen, state)
+            disturb(chosen, sense, frame, state)
+            normalise(chosen, out)
+            return True
+        size = min(int((wanted - kept) * size * 1.2 / max(found, _LEAST)) + 32, 4 * wanted + 64)
+    return False
 
 
 def run(program: Program, points: int, seed: int) -> np.ndarray:
@@ -124,9 +132,10 @@ def run(program: Program, points: int, seed: int) -> np.ndarray:
     cut, end = len(program.rows) * WIDTH, len(flat) - WARP - POSE - SENSE
     t, cuts = numbers[:cut].reshape(-1, WIDTH), numbers[cut:end].reshape(-1, WIDTH)
     warp, pose, sense = numbers[end : end + WARP], numbers[end + WARP : -SENSE], numbers[-SENSE:]
-    if not _draw(t, cuts, warp, pose, sense, state, out):
+    surface = _measured(t, cuts, warp, pose)
+    if not _draw(surface, sense, state, out):
         sense[:] = 0.0
-        if not _draw(t, cuts, warp, pose, sense, state, out):
+        if not _draw(surface, sense, state, out):
             t[:, SOLID] = 0.0
-            _draw(t, cuts[:0], warp, pose, sense, state, out)
+            _draw(_measured(t, cuts[:0], warp, pose), sense, state, out)
     return out

@@ -11,7 +11,7 @@ the distance from the camera to the power `exponent`. Holes are missing patches 
 surface; noise is a standard deviation, `axial` along the line of sight; `grid` pulls points towards
 the middles of voxels; `lines` is the distance between the lines of a scanner.
 
-Shapes: n points x, y, z (n,); N of the cloud.
+Shapes: the first n of points (3, m); N of the cloud.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 from foundry3d.data.programs.numbers import bell, uniform
-from foundry3d.geometry.jit import relaxed
+from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 SENSE, FRAME = 20, 13
@@ -30,7 +30,7 @@ _REACH = 1.2
 _FAR = np.float32(1e9)
 
 
-@relaxed
+@relaxed_part
 def _middle(x: Array) -> float:
     low = high = x[0]
     for i in range(x.shape[0]):
@@ -39,8 +39,9 @@ def _middle(x: Array) -> float:
 
 
 @relaxed
-def frame_of(x: Array, y: Array, z: Array, sense: Array, frame: Array) -> None:
+def frame_of(points: Array, n: int, sense: Array, frame: Array) -> None:
     """Writes middle, radius, and the camera's axes to the right, up and towards it: (FRAME,)."""
+    x, y, z = points[0, :n], points[1, :n], points[2, :n]
     a, b, c, square = _middle(x), _middle(y), _middle(z), 1e-12
     frame[0], frame[1], frame[2] = a, b, c
     for i in range(x.shape[0]):
@@ -57,26 +58,28 @@ def frame_of(x: Array, y: Array, z: Array, sense: Array, frame: Array) -> None:
 
 
 @relaxed
-def holes_of(x: Array, y: Array, z: Array, holes: Array, state: Array) -> None:
+def holes_of(points: Array, n: int, holes: Array, state: Array) -> None:
     """Fills the middles of holes (H, 3) with points of the surface."""
     for k in range(holes.shape[0]):
-        n = int(uniform(state) * x.shape[0])
-        holes[k, 0], holes[k, 1], holes[k, 2] = x[n], y[n], z[n]
+        i = int(uniform(state) * n)
+        holes[k, 0], holes[k, 1], holes[k, 2] = points[0, i], points[1, i], points[2, i]
 
 
-@relaxed
+@relaxed_part
 def focus_of(distance: float) -> float:
     """By which a camera at more than one radius scales, so that a unit ball fills radius 1."""
     return math.sqrt(max(distance * distance - 1.0, 0.01)) if distance > 0 else 1.0
 
 
 @relaxed
-def project(frame: Array, distance: float, x: Array, y: Array, z: Array, image: Array) -> None:
+def project(frame: Array, distance: float, points: Array, image: Array) -> None:
     """Writes where the camera sees each point, to the right and up, and its distance: (3, n).
 
     Whatever lies within the radius of the frame is seen within radius 1.
     """
     right, up, depth = image[0], image[1], image[2]
+    n = right.shape[0]
+    x, y, z = points[0, :n], points[1, :n], points[2, :n]
     focus = focus_of(distance)
     for i in range(x.shape[0]):
         p, q, r = (x[i] - frame[0]), (y[i] - frame[1]), (z[i] - frame[2])
@@ -88,7 +91,7 @@ def project(frame: Array, distance: float, x: Array, y: Array, z: Array, image: 
         depth[i] = (distance if distance > 0 else 2.0) - c
 
 
-@relaxed
+@relaxed_part
 def _pixel(a: float, size: int) -> int:
     """Row or column of a pixel; the outermost stay empty."""
     return min(max(int((a / _REACH + 1) / 2 * size), 1), size - 2)
@@ -104,11 +107,11 @@ def depth_image(image: Array, distance: float) -> Array:
     """
     nearest = focus_of(distance) / max(distance - 1.0, 0.1) if distance > 0 else 1.0
     size = max(int(math.sqrt(0.35 * image.shape[1]) / nearest), 8)
-    near = np.full((size, size), _FAR, np.float32)
+    near, out = np.empty((size, size), np.float32), np.empty((size, size), np.float32)
+    near[:], out[:] = _FAR, _FAR
     for n in range(image.shape[1]):
         i, j = _pixel(image[0, n], size), _pixel(image[1, n], size)
         near[i, j] = min(near[i, j], np.float32(image[2, n]))
-    out = np.full((size, size), _FAR, np.float32)
     for i in range(1, size - 1):
         for j in range(1, size - 1):
             if near[i, j] < _FAR:
@@ -126,7 +129,7 @@ def tolerance(size: int) -> float:
     return 3 * _REACH / size
 
 
-@relaxed
+@relaxed_part
 def _seen(image: Array, n: int, depth: Array, sense: Array, state: Array) -> bool:
     """Whether the camera keeps point n of an image (3, n)."""
     a, b, c, size = image[0, n], image[1, n], image[2, n], depth.shape[0]
@@ -147,12 +150,13 @@ def _seen(image: Array, n: int, depth: Array, sense: Array, state: Array) -> boo
 
 @relaxed
 def pick(
-    x: Array, y: Array, z: Array, image: Array, depth: Array, holes: Array, reach: float,
+    points: Array, count: int, image: Array, depth: Array, holes: Array, reach: float,
     sense: Array, state: Array,
 ) -> int:  # fmt: skip
-    """Moves the points that the sensor keeps forward; returns how many."""
+    """Moves those of the first `count` points that the sensor keeps forward; returns how many."""
     kept = 0
-    for n in range(x.shape[0]):
+    x, y, z = points[0, :count], points[1, :count], points[2, :count]
+    for n in range(count):
         a, b, c = x[n], y[n], z[n]
         keep = True
         for k in range(holes.shape[0]):
@@ -167,10 +171,11 @@ def pick(
 
 
 @relaxed
-def pooled(x: Array, y: Array, z: Array, found: int, pool: Array, kept: int) -> int:
+def pooled(points: Array, found: int, pool: Array, kept: int) -> int:
     """Appends `found` points to the `kept` ones of `pool` (3, m); returns how many there are."""
     for n in range(min(found, pool.shape[1] - kept)):
-        pool[0, kept], pool[1, kept], pool[2, kept] = x[n], y[n], z[n]
+        for d in range(3):
+            pool[d, kept] = points[d, n]
         kept += 1
     return kept
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from foundry3d.data.programs.rows import BALL, BOX, ROUND, SUPER
 from foundry3d.data.programs.surfaces import superquadric
-from foundry3d.geometry.jit import relaxed
+from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 BACK = 18
@@ -20,7 +20,7 @@ TURN = 2 * math.pi
 _MARGIN = 1 - 1e-6
 
 
-@relaxed
+@relaxed_part
 def _inverse(t: Array, k: int, out: Array, n: int) -> None:
     """Writes the inverse of the affine map of row k to out[n, :12], and a box around the primitive.
 
@@ -51,20 +51,24 @@ def _inverse(t: Array, k: int, out: Array, n: int) -> None:
         out[n, 15 + i] = t[k, m + 3]
 
 
-@relaxed
 def backs_of(t: Array, cuts: Array) -> Array:
     """For each solid row, then each cut: its inverse and a box around it, (K + C, BACK)."""
+    backs = np.empty((len(t) + len(cuts), BACK))
+    _invert(t, cuts, backs)
+    return backs
+
+
+@relaxed
+def _invert(t: Array, cuts: Array, backs: Array) -> None:
     count = t.shape[0]
-    backs = np.empty((count + cuts.shape[0], BACK))
     for k in range(count):
         if t[k, 2] > 0:
             _inverse(t, k, backs, k)
     for k in range(cuts.shape[0]):
         _inverse(cuts, k, backs, count + k)
-    return backs
 
 
-@relaxed
+@relaxed_part
 def _polygon(t: Array, k: int, part: float) -> float:
     """Radius of the outline of a polygon or star at a share of the turn."""
     star = t[k, 24]
@@ -78,7 +82,7 @@ def _polygon(t: Array, k: int, part: float) -> float:
     return a * b * math.sin(step) / (a * math.sin(angle) + b * math.sin(step - angle))
 
 
-@relaxed
+@relaxed_part
 def inside(t: Array, k: int, backs: Array, n: int, x: float, y: float, z: float) -> bool:
     """Whether a point lies strictly inside row k, a BOX, ROUND, BALL or SUPER.
 
@@ -120,7 +124,7 @@ def inside(t: Array, k: int, backs: Array, n: int, x: float, y: float, z: float)
     return far < reach * reach
 
 
-@relaxed
+@relaxed_part
 def rivals_of(t: Array, k: int, backs: Array, found: Array) -> int:
     """Writes which other solid rows may have points of row k inside; returns how many."""
     count = 0
@@ -136,7 +140,7 @@ def rivals_of(t: Array, k: int, backs: Array, found: Array) -> int:
     return count
 
 
-@relaxed
+@relaxed_part
 def removed(
     t: Array, k: int, cuts: Array, backs: Array, found: Array, rivals: int,
     x: float, y: float, z: float,

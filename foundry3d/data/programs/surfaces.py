@@ -15,13 +15,13 @@ import numpy as np
 
 from foundry3d.data.programs.numbers import cosine, sine
 from foundry3d.data.programs.rows import LATHE
-from foundry3d.geometry.jit import relaxed
+from foundry3d.geometry.jit import relaxed_part
 
 Array = np.ndarray
 TURN = 2 * math.pi
 
 
-@relaxed
+@relaxed_part
 def box_points(
     t: Array, k: int, chart: int, u: Array, v: Array, x: Array, y: Array, z: Array
 ) -> None:
@@ -41,7 +41,7 @@ def box_points(
         z[i] = s - 0.5
 
 
-@relaxed
+@relaxed_part
 def _rim(t: Array, k: int, v: Array, x: Array, y: Array) -> None:
     """Points of the outline of a ROUND of radius 1: a circle, polygon or star."""
     corners, star, start, sweep = int(t[k, 19]), t[k, 24], t[k, 20], t[k, 21]
@@ -62,7 +62,7 @@ def _rim(t: Array, k: int, v: Array, x: Array, y: Array) -> None:
         x[i], y[i] = a * c + b * (c * cos - s * sin), a * s + b * (s * cos + c * sin)
 
 
-@relaxed
+@relaxed_part
 def round_points(
     t: Array, k: int, chart: int, u: Array, v: Array, x: Array, y: Array, z: Array
 ) -> None:
@@ -81,7 +81,7 @@ def round_points(
         y[i] *= reach
 
 
-@relaxed
+@relaxed_part
 def ball_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
     """Uniform over the area of a ball without bumps."""
     low, high, start, sweep = t[k, 18], t[k, 19], t[k, 20], t[k, 21]
@@ -97,7 +97,7 @@ def ball_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Arr
             x[i], y[i], z[i] = r * x[i], r * y[i], r * z[i]
 
 
-@relaxed
+@relaxed_part
 def torus_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
     """A torus or an arc of it."""
     thick, start, sweep, first, around = t[k, 18], t[k, 19], t[k, 20], t[k, 21], t[k, 22]
@@ -108,7 +108,7 @@ def torus_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Ar
         x[i], y[i], z[i] = reach * cosine(ring), reach * sine(ring), tall * sine(tube)
 
 
-@relaxed
+@relaxed_part
 def superquadric(t: Array, k: int, x: float, y: float, z: float) -> float:
     """The implicit function of a superquadric: 1 on its surface, less inside."""
     tall, flat = t[k, 18], t[k, 19]
@@ -116,7 +116,7 @@ def superquadric(t: Array, k: int, x: float, y: float, z: float) -> float:
     return across ** (flat / tall) + abs(z) ** (2 / tall)
 
 
-@relaxed
+@relaxed_part
 def super_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
     """Directions, scaled: the implicit function is homogeneous of degree 2 / exponent."""
     for i in range(u.shape[0]):
@@ -127,7 +127,7 @@ def super_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Ar
         x[i], y[i], z[i] = r * a, r * b, r * c
 
 
-@relaxed
+@relaxed_part
 def sweep_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
     """A profile along a planar curve; open at its ends."""
     rectangle, aspect = t[k, 28] > 0, t[k, 29]
@@ -151,7 +151,7 @@ def sweep_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Ar
         x[i], y[i], z[i] = px - across * dz, radius * aspect * over, pz + across * dx
 
 
-@relaxed
+@relaxed_part
 def helix_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
     """A round wire along a helix; open at its ends."""
     turns, height = t[k, 18], t[k, 22]
@@ -166,7 +166,7 @@ def helix_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Ar
         z[i] = height * (u[i] - 0.5) + b * around
 
 
-@relaxed
+@relaxed_part
 def lathe_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
     """The profile runs through seven points, smoothly (Catmull and Rom) or in straight lines."""
     smooth = t[k, 0] == LATHE
@@ -186,7 +186,7 @@ def lathe_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Ar
         x[i], y[i] = radius * cosine(v[i]), radius * sine(v[i])
 
 
-@relaxed
+@relaxed_part
 def field_points(t: Array, k: int, u: Array, v: Array, x: Array, y: Array, z: Array) -> None:
     """A sheet with waves."""
     for i in range(u.shape[0]):
