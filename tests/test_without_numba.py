@@ -8,6 +8,7 @@ from blocking import without
 
 from foundry3d import geometry
 from foundry3d.checkpoints.folder import save
+from foundry3d.data.programs import program
 from foundry3d.models.backbone import Backbone
 
 CODE = """
@@ -30,8 +31,13 @@ except foundry3d.InputError as error:
     print(error)
 assert geometry.build_trees(large) is None
 assert sum("numba cannot be imported" in record.getMessage() for record in said) == 1
+
+from foundry3d.data.programs import program
+shape = program(3, 1, 128)
+assert "over a hundred times slower" in said[-1].getMessage()
 np.savez(f"{folder}/found.npz", features=features, centers=groups.centers,
-         neighborhoods=groups.neighborhoods, order=geometry.greedy_order(small))
+         neighborhoods=groups.neighborhoods, order=geometry.greedy_order(small),
+         shape=shape)
 """
 
 
@@ -49,6 +55,7 @@ def test_the_torch_form_gives_the_same_features(
         assert torch.equal(torch.from_numpy(found["centers"]), groups.centers)
         assert torch.equal(torch.from_numpy(found["neighborhoods"]), groups.neighborhoods)
         assert torch.equal(torch.from_numpy(found["order"]), geometry.greedy_order(points))
+        np.testing.assert_allclose(found["shape"], program(3, 1, 128), atol=1e-5)
         with torch.inference_mode():
             torch.testing.assert_close(
                 torch.from_numpy(found["features"]), teacher(points).features, rtol=1e-5, atol=1e-6

@@ -17,6 +17,7 @@ import math
 
 import numpy as np
 
+from foundry3d.data.programs.kernels import relaxed
 from foundry3d.data.programs.numbers import cosine, sine
 from foundry3d.data.programs.rows import BALL, BOX, FIELD, HELIX, ROUND, SUPER, SWEEP, TORUS
 from foundry3d.data.programs.surfaces import (
@@ -30,7 +31,6 @@ from foundry3d.data.programs.surfaces import (
     sweep_points,
     torus_points,
 )
-from foundry3d.geometry.jit import relaxed
 
 Array = np.ndarray
 WARP, POSE = 12, 9

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from foundry3d.data.programs.drawing import CELL, aim, cells_of, keep, measure, scatter
+from foundry3d.data.programs.kernels import notice_once, relaxed
 from foundry3d.data.programs.placing import POSE, WARP, place_cells, pose_points, warp_points
 from foundry3d.data.programs.rows import SOLID, WIDTH, Row
 from foundry3d.data.programs.sensing import (
@@ -24,7 +25,6 @@ from foundry3d.data.programs.sensing import (
     project,
 )
 from foundry3d.data.programs.solids import backs_of
-from foundry3d.geometry.jit import relaxed
 
 Array = np.ndarray
 _ROUNDS = 7
@@ -124,9 +124,11 @@ def run(program: Program, points: int, seed: int) -> np.ndarray:
     cut, end = len(program.rows) * WIDTH, len(flat) - WARP - POSE - SENSE
     t, cuts = numbers[:cut].reshape(-1, WIDTH), numbers[cut:end].reshape(-1, WIDTH)
     warp, pose, sense = numbers[end : end + WARP], numbers[end + WARP : -SENSE], numbers[-SENSE:]
-    if not _draw(t, cuts, warp, pose, sense, state, out):
-        sense[:] = 0.0
+    notice_once()
+    with np.errstate(over="ignore"):  # interpreted: random bits wrap around
         if not _draw(t, cuts, warp, pose, sense, state, out):
-            t[:, SOLID] = 0.0
-            _draw(t, cuts[:0], warp, pose, sense, state, out)
+            sense[:] = 0.0
+            if not _draw(t, cuts, warp, pose, sense, state, out):
+                t[:, SOLID] = 0.0
+                _draw(t, cuts[:0], warp, pose, sense, state, out)
     return out

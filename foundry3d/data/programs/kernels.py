@@ -1,0 +1,35 @@
+"""How the loops of the programs run: compiled where numba is installed, interpreted elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+log = logging.getLogger("foundry3d")
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+def _interpreted(kernel: Kernel) -> Kernel:
+    return kernel
+
+
+try:
+    from foundry3d.geometry.jit import relaxed as relaxed
+
+    COMPILED = True
+except ImportError:  # numba is missing, or does not fit numpy
+    relaxed = _interpreted
+    COMPILED = False
+
+
+@cache
+def notice_once() -> None:
+    """Warns where random shapes are drawn by interpreted loops."""
+    if not COMPILED:
+        log.warning(
+            "numba cannot be imported; random shapes are drawn by interpreted loops, which give "
+            "the same shapes and are over a hundred times slower"
+        )
