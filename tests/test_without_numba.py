@@ -1,11 +1,13 @@
 """Where numba is missing, the torch form takes over with the same features."""
 
+import ast
 from pathlib import Path
 
 import numpy as np
 import torch
 from blocking import without
 
+import foundry3d
 from foundry3d import geometry
 from foundry3d.checkpoints.folder import save
 from foundry3d.data.programs import program
@@ -60,3 +62,14 @@ def test_the_torch_form_gives_the_same_features(
             torch.testing.assert_close(
                 torch.from_numpy(found["features"]), teacher(points).features, rtol=1e-5, atol=1e-6
             )
+
+
+def test_only_compiled_forms_need_numba() -> None:
+    package = Path(foundry3d.__file__).parent
+    compiled = {f"foundry3d.geometry.{name}" for name in ("jit", "scan", "search", "tree", "cpu")}
+    forms = {package / "geometry" / f"{name.rsplit('.', 1)[1]}.py" for name in compiled}
+    for path in set(package.rglob("*.py")) - forms:
+        for node in ast.parse(path.read_text()).body:  # not what is tried, or for types alone
+            if isinstance(node, ast.ImportFrom):
+                named = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                assert not named & compiled, f"{path} needs numba"
