@@ -18,6 +18,7 @@ from foundry3d.config import DataConfig, DemoConfig, DistillConfig, read_recipe
 from foundry3d.data.loading import Splits, in_order, load_and_measured, load_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.probe import Subject, probe_columns, probe_rows, untrained_like
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.upsample import interpolate
 from foundry3d.report.bar import Bar
@@ -25,7 +26,6 @@ from foundry3d.report.figures import draw_grid, pca_basis, pca_colours
 from foundry3d.report.rows import table
 from foundry3d.training.callbacks import OneLine
 from foundry3d.training.distill import Learner, distill_on, student_of
-from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")
