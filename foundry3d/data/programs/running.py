@@ -125,10 +125,9 @@ def run(program: Program, points: int, seed: int) -> np.ndarray:
     t, cuts = numbers[:cut].reshape(-1, WIDTH), numbers[cut:end].reshape(-1, WIDTH)
     warp, pose, sense = numbers[end : end + WARP], numbers[end + WARP : -SENSE], numbers[-SENSE:]
     notice_once()
-    with np.errstate(over="ignore"):  # interpreted: random bits wrap around
+    if not _draw(t, cuts, warp, pose, sense, state, out):
+        sense[:] = 0.0
         if not _draw(t, cuts, warp, pose, sense, state, out):
-            sense[:] = 0.0
-            if not _draw(t, cuts, warp, pose, sense, state, out):
-                t[:, SOLID] = 0.0
-                _draw(t, cuts[:0], warp, pose, sense, state, out)
+            t[:, SOLID] = 0.0
+            _draw(t, cuts[:0], warp, pose, sense, state, out)
     return out
