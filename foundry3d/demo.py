@@ -19,6 +19,7 @@ from foundry3d.data.batches import in_order
 from foundry3d.data.loading import Splits, load_and_measured, load_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.probe import Subject, probe_columns, probe_rows, untrained_like
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.upsample import interpolate
 from foundry3d.report.bar import Bar
@@ -26,7 +27,6 @@ from foundry3d.report.figures import draw_grid, pca_basis, pca_colours
 from foundry3d.report.rows import table
 from foundry3d.training.callbacks import OneLine
 from foundry3d.training.distill import Learner, distill_on, student_of
-from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")

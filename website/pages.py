@@ -152,9 +152,10 @@ FILLED: dict[str, tuple[str, Callable[[], str]]] = {
 
 
 def write(folder: Path) -> None:
-    """Writes all pages and figures into the folder, which is emptied before."""
+    """Writes all pages, figures and styles into the folder, which is emptied before."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "docs", folder)
+    shutil.copy(ROOT / "website" / "site.css", folder)
     sources = {page: ROOT / name for name, page in COPIED.items()}
     sources |= {path.name: path for path in sorted((ROOT / "docs").glob("*.md"))}
     pages = {name: path.read_text() for name, path in sources.items()}

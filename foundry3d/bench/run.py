@@ -14,8 +14,8 @@ from foundry3d.bench.paper import CPU, GPU, with_paper
 from foundry3d.bench.targets import target_rows
 from foundry3d.config import BenchConfig
 from foundry3d.errors import InputError
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.report.rows import append, table
-from foundry3d.training.engine import retain_memory
 
 COLUMNS = columns(
     *("name", "precision", "median_s", "iqr_s", "ratio", "clouds_s", "gmacs", "floor_percent"),

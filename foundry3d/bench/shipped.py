@@ -19,11 +19,11 @@ from foundry3d.config import ModelsConfig, to_dict
 from foundry3d.errors import InputError
 from foundry3d.evaluation.rows import short_name
 from foundry3d.heads.classifier import Inner
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.inference.cost import count
 from foundry3d.models.student import Student
 from foundry3d.report.rows import table
-from foundry3d.training.engine import retain_memory
 
 COLUMNS = {
     "name": "name",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from foundry3d.config.crops import crop_of
 from foundry3d.data.crops import Crop, draw_crop
 from foundry3d.data.stored import FeatureCloud
 from foundry3d.geometry import farthest_point_sample
-from foundry3d.geometry.tree import Tree
+
+if TYPE_CHECKING:
+    from foundry3d.geometry.tree import Tree
 
 
 class StoredBatch(NamedTuple):

@@ -7,13 +7,16 @@ Shapes: N points, n points of a crop, L buckets.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from foundry3d.config.crops import CropConfig
 from foundry3d.errors import InputError
-from foundry3d.geometry.tree import Tree, build
+from foundry3d.geometry.backends import compiled_form
+
+if TYPE_CHECKING:
+    from foundry3d.geometry.tree import Tree
 
 TREE_FROM = 2**17
 """Clouds of at least this many points get a tree."""
@@ -52,8 +55,9 @@ def squared(points: np.ndarray, middle: np.ndarray, axes: tuple[int, ...]) -> np
 
 
 def tree_for(points: np.ndarray) -> Tree | None:
-    """A tree of points (N, 3) float32; None where the cloud is small."""
-    return build(np.ascontiguousarray(points)) if len(points) >= TREE_FROM else None
+    """A tree of points (N, 3) float32; None where the cloud is small, or numba is missing."""
+    form = compiled_form() if len(points) >= TREE_FROM else None
+    return None if form is None else form.build(np.ascontiguousarray(points))
 
 
 def draw_crop(

@@ -28,13 +28,13 @@ from foundry3d.evaluation.probe import probe_row
 from foundry3d.evaluation.rows import short_name
 from foundry3d.heads.classifier import Classifier, Headed
 from foundry3d.heads.segmenter import Segmenter
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.inference.cost import count
 from foundry3d.models.backbone import Backbone
 from foundry3d.models.budget import Budget
 from foundry3d.models.student import Budgeted, Student
 from foundry3d.report.figures import Level, Panel, curves_of, draw_lines
 from foundry3d.report.rows import append, code_version, read_rows, table
-from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")

@@ -30,10 +30,10 @@ from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.rows import short_name
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.report.figures import Panel, curves_of, draw_lines
 from foundry3d.report.rows import append, code_version, table
-from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
 
 log = logging.getLogger("foundry3d")

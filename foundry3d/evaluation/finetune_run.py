@@ -14,8 +14,9 @@ from foundry3d.data.batches import LabelledBatches
 from foundry3d.evaluation.finetune import FinetuneTask, Outcome, frozen_words
 from foundry3d.evaluation.rows import data_columns, model_columns
 from foundry3d.heads.classifier import Inner, reshaped
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.report.rows import append
-from foundry3d.training.engine import check_batch, make_trainer, retain_memory, run_trainer, seconds
+from foundry3d.training.engine import check_batch, make_trainer, run_trainer, seconds
 from foundry3d.training.run_folder import opened, run_name
 
 

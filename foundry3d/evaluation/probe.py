@@ -35,11 +35,11 @@ from foundry3d.evaluation.retrieval import retrieval_map
 from foundry3d.evaluation.rows import data_columns, model_columns, short_name
 from foundry3d.extras import explained
 from foundry3d.heads.classifier import Inner
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.models import backbone as models
 from foundry3d.models.attributes import select
 from foundry3d.models.backbone import Backbone, Tokens
 from foundry3d.report.rows import append, table
-from foundry3d.training.engine import retain_memory
 from foundry3d.transforms import normalise
 
 with explained():

@@ -26,6 +26,7 @@ from foundry3d.embed.reading import Reading
 from foundry3d.errors import InputError
 from foundry3d.evaluation.rows import short_name
 from foundry3d.evaluation.teaching import scale_of
+from foundry3d.extras import require_extra
 from foundry3d.report.contact_sheet import draw_sheet
 from foundry3d.report.rows import table
 from foundry3d.report.tables import write_table
@@ -102,6 +103,8 @@ def similar(config: SimilarConfig) -> list[dict[str, Any]]:
             can be used; nothing is written.
         PartialFailure: some files cannot be used; the others were searched.
     """
+    if config.picture:
+        require_extra("matplotlib")
     name, files = config.files[0], config.files[1:]
     model = load_backbone(config.model)
     reading = reading_of(config.reading(files=files), model)

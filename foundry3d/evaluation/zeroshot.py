@@ -28,8 +28,8 @@ from foundry3d.evaluation.metrics import mean_class_accuracy, overall_accuracy
 from foundry3d.evaluation.probe import extract
 from foundry3d.evaluation.rows import data_columns, model_columns
 from foundry3d.extras import explained
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.report.rows import append, table
-from foundry3d.training.engine import retain_memory
 
 with explained():
     from sklearn.neighbors import KNeighborsClassifier

@@ -30,6 +30,11 @@ def _notice_once() -> None:
     )
 
 
+@cache
+def _compiling_once() -> None:
+    log.info("compiling kernels, once for this installation; this can take a minute")
+
+
 class _Entry(CompileResultCacheImpl):
     """A compiled kernel with a checksum: damaged machine code would end the process."""
 
@@ -51,10 +56,13 @@ class _Cache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception as error:  # damaged files fail in every way there is
             log.debug("%s: a cached kernel is not readable (%s)", self._name, error)
-            return None
+            found = None
+        if found is None:
+            _compiling_once()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:

@@ -21,6 +21,7 @@ from foundry3d.config import SweepConfig, require_data
 from foundry3d.data.loading import Splits, load_splits
 from foundry3d.errors import PartialFailure
 from foundry3d.evaluation.probe import probe_row
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.models.student import Student
 from foundry3d.paper.suite.gate_figures import LAMBDA, kind_name
@@ -29,7 +30,6 @@ from foundry3d.paper.suite.records import Model
 from foundry3d.report.error_bars import Panel, Point, draw_panels
 from foundry3d.report.rows import append, read_rows, table
 from foundry3d.training.distill import distill
-from foundry3d.training.engine import retain_memory
 from foundry3d.training.goals import held_out_losses
 
 log = logging.getLogger("foundry3d")

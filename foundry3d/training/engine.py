@@ -6,9 +6,7 @@ resumed from the end of an epoch continues as if it had never stopped.
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import platform
 import re
 import threading
 import time
@@ -33,6 +31,7 @@ from foundry3d.data.batches import Batches, NumberedBatches
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import Stream
 from foundry3d.errors import InputError
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.report.rows import code_version
 from foundry3d.training.callbacks import Files, Finite, KeepLast, Progress
 from foundry3d.training.resuming import check_resumable, refuse
@@ -267,14 +266,3 @@ def keep(
     }
     facts = origin | protocol
     save(model, Path(out) / "model", provenance=with_origin(facts))
-
-
-def retain_memory() -> None:
-    """Lets the allocator keep freed memory; without it a CPU step spends half its time on pages.
-
-    glibc only; elsewhere nothing happens.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        allocator = ctypes.CDLL(None)
-        allocator.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        allocator.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD

@@ -12,10 +12,10 @@ import math
 
 import numpy as np
 
+from foundry3d.data.programs.kernels import relaxed, relaxed_part
 from foundry3d.data.programs.numbers import fill_uniform, uniform
 from foundry3d.data.programs.rows import BALL, BOX, FIELD, HELIX, ROUND, SUPER, SWEEP, TORUS
 from foundry3d.data.programs.solids import removed, rivals_of
-from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 CELL = 7

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from foundry3d.geometry.jit import relaxed, relaxed_part
+from foundry3d.data.programs.kernels import relaxed, relaxed_part
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)

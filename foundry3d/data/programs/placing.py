@@ -18,6 +18,7 @@ import math
 
 import numpy as np
 
+from foundry3d.data.programs.kernels import relaxed, relaxed_part
 from foundry3d.data.programs.numbers import cosine, sine
 from foundry3d.data.programs.rows import BALL, BOX, FIELD, HELIX, ROUND, SUPER, SWEEP, TORUS
 from foundry3d.data.programs.surfaces import (
@@ -31,7 +32,6 @@ from foundry3d.data.programs.surfaces import (
     sweep_points,
     torus_points,
 )
-from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 WARP, POSE = 12, 9

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from foundry3d.data.programs.drawing import CELL, aim, cells_of, keep, measure, scatter
+from foundry3d.data.programs.kernels import notice_once, relaxed
 from foundry3d.data.programs.placing import POSE, WARP, place_cells, pose_points, warp_points
 from foundry3d.data.programs.rows import SOLID, WIDTH, Row
 from foundry3d.data.programs.sensing import (
@@ -132,6 +133,7 @@ def run(program: Program, points: int, seed: int) -> np.ndarray:
     cut, end = len(program.rows) * WIDTH, len(flat) - WARP - POSE - SENSE
     t, cuts = numbers[:cut].reshape(-1, WIDTH), numbers[cut:end].reshape(-1, WIDTH)
     warp, pose, sense = numbers[end : end + WARP], numbers[end + WARP : -SENSE], numbers[-SENSE:]
+    notice_once()
     surface = _measured(t, cuts, warp, pose)
     if not _draw(surface, sense, state, out):
         sense[:] = 0.0

@@ -20,8 +20,8 @@ import math
 
 import numpy as np
 
+from foundry3d.data.programs.kernels import relaxed, relaxed_part
 from foundry3d.data.programs.numbers import bell, uniform
-from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 SENSE, FRAME = 20, 13

@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 
+from foundry3d.data.programs.kernels import relaxed, relaxed_part
 from foundry3d.data.programs.rows import BALL, BOX, ROUND, SUPER
 from foundry3d.data.programs.surfaces import superquadric
-from foundry3d.geometry.jit import relaxed, relaxed_part
 
 Array = np.ndarray
 BACK = 18

@@ -13,9 +13,9 @@ import math
 
 import numpy as np
 
+from foundry3d.data.programs.kernels import relaxed_part
 from foundry3d.data.programs.numbers import cosine, sine
 from foundry3d.data.programs.rows import LATHE
-from foundry3d.geometry.jit import relaxed_part
 
 Array = np.ndarray
 TURN = 2 * math.pi

@@ -10,6 +10,7 @@ from foundry3d.config import FiguresConfig
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import load_part
 from foundry3d.errors import InputError
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.paper.figures.curves import draw_training
 from foundry3d.paper.figures.embeddings import draw_embeddings
 from foundry3d.paper.figures.features import draw_features
@@ -17,7 +18,6 @@ from foundry3d.paper.figures.health import draw_health
 from foundry3d.paper.figures.maps import draw_assignment, draw_supertokens
 from foundry3d.paper.figures.projections import draw_projections
 from foundry3d.paper.figures.study import Study, read_subjects
-from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
 

@@ -20,6 +20,7 @@ from foundry3d.cluster import Outcome, run_units
 from foundry3d.config import SuiteConfig
 from foundry3d.config.paper import SUITES
 from foundry3d.errors import PartialFailure
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.paper.suite.cells import Cell
 from foundry3d.paper.suite.gate_figures import draw_gate
 from foundry3d.paper.suite.models import is_reconstructing, make_model
@@ -36,7 +37,6 @@ from foundry3d.paper.suite.units import (
 )
 from foundry3d.paper.suite.work import run_cell
 from foundry3d.report.rows import append, read_rows
-from foundry3d.training.engine import retain_memory
 
 log = logging.getLogger("foundry3d")
 

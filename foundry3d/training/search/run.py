@@ -17,9 +17,9 @@ from foundry3d.config.search import limit_of
 from foundry3d.data.clouds import Clouds
 from foundry3d.data.loading import load_and_measured
 from foundry3d.errors import InputError
+from foundry3d.inference.allocator import retain_memory
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.training.distill import distill_on
-from foundry3d.training.engine import retain_memory
 from foundry3d.training.search.costs import counted, full_cost, require_possible
 from foundry3d.training.search.outcome import (
     Row,
