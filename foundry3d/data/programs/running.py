@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from foundry3d.data.programs.drawing import CELL, aim, cells_of, keep, measure, scatter
-from foundry3d.data.programs.kernels import notice_once, relaxed
+from foundry3d.data.programs.kernels import notice_once
 from foundry3d.data.programs.placing import POSE, WARP, place_cells, pose_points, warp_points
 from foundry3d.data.programs.rows import SOLID, WIDTH, Row
 from foundry3d.data.programs.sensing import (
