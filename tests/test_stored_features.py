@@ -319,8 +319,9 @@ def test_crops_of_tokens_hold_their_own_tokens(tmp_path: Path, rng: np.random.Ge
         load_stored(str(tmp_path), small, seed=0, needs=Needs(points=12, tokens=9), memory=0)
 
 
+@pytest.mark.parametrize("more", [[], ["--views", "2"]])
 def test_the_command_continues_and_refuses_what_differs(
-    teacher: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture
+    teacher: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str]
 ) -> None:
     model, data, out = (tmp_path / name for name in ("m", "data", "out"))
     save(teacher, model, provenance={"normalise": True, "up": "z"})
@@ -330,7 +331,7 @@ def test_the_command_continues_and_refuses_what_differs(
         np.save(data / f"{name}.npy", rng.normal(size=(100, 3)) * 5 + 7)
     (data / "c.npy").write_bytes(b"damaged")
     words = ["teacher-features", "--model", str(model), "--data", str(data), "--out", str(out)]
-    words += ["--points_per_token", "4", "--windows", "12", "--per_point", "--half"]
+    words += ["--points_per_token", "4", "--windows", "12", *more, "--per_point", "--half"]
     with pytest.raises(SystemExit) as stopped:
         main(words)
     assert stopped.value.code == PartialFailure.status

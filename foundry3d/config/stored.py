@@ -36,6 +36,9 @@ class TeacherFeaturesConfig:
             the model's number of tokens.
         windows: encode a scene in windows of at most this many neighbouring tokens; null = as a
             whole.
+        views: with windows, the feature of a token is the mean over at least this many windows
+            around random tokens, so that it does not depend on where in a window the token lies;
+            null = one window per token.
     """
 
     model: str = ""
@@ -55,6 +58,7 @@ class TeacherFeaturesConfig:
     batch_size: int = 16
     points_per_token: int | None = None
     windows: int | None = None
+    views: int | None = None
 
     def __post_init__(self) -> None:
         require(bool(self.model), "name a saved model with --model")
@@ -62,10 +66,14 @@ class TeacherFeaturesConfig:
         require(self.format in ("npz", "parquet"), f"format is npz or parquet, got {self.format!r}")
         positive(self, "clouds", "batch_size")
         positive(self, "samples", most=MOST_POINTS)
-        positive_or_null(self, "points", "points_per_token", "windows")
+        positive_or_null(self, "points", "points_per_token", "windows", "views")
         not_negative(self, "seed")
         check_reading(self.columns, self.invalid)
         require(
             self.windows is None or self.points_per_token is not None,
             "windows are of scenes; add --points_per_token, e.g. 16",
+        )
+        require(
+            self.views is None or self.windows is not None,
+            "views are windows that hold a token; add --windows, e.g. 64",
         )

@@ -28,7 +28,7 @@ from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.models.backbone import Tokens
 from foundry3d.scenes.dense import dense_features
 from foundry3d.scenes.scene import SceneModel, encode_scene, group_scene, require_scene_model
-from foundry3d.scenes.windows import encode_windows, zoom
+from foundry3d.scenes.windows import encode_views, encode_windows, zoom
 
 log = logging.getLogger("foundry3d")
 
@@ -116,7 +116,9 @@ def begin(config: TeacherFeaturesConfig, out: Path) -> None:
         InputError: it holds others.
     """
     facts = {"model": config.model, "data": config.data, "format": config.format}
-    facts |= {name: getattr(config, name) for name in ("per_point", "half", "clouds", *SHARED)}
+    facts |= {
+        name: getattr(config, name) for name in ("per_point", "half", "views", "clouds", *SHARED)
+    }
     facts.pop("batch_size")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder")
@@ -151,7 +153,12 @@ def in_windows(
     for cloud in clouds:
         points = cloud.points[None]
         scene = group_scene(model, points, points_per_token=config.points_per_token)
-        if config.windows is not None:
+        if config.windows is not None and config.views is not None:
+            drawn = torch.Generator().manual_seed(config.seed)
+            tokens = encode_views(
+                model, scene, config.windows, config.views, generator=drawn, fit=fit
+            )
+        elif config.windows is not None:
             tokens, _ = encode_windows(model, scene, config.windows, fit=fit)
         else:
             larger = zoom(scene.centers, model.shape.groups) if fit else 1.0
