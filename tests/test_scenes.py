@@ -32,7 +32,7 @@ from foundry3d.scenes import memory
 from foundry3d.scenes.dense import dense_features
 from foundry3d.scenes.memory import attention, groups_at_once, in_bytes, scene_memory
 from foundry3d.scenes.scene import Scene, encode_scene, group_scene
-from foundry3d.scenes.windows import encode_views, encode_windows, fitted, split_windows, zoom
+from foundry3d.scenes.windows import encode_windows, fitted, split_windows, zoom
 from foundry3d.writing import npy_rows
 
 RNG = np.random.default_rng(5)
@@ -337,24 +337,6 @@ def test_fitted_windows_do_not_know_place_or_size(teacher: Backbone) -> None:
     inside = fitted(scene.groups(torch.arange(40).view(2, 20)))
     radius = inside.centers.norm(dim=-1).amax(dim=1)
     torch.testing.assert_close(radius, torch.ones(2))
-
-
-def test_views_average_over_windows_that_hold_a_token(teacher: Backbone) -> None:
-    scene = group_scene(teacher, plain(480), points_per_token=4)
-    generator = torch.Generator().manual_seed(3)
-    one_window, _ = encode_windows(teacher, scene, 1000)
-    found = encode_views(teacher, scene, 1000, 3, generator=generator)
-    torch.testing.assert_close(found.features, one_window.features, rtol=1e-4, atol=1e-5)
-    assert int(found.tokens_used) == 3 * 120
-
-    def differ(views: int) -> float:
-        a, b = (encode_views(teacher, scene, 12, views, generator=generator) for _ in range(2))
-        assert int(a.tokens_used) >= 120 * views
-        return float((a.features - b.features).square().mean())
-
-    assert 0 < 5 * differ(16) < differ(1)
-    with pytest.raises(InputError, match="in evaluation mode"):
-        encode_views(Backbone(TINY), scene, 12, 1, generator=generator)
 
 
 def test_zoom_brings_neighbourhoods_to_the_size_of_training(generator: torch.Generator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from foundry3d.config.crops import crop_of
 from foundry3d.config.data import MOST_POINTS
 from foundry3d.config.reading import check_reading
 from foundry3d.config.records import not_negative, positive, positive_or_null, require
@@ -24,7 +25,8 @@ class TeacherFeaturesConfig:
             each token.
         half: features in float16; without, in float32.
         clouds: number of built-in shapes.
-        points: a random subset of each cloud; null = all points, of built-in shapes 1024.
+        points: a random subset of each cloud, with crop of each part; null = all points, of
+            built-in shapes 1024.
         samples: points drawn from the surface of each mesh.
         columns: of text tables, as in `foundry3d embed`.
         invalid: as in `foundry3d embed`.
@@ -36,9 +38,9 @@ class TeacherFeaturesConfig:
             the model's number of tokens.
         windows: encode a scene in windows of at most this many neighbouring tokens; null = as a
             whole.
-        views: with windows, the feature of a token is the mean over at least this many windows
-            around random tokens, so that it does not depend on where in a window the token lies;
-            null = one window per token.
+        crop: store random parts of each cloud in its place, each a file: sphere:RADIUS,
+            column:RADIUS or count:POINTS, as data.crop of training; null = whole clouds.
+        crops: parts of each cloud.
     """
 
     model: str = ""
@@ -58,22 +60,25 @@ class TeacherFeaturesConfig:
     batch_size: int = 16
     points_per_token: int | None = None
     windows: int | None = None
-    views: int | None = None
+    crop: str | None = None
+    crops: int = 512
 
     def __post_init__(self) -> None:
         require(bool(self.model), "name a saved model with --model")
         require(bool(self.data), "name the clouds with --data (a file, a folder, or procedural)")
         require(self.format in ("npz", "parquet"), f"format is npz or parquet, got {self.format!r}")
-        positive(self, "clouds", "batch_size")
+        positive(self, "clouds", "batch_size", "crops")
         positive(self, "samples", most=MOST_POINTS)
-        positive_or_null(self, "points", "points_per_token", "windows", "views")
+        positive_or_null(self, "points", "points_per_token", "windows")
         not_negative(self, "seed")
         check_reading(self.columns, self.invalid)
         require(
             self.windows is None or self.points_per_token is not None,
             "windows are of scenes; add --points_per_token, e.g. 16",
         )
-        require(
-            self.views is None or self.windows is not None,
-            "views are windows that hold a token; add --windows, e.g. 64",
-        )
+        if self.crop is not None:
+            crop_of(self.crop)
+            require(
+                self.points_per_token is None,
+                "a crop is read as a training cloud is; leave points_per_token out",
+            )

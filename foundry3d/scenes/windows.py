@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foundry3d.geometry import Groups, build_trees, nearest_neighbors
+from foundry3d.geometry import Groups
 from foundry3d.models.backbone import Tokens
 from foundry3d.models.budget import Budget
 from foundry3d.scenes.grouping import Scene, SceneModel, Walk, quietly, rejoined, together
@@ -106,58 +106,3 @@ def encode_windows(
         probability=None if found.probability is None else probability,
     )
     return tokens, window
-
-
-@torch.no_grad()
-def encode_views(
-    model: SceneModel,
-    scene: Scene,
-    size: int,
-    views: int,
-    *,
-    generator: torch.Generator,
-    fit: bool = True,
-) -> Tokens:
-    """Features of all c tokens of a scene, each the mean over many windows that hold the token.
-
-    The feature of a token in one window depends on where in the window the token lies; the mean
-    over windows around random tokens depends on the surroundings alone, so a model that sees
-    another part of the scene can predict it.
-
-    Args:
-        model: in evaluation mode.
-        scene: on the model's device.
-        size: w, the tokens nearest to the middle of a window; at most c of them.
-        views: windows that each token is in, at least.
-        generator: of the middles, on the CPU.
-        fit: every window is moved and scaled into the unit sphere.
-
-    Returns:
-        A batch of one, with `tokens_used` summed over the windows.
-
-    Raises:
-        InputError: the model is in training mode or is neither teacher nor student; or attention
-            in a window needs more memory than allowed.
-    """
-    require_scene_model(model)
-    count, device = scene.centers.shape[1], scene.centers.device
-    size = min(size, count)
-    require_attention(model.shape, size)
-    most, trees = max(1, groups_at_once(model.shape) // size), build_trees(scene.centers)
-    total = scene.centers.new_zeros(count, model.output_dim)
-    seen, used = torch.zeros(count, dtype=torch.int64, device=device), 0
-    while len(lacking := (seen < views).nonzero()[:, 0]):
-        wanted = min(most, -(-len(lacking) // size))  # one window per lacking token is too many
-        chosen = lacking[torch.randperm(len(lacking), generator=generator)[:wanted].to(device)]
-        middles = scene.centers[:, chosen]
-        rows = nearest_neighbors(middles, scene.centers, size, trees=trees)[0]
-        groups = scene.groups(rows)
-        found = model.encode(fitted(groups) if fit else groups)
-        total.index_add_(0, rows.flatten(), found.features.float().flatten(0, 1))
-        seen.index_add_(0, rows.flatten(), torch.ones_like(rows.flatten()))
-        used += int(found.tokens_used.sum())
-    return Tokens(
-        features=(total / seen[:, None])[None],
-        centers=scene.centers,
-        tokens_used=torch.tensor([used], device=device),
-    )
