@@ -72,9 +72,8 @@ runs += [embed("tasks", *two, kill_at=done) for done in [*sorted(chosen), clouds
 pairs = list(zip(parts("whole"), parts("tasks"), strict=True))
 alike = sum(a.name == b.name and a.read_bytes() == b.read_bytes() for a, b in pairs)
 print(f"{alike} of {len(pairs)} parts are the same after four kills")
-plt.figure(figsize=(6, 3), layout="constrained").gca().set_ylim(0, 500)
+plt.figure(figsize=(6, 3), layout="constrained")
 for number, seen in enumerate(runs):
     plt.plot(*zip(*seen, strict=True), color="C0" if number else "C1", lw=0.8)
-plt.xlabel("parts done")
-plt.ylabel("MB of the largest process")
+plt.gca().set(xlabel="parts done", ylabel="MB of the largest process", ylim=(0, 600))
 plt.savefig(root / "memory.png", dpi=110)
