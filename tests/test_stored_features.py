@@ -349,3 +349,41 @@ def test_the_command_continues_and_refuses_what_differs(
         main(words[:-1])  # without half
     assert stopped.value.code == 2
     assert "name another folder" in capsys.readouterr().err
+
+
+def test_stored_crops_have_the_features_of_the_teacher_on_them(
+    teacher: Backbone,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, data = tmp_path / "m", tmp_path / "data"
+    save(teacher, model, provenance={"normalise": True, "up": "z"})
+    data.mkdir()
+    scene = rng.normal(size=(900, 3)) * 5 + 7
+    np.save(data / "a.npy", scene)
+    config = TeacherFeaturesConfig(
+        model=str(model), data=str(data), out=str(tmp_path / "whole"), crop="column:4", crops=3
+    )
+    files = sorted(teacher_features(config).glob("*.npz"))
+    assert [path.name for path in files] == [f"{i:06d}-a.npy.npz" for i in range(3)]
+    for path in files:
+        found = read_stored(path)
+        assert found.centers is not None
+        flat = found.points[:, :2]  # a column: what lies as near to a point of it, at any height
+        near = [np.linalg.norm(scene[:, :2] - middle, axis=1) <= 4 for middle in scene[:, :2]]
+        assert any(w.sum() == len(flat) and np.allclose(scene[w], found.points) for w in near)
+        points, centers = (torch.from_numpy(a).double() for a in (found.points, found.centers))
+        mean = points.mean(dim=0)
+        radius = (points - mean).norm(dim=1).max()
+        tokens = teacher(((points - mean) / radius).float()[None])
+        assert np.allclose(tokens.features[0].detach(), found.features, atol=1e-4)
+        assert np.allclose(tokens.centers[0].double() * radius + mean, centers, atol=1e-4)
+    few = replace(config, out=str(tmp_path / "few"), crop="count:60", points=40, per_point=True)
+    found = read_stored(min(teacher_features(few).glob("*.npz")))
+    assert found.points.shape == (40, 3) and found.features.shape == (40, 24)
+    gaps = np.linalg.norm(found.points[:, None] - scene, axis=-1).min(axis=1)
+    assert gaps.max() < 1e-4  # they are points of the scene
+    with pytest.raises(InputError, match="none of 1 could be used"):
+        teacher_features(replace(few, out=str(tmp_path / "none"), points=100))
+    assert "a.npy: expected crops of at least 100 points, got at most 60" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from foundry3d.config.crops import crop_of
 from foundry3d.config.data import MOST_POINTS
 from foundry3d.config.reading import check_reading
 from foundry3d.config.records import not_negative, positive, positive_or_null, require
@@ -24,7 +25,8 @@ class TeacherFeaturesConfig:
             each token.
         half: features in float16; without, in float32.
         clouds: number of built-in shapes.
-        points: a random subset of each cloud; null = all points, of built-in shapes 1024.
+        points: a random subset of each cloud, with crop of each part; null = all points, of
+            built-in shapes 1024.
         samples: points drawn from the surface of each mesh.
         columns: of text tables, as in `foundry3d embed`.
         invalid: as in `foundry3d embed`.
@@ -36,6 +38,9 @@ class TeacherFeaturesConfig:
             the model's number of tokens.
         windows: encode a scene in windows of at most this many neighbouring tokens; null = as a
             whole.
+        crop: store random parts of each cloud in its place, each a file: sphere:RADIUS,
+            column:RADIUS or count:POINTS, as data.crop of training; null = whole clouds.
+        crops: parts of each cloud.
     """
 
     model: str = ""
@@ -55,12 +60,14 @@ class TeacherFeaturesConfig:
     batch_size: int = 16
     points_per_token: int | None = None
     windows: int | None = None
+    crop: str | None = None
+    crops: int = 512
 
     def __post_init__(self) -> None:
         require(bool(self.model), "name a saved model with --model")
         require(bool(self.data), "name the clouds with --data (a file, a folder, or procedural)")
         require(self.format in ("npz", "parquet"), f"format is npz or parquet, got {self.format!r}")
-        positive(self, "clouds", "batch_size")
+        positive(self, "clouds", "batch_size", "crops")
         positive(self, "samples", most=MOST_POINTS)
         positive_or_null(self, "points", "points_per_token", "windows")
         not_negative(self, "seed")
@@ -69,3 +76,9 @@ class TeacherFeaturesConfig:
             self.windows is None or self.points_per_token is not None,
             "windows are of scenes; add --points_per_token, e.g. 16",
         )
+        if self.crop is not None:
+            crop_of(self.crop)
+            require(
+                self.points_per_token is None,
+                "a crop is read as a training cloud is; leave points_per_token out",
+            )

@@ -17,7 +17,9 @@ import torch
 
 from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig, TeacherFeaturesConfig
+from foundry3d.config.crops import crop_of
 from foundry3d.data import procedural
+from foundry3d.data.crops import draw_crop, tree_for
 from foundry3d.data.files import Points
 from foundry3d.data.stored import FACTS, stored_facts, write_facts, write_stored
 from foundry3d.embed.clouds import PreparedCloud, fewest, finite, in_batches, prepare
@@ -62,6 +64,8 @@ def teacher_features(config: TeacherFeaturesConfig) -> Path:
         out=config.out,
         **{name: getattr(config, name) for name in SHARED},
     )
+    if config.crop is not None:
+        asked = replace(asked, points=None)
     policy = policy_of(asked)
     per_token = config.points_per_token
     least = fewest(model) if per_token is None else max(model.shape.group_size, per_token)
@@ -73,6 +77,8 @@ def teacher_features(config: TeacherFeaturesConfig) -> Path:
         else reading.clouds(reading.files())
     )
     begin(config, out)
+    if config.crop is not None:
+        clouds = random_parts(clouds, config, least, reading, fit=policy.normalise)
     used = 0
     names: deque[Path] = deque()
 
@@ -116,7 +122,8 @@ def begin(config: TeacherFeaturesConfig, out: Path) -> None:
         InputError: it holds others.
     """
     facts = {"model": config.model, "data": config.data, "format": config.format}
-    facts |= {name: getattr(config, name) for name in ("per_point", "half", "clouds", *SHARED)}
+    names = ("per_point", "half", "clouds", "crop", "crops", *SHARED)
+    facts |= {name: getattr(config, name) for name in names}
     facts.pop("batch_size")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder")
@@ -135,6 +142,50 @@ def built_in(config: TeacherFeaturesConfig) -> Iterator[Points]:
     clouds = procedural.generate(config.clouds, points=size, seed=2 * config.seed)
     for i, points in enumerate(clouds.points):
         yield Points(points=points, source=f"shape {i}")
+
+
+def random_parts(
+    clouds: Iterable[PreparedCloud],
+    config: TeacherFeaturesConfig,
+    least: int,
+    reading: Reading,
+    *,
+    fit: bool,
+) -> Iterator[PreparedCloud]:
+    """Random crops of clouds, each prepared as a cloud; the draws depend on nothing but numbers."""
+    assert config.crop is not None
+    up = config.up or stored_facts(config.model).get("up") or "z"
+    for i, cloud in enumerate(clouds):
+        xyz, crop = cloud.points[:, :3].contiguous().numpy(), crop_of(config.crop)
+        if crop.kind != "count":
+            crop = replace(crop, size=crop.size / cloud.scale)
+        axis, tree = "xyz"[("xyz".index(up) + cloud.turn) % 3], tree_for(xyz)
+        for k in range(config.crops):
+            rng, size = np.random.default_rng([config.seed, i, k]), config.points
+            try:
+                found = draw_crop(
+                    xyz, crop, rng, at_least=max(least, size or 1), up=axis, tree=tree
+                )
+            except InputError as error:
+                reading.fail(cloud.source, InputError(f"{cloud.source}: {error}"))
+                break
+            rows = found.rows
+            if size is not None and len(rows) > size:
+                rows = rng.choice(rows, size, replace=False)
+            yield part_of(cloud, rows, fit=fit)
+
+
+def part_of(cloud: PreparedCloud, rows: np.ndarray, *, fit: bool) -> PreparedCloud:
+    """The points at rows (n,) as a cloud; with `fit` in the unit sphere."""
+    points = cloud.points[torch.from_numpy(rows)]
+    if not fit:
+        return replace(cloud, points=points)
+    exact = points[:, :3].double()
+    mean = exact.mean(dim=0)
+    radius = float((exact - mean).norm(dim=1).max()) or 1.0
+    points[:, :3] = ((exact - mean) / radius).float()
+    shift, scale = cloud.shift + mean * cloud.scale, cloud.scale * radius
+    return replace(cloud, points=points, shift=shift, scale=scale)
 
 
 def plain(source: str) -> str:
