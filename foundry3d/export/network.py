@@ -15,6 +15,7 @@ from foundry3d.checkpoints.folder import Model
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
 from foundry3d.export.tokenizer import with_merged_tokenizers
+from foundry3d.geometry import Groups
 from foundry3d.heads.classifier import Classifier, Inner
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.models.backbone import Backbone, Tokens

@@ -66,7 +66,8 @@ def stable_topk(inputs: list[Any], given: dict[str, Any], rank: Any) -> list[Any
     OpenVINO does so three to five times faster along the second of three axes than along the last.
     """
     values, count = inputs
-    order, kind = (given["mode"], "value"), given["index_element_type"]
+    axis, kind = given["axis"], given["index_element_type"]
+    order = given["mode"], "value"
     if rank.is_dynamic or rank.get_length() != 3 or given["axis"] != 2:
         made = opset.topk(
             values, count, given["axis"], *order, index_element_type=kind, stable=True
