@@ -14,6 +14,7 @@ from foundry3d.baselines import FPSStudent, Merged
 from foundry3d.checkpoints.folder import Model
 from foundry3d.config import BackboneConfig
 from foundry3d.errors import InputError
+from foundry3d.export.tokenizer import with_merged_tokenizers
 from foundry3d.geometry import Groups
 from foundry3d.heads.classifier import Classifier, Inner
 from foundry3d.heads.segmenter import Segmenter
@@ -197,4 +198,5 @@ def exported_program(
     dynamic = {"inputs": tuple(shapes[name] for name in network.inputs)}
     given = example(network, points)
     with torch.no_grad():
-        return torch.export.export(network.eval(), given, dynamic_shapes=dynamic, strict=False)
+        merged = with_merged_tokenizers(network)
+        return torch.export.export(merged, given, dynamic_shapes=dynamic, strict=False)

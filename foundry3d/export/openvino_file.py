@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import openvino
 from openvino import opset11 as opset
 
@@ -50,15 +51,32 @@ def stabilise(model: openvino.Model) -> None:
         given = node.get_attributes()
         inputs = [node.input_value(i) for i in range(node.get_input_size())]
         if node.get_type_name() == "TopK":
-            kind = given["index_element_type"]
-            order = given["axis"], given["mode"], "value"
-            new = opset.topk(*inputs, *order, index_element_type=kind, stable=True)
+            ranked = stable_topk(inputs, given, node.input(0).get_partial_shape().rank)
+            for output, other in zip(node.outputs(), ranked, strict=True):
+                output.replace(other)
         elif node.get_type_name() == "ReduceSum" and not given["keep_dims"]:
             new = opset.squeeze(opset.reduce_sum(*inputs, keep_dims=True), inputs[1])
-        else:
-            continue
-        new.set_friendly_name(node.get_friendly_name())
-        openvino.utils.replace_node(node, new)
+            new.set_friendly_name(node.get_friendly_name())
+            openvino.utils.replace_node(node, new)
+
+
+def stable_topk(inputs: list[Any], given: dict[str, Any], rank: Any) -> list[Any]:
+    """Values and indices of the first ones along the last axis, where equal ones keep their order.
+
+    OpenVINO does so three to five times faster along the second of three axes than along the last.
+    """
+    values, count = inputs
+    axis, kind = given["axis"], given["index_element_type"]
+    order = given["mode"], "value"
+    if rank.is_dynamic or rank.get_length() != 3 or given["axis"] != 2:
+        made = opset.topk(
+            values, count, given["axis"], *order, index_element_type=kind, stable=True
+        )
+        return list(made.outputs())
+    turn = np.array([0, 2, 1])
+    turned = opset.transpose(values, turn)
+    made = opset.topk(turned, count, 1, *order, index_element_type=kind, stable=True)
+    return [opset.transpose(output, turn).output(0) for output in made.outputs()]
 
 
 def describe(path: Path, metadata: dict[str, Any]) -> None:

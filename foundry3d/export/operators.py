@@ -1,4 +1,4 @@
-"""The operators of our geometry, and a stable sort, in ONNX.
+"""The operators of our geometry, a stable sort and GELU, in ONNX.
 
 They return the indices of the torch form, ties included: distances are direct differences summed
 in the same order, ArgMax and TopK prefer the lowest index. Sampling is unrolled.
@@ -81,6 +81,13 @@ def cdist(a: Any, b: Any, p: float, compute_mode: int | None) -> Any:
     return op.Sqrt(op.ReduceSum(op.Mul(difference, difference), whole(-1), keepdims=0))
 
 
+def gelu(x: Any, approximate: str = "none") -> Any:
+    """The exact GELU of x (...), in the order of operators that runtimes fuse into one."""
+    erf = op.Erf(op.Div(x, op.Constant(value_float=2**0.5)))
+    twice = op.Mul(x, op.Add(erf, op.Constant(value_float=1.0)))
+    return op.Mul(twice, op.Constant(value_float=0.5))
+
+
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """What the ONNX exporter of torch is given for the operators that it does not know."""
     ours = torch.ops.foundry3d
@@ -89,4 +96,5 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         ours.nearest_neighbors.default: nearest_neighbors,
         torch.ops.aten.sort.stable: stable_sort,
         torch.ops.aten._cdist_forward.default: cdist,
+        torch.ops.aten.gelu.default: gelu,
     }
