@@ -1,21 +1,18 @@
-"""The package for the edge against this one: the same indices, preparation and features."""
+"""The package for the edge against this one: the same indices and preparation.
 
-from importlib import import_module
-from pathlib import Path
+Its features are compared in `test_export`.
+"""
 
 import numpy as np
 import pytest
 import torch
-from foundry3d_edge import Model
 from foundry3d_edge import geometry as edge
 from foundry3d_edge.metadata import Preparation
 from foundry3d_edge.preparation import prepare as edge_prepare
 
-from foundry3d import Student, geometry, save
+from foundry3d import geometry
 from foundry3d.data.files import Points
 from foundry3d.embed.clouds import Policy, prepare
-from foundry3d.models.backbone import Backbone
-from foundry3d.models.budget import Budget
 
 KINDS = ["random", "clustered", "duplicated", "collinear", "one point", "far", "grid"]
 
@@ -65,28 +62,3 @@ def test_preparation_is_that_of_embed(normalise: bool, up: str) -> None:
     np.testing.assert_allclose(found.points, right.points, rtol=0, atol=1e-7)
     back = right.original(right.points[None])[0]
     np.testing.assert_allclose(found.original(found.points), back, atol=1e-4)
-
-
-@pytest.mark.filterwarnings("ignore")  # of the exporter and its packages
-def test_exported_files_return_the_features_of_embed(teacher: Backbone, tmp_path: Path) -> None:
-    for name in ("onnx", "onnxscript", "onnxruntime", "foundry3d.evaluation.exported"):
-        pytest.importorskip(name)
-    command = import_module("foundry3d.evaluation.exported")
-    generator = torch.Generator().manual_seed(0)
-    gated = Student.from_teacher(teacher, supertokens=4, gate=True, generator=generator)
-    save(gated, tmp_path / "gated", provenance={})
-    out = tmp_path / "gated.onnx"
-    asked = {"model": str(tmp_path / "gated"), "token_budget": 8, "out": str(out)}
-    command.export(command.ExportConfig(**asked))
-
-    model, budget = Model(out, threads=1), Budget(token_budget=8)
-    points = [cloud("random", seed, size)[0].numpy() * 7 for seed, size in enumerate((64, 90, 64))]
-    found = model(points)
-    for i, own in enumerate(points):
-        ready = prepare(Points(points=own, source="a"), Policy(), 1)
-        with torch.inference_mode():
-            right = gated(ready.points[None], budget=budget)
-        np.testing.assert_allclose(found.features[i], right.features[0], atol=1e-4)
-        np.testing.assert_allclose(found.pooled[i], right.pooled()[0], atol=1e-4)
-        np.testing.assert_array_equal(found.assignment[i], right.assignment[0])
-        np.testing.assert_allclose(found.centers[i], ready.original(right.centers)[0], atol=1e-5)

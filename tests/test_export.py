@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from foundry3d_edge import Model
 
 from foundry3d import cli
 from foundry3d.baselines import Merged
 from foundry3d.checkpoints.folder import load, save
 from foundry3d.config import BackboneConfig, ExportConfig, ReductionConfig
+from foundry3d.data.files import Points
+from foundry3d.embed.clouds import Policy, prepare
 from foundry3d.errors import InputError
 from foundry3d.evaluation.exported import export
 from foundry3d.export import formats
@@ -108,6 +111,28 @@ def test_onnx_is_equal_at_other_sizes_and_describes_itself(saved: str, written: 
     network = network_of(saved)
     again = verify(network, formats.run_onnx(written, 1), "fp32", seed=5)
     assert again["tolerance"] == 1e-4
+
+
+def test_the_package_for_the_edge_returns_the_features_of_embed(
+    student: Student, written: Path, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    file, bare = onnx.load(written), tmp_path / "bare.onnx"
+    (entry,) = [e for e in file.metadata_props if e.key == "foundry3d"]
+    bound = {"normalise": Policy().normalise, "up": None, "points": None}
+    entry.value = json.dumps(json.loads(entry.value) | {"preparation": bound})
+    onnx.save(file, bare)
+    generator = torch.Generator().manual_seed(8)
+    points = [7 * torch.randn(n, 3, generator=generator).numpy() for n in (64, 90, 64)]
+    found = Model(bare, threads=1)(points)
+    for i, own in enumerate(points):
+        ready = prepare(Points(points=own, source="a"), Policy(), 1)
+        with torch.inference_mode():
+            right = student(ready.points[None], budget=BUDGET)
+        np.testing.assert_allclose(found.features[i], right.features[0], atol=1e-4)
+        np.testing.assert_allclose(found.pooled[i], right.pooled()[0], atol=1e-4)
+        np.testing.assert_array_equal(found.assignment[i], right.assignment[0])
+        np.testing.assert_allclose(found.centers[i], ready.original(right.centers)[0], atol=1e-5)
 
 
 def test_none_of_the_verified_sizes_is_the_recorded_one(saved: str) -> None:
