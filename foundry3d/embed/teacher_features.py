@@ -78,6 +78,7 @@ def teacher_features(config: TeacherFeaturesConfig) -> Path:
     )
     begin(config, out)
     if config.crop is not None:
+        reading.trained = None  # of crops, not of whole clouds
         clouds = random_parts(clouds, config, least, reading, fit=policy.normalise)
     used = 0
     names: deque[Path] = deque()
