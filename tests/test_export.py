@@ -24,6 +24,7 @@ from foundry3d.errors import InputError
 from foundry3d.evaluation.exported import export
 from foundry3d.export import formats
 from foundry3d.export.network import Network, example, exported_program, traced_points
+from foundry3d.export.tokenizer import with_merged_tokenizers
 from foundry3d.export.verify import Case, cases, compare, verify
 from foundry3d.heads.classifier import Classifier
 from foundry3d.heads.segmenter import Segmenter
@@ -270,6 +271,30 @@ def test_a_baseline_is_recorded_for_any_number_of_clouds() -> None:
     with torch.no_grad():
         for found, wanted in zip(program(*given), network(*given), strict=True):
             torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("widths", [(8, 16, 32), (8, 16)])
+def test_merged_tokenizers_compute_the_same(widths: tuple[int, ...]) -> None:
+    model = trained(point_widths=widths)
+    before = model.tokenizer
+    merged = with_merged_tokenizers(model)
+    assert model.tokenizer is before and type(merged.tokenizer) is not type(before)
+    groups = torch.randn(2, 5, 8, 3, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(merged.tokenizer(groups), before(groups), rtol=1e-5, atol=1e-5)
+
+
+def test_int8_keeps_what_decides_in_float32(saved: str, written: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    onnx_file = pytest.importorskip("foundry3d.export.onnx_file")
+    model, network = onnx.load(written), network_of(saved)
+    names = set(onnx_file.kept(model, network))
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    left = [
+        shapes[n.input[1]] for n in model.graph.node if n.name in names and n.input[1] in shapes
+    ]
+    # positions and lift read coordinates; the gate's layers, keys and queries decide
+    for shape in ((3, 16), (8, 3), (24, 128), (128, 1), (24, 24), (24, 4)):
+        assert left.count(shape) == 1, shape
 
 
 def test_refusals(saved: str, student: Student, tmp_path: Path) -> None:

@@ -10,11 +10,15 @@ namespace foundry3d {
 class OpenVINORuntime {
  public:
   OpenVINORuntime(const std::string& path, int threads) {
+    const bool onnx = ends_in(path, ".onnx");
+    const std::string blob = read_bytes(path);
+    // OpenVINO tries all its readers on other files, and some print lines of their own.
+    if (onnx && (record_ = onnx_entry(blob)).empty()) return;
+    if (!onnx && blob.rfind("<", 0) != 0) refuse(path);
     try {
       const auto model = core_.read_model(path);
-      record_ = ends_in(path, ".onnx") ? onnx_entry(read_bytes(path))
-                : model->has_rt_info("foundry3d") ? model->get_rt_info<std::string>("foundry3d")
-                                                  : "";
+      if (!onnx && model->has_rt_info("foundry3d"))
+        record_ = model->get_rt_info<std::string>("foundry3d");
       // Without the first, machines with bf16 instructions round coordinates.
       compiled_ = core_.compile_model(
           model, "CPU", ov::hint::inference_precision(ov::element::f32),
@@ -22,8 +26,7 @@ class OpenVINORuntime {
           ov::inference_num_threads(threads));
       request_ = compiled_.create_infer_request();
     } catch (const ov::Exception&) {
-      throw InputError(path + ": expected a file that foundry3d export wrote, but OpenVINO cannot "
-                              "load it");
+      refuse(path);
     }
   }
 
@@ -57,6 +60,11 @@ class OpenVINORuntime {
   }
 
  private:
+  [[noreturn]] static void refuse(const std::string& path) {
+    throw InputError(path + ": expected a file that foundry3d export wrote, but OpenVINO cannot "
+                            "load it");
+  }
+
   ov::Core core_;
   ov::CompiledModel compiled_;
   ov::InferRequest request_;

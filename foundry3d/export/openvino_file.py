@@ -68,10 +68,8 @@ def stable_topk(inputs: list[Any], given: dict[str, Any], rank: Any) -> list[Any
     values, count = inputs
     axis, kind = given["axis"], given["index_element_type"]
     order = given["mode"], "value"
-    if rank.is_dynamic or rank.get_length() != 3 or given["axis"] != 2:
-        made = opset.topk(
-            values, count, given["axis"], *order, index_element_type=kind, stable=True
-        )
+    if rank.is_dynamic or rank.get_length() != 3 or axis != 2:
+        made = opset.topk(values, count, axis, *order, index_element_type=kind, stable=True)
         return list(made.outputs())
     turn = np.array([0, 2, 1])
     turned = opset.transpose(values, turn)
