@@ -83,11 +83,13 @@ class _NoCache(NullCache):
         _notice_once()
 
 
+_njit: Any = njit
+"""Its types leave out the options about wrappers, of which kernels need one at most."""
 _RELAXED: dict[str, Any] = {"fastmath": True, "error_model": "numpy"}
 
 
 def _kept(kernel: Kernel, **options: Any) -> Kernel:
-    dispatcher: Any = njit(nogil=True, no_cfunc_wrapper=True, **options)(kernel)
+    dispatcher: Any = _njit(nogil=True, no_cfunc_wrapper=True, **options)(kernel)
     try:
         dispatcher._cache = _Cache(kernel)
     except (RuntimeError, OSError):  # numba found no folder that can be written
@@ -96,7 +98,8 @@ def _kept(kernel: Kernel, **options: Any) -> Kernel:
 
 
 def _part(kernel: Kernel, **options: Any) -> Kernel:
-    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(kernel)
+    part: Kernel = _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(kernel)
+    return part
 
 
 def compiled(kernel: Kernel) -> Kernel:
