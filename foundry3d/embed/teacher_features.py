@@ -19,7 +19,7 @@ from foundry3d.checkpoints.folder import load_backbone
 from foundry3d.config import EmbedConfig, TeacherFeaturesConfig
 from foundry3d.config.crops import crop_of
 from foundry3d.data import procedural
-from foundry3d.data.crops import draw_crop, tree_for
+from foundry3d.data.crops import Up, draw_crop, tree_for
 from foundry3d.data.files import Points
 from foundry3d.data.stored import FACTS, stored_facts, write_facts, write_stored
 from foundry3d.data.stored_parquet import require_pyarrow
@@ -34,6 +34,7 @@ from foundry3d.scenes.windows import encode_windows, zoom
 
 log = logging.getLogger("foundry3d")
 
+AXES: tuple[Up, ...] = ("x", "y", "z")
 SHAPE_POINTS = 1024
 """Points of a built-in shape where none are asked for."""
 
@@ -160,7 +161,7 @@ def random_parts(
         xyz, crop = cloud.points[:, :3].contiguous().numpy(), crop_of(config.crop)
         if crop.kind != "count":
             crop = replace(crop, size=crop.size / cloud.scale)
-        axis, tree = "xyz"[("xyz".index(up) + cloud.turn) % 3], tree_for(xyz)
+        axis, tree = AXES[("xyz".index(up) + cloud.turn) % 3], tree_for(xyz)
         for k in range(config.crops):
             rng, size = np.random.default_rng([config.seed, i, k]), config.points
             try:
