@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from foundry3d.checkpoints.folder import load_backbone
+from foundry3d.checkpoints.policy import stored_facts as model_facts
 from foundry3d.config import EmbedConfig, TeacherFeaturesConfig
 from foundry3d.config.crops import crop_of
 from foundry3d.data import procedural
@@ -156,7 +157,7 @@ def random_parts(
 ) -> Iterator[PreparedCloud]:
     """Random crops of clouds, each prepared as a cloud; the draws depend on nothing but numbers."""
     assert config.crop is not None
-    up = config.up or stored_facts(config.model).get("up") or "z"
+    up = config.up or model_facts(config.model).get("up") or "z"
     for i, cloud in enumerate(clouds):
         xyz, crop = cloud.points[:, :3].contiguous().numpy(), crop_of(config.crop)
         if crop.kind != "count":
