@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from foundry3d.checkpoints.folder import load_backbone
+from foundry3d.checkpoints.policy import stored_facts as model_facts
 from foundry3d.config import EmbedConfig, TeacherFeaturesConfig
 from foundry3d.config.crops import crop_of
 from foundry3d.data import procedural
-from foundry3d.data.crops import draw_crop, tree_for
+from foundry3d.data.crops import Up, draw_crop, tree_for
 from foundry3d.data.files import Points
 from foundry3d.data.stored import FACTS, stored_facts, write_facts, write_stored
 from foundry3d.embed.clouds import PreparedCloud, fewest, finite, in_batches, prepare
@@ -34,6 +35,7 @@ from foundry3d.scenes.windows import encode_windows, zoom
 
 log = logging.getLogger("foundry3d")
 
+AXES: tuple[Up, ...] = ("x", "y", "z")
 SHAPE_POINTS = 1024
 """Points of a built-in shape where none are asked for."""
 
@@ -155,12 +157,12 @@ def random_parts(
 ) -> Iterator[PreparedCloud]:
     """Random crops of clouds, each prepared as a cloud; the draws depend on nothing but numbers."""
     assert config.crop is not None
-    up = config.up or stored_facts(config.model).get("up") or "z"
+    up = config.up or model_facts(config.model).get("up") or "z"
     for i, cloud in enumerate(clouds):
         xyz, crop = cloud.points[:, :3].contiguous().numpy(), crop_of(config.crop)
         if crop.kind != "count":
             crop = replace(crop, size=crop.size / cloud.scale)
-        axis, tree = "xyz"[("xyz".index(up) + cloud.turn) % 3], tree_for(xyz)
+        axis, tree = AXES[("xyz".index(up) + cloud.turn) % 3], tree_for(xyz)
         for k in range(config.crops):
             rng, size = np.random.default_rng([config.seed, i, k]), config.points
             try:
