@@ -3,6 +3,7 @@ import logging
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from importlib.util import find_spec
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ TINY = BackboneConfig(
     groups=12, group_size=8, point_widths=(8, 16, 32), dim=24, depth=3, heads=3, position_dim=16
 )
 
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="needs numba")
+"""On tests of the compiled forms, which have another form to take over where numba is missing."""
 
 LONG = ("programs", "notebooks", "geometry_traced", "foreign", "export", "processes", "chaos")
 """Files that take long for their few tests, `tests/test_*.py`."""

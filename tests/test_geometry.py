@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import needs_numba
 
 from foundry3d import geometry
 from foundry3d.errors import InputError
@@ -22,9 +23,11 @@ def clouds(kind: str) -> torch.Tensor:
     }[kind]
 
 
+BACKENDS = ["torch", pytest.param("compiled", marks=needs_numba)]
 KINDS = ["random", "clustered", "collinear", "duplicated", "one point", "far"]
 
 
+@needs_numba
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_sampling_equals_the_definition(kind: str) -> None:
     x = clouds(kind)
@@ -35,7 +38,7 @@ def test_compiled_sampling_equals_the_definition(kind: str) -> None:
         assert torch.equal(slow, fast)
 
 
-@pytest.mark.parametrize("backend", ["torch", "compiled"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "start",
     [
@@ -50,6 +53,7 @@ def test_starts_outside_the_cloud_are_refused(start: torch.Tensor, backend) -> N
         geometry.farthest_point_sample(clouds("random"), 8, start=start, backend=backend)
 
 
+@needs_numba
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 16, 300])
 def test_compiled_neighbours_equal_the_definition(kind: str, k: int) -> None:
@@ -69,6 +73,7 @@ def test_neighbours_are_the_nearest(kind: str) -> None:
     torch.testing.assert_close(distance.gather(-1, index), nearest, rtol=1e-3, atol=1e-6)
 
 
+@needs_numba
 @pytest.mark.parametrize("kind", KINDS)
 def test_orders_are_permutations_and_agree(kind: str) -> None:
     x = clouds(kind)[:, :50]
@@ -106,7 +111,7 @@ def test_distances_hold_far_from_the_origin() -> None:
     assert torch.equal(index[..., 0], torch.arange(300).expand(5, 300))
 
 
-@pytest.mark.parametrize("backend", ["torch", "compiled"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_fewer_samples_are_the_first_of_more(kind: str, backend) -> None:
     x = clouds(kind)
@@ -124,7 +129,7 @@ TURNS = {  # axes permuted, some mirrored: proper rotations without rounding
 }
 
 
-@pytest.mark.parametrize("backend", ["torch", "compiled"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("turn", TURNS)
 def test_indices_do_not_change_under_rigid_motion(turn: str, backend) -> None:
     """On a grid of 1/64 every square and sum is exact, so that equal distances stay equal."""
@@ -158,7 +163,7 @@ def test_greedy_order_equals_the_reference(parity) -> None:
     assert (order.numpy() == found["greedy_min_start_order"]).all()
 
 
-@pytest.mark.parametrize("backend", ["torch", "compiled"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("size", [1e19, 1e30, float("nan")])
 def test_orders_are_permutations_where_distances_overflow(backend, size: float) -> None:
     x = clouds("random")[:, :50] * size
@@ -168,7 +173,7 @@ def test_orders_are_permutations_where_distances_overflow(backend, size: float) 
     assert torch.equal(order, geometry.greedy_order(x, backend="torch"))
 
 
-@pytest.mark.parametrize("backend", ["torch", "compiled"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_indices_differ_where_distances_overflow(backend) -> None:
     x = clouds("random") * 1e30
     chosen = geometry.farthest_point_sample(x, 40, backend=backend)
@@ -188,6 +193,7 @@ def test_the_largest_coordinates_that_are_let_in_have_finite_distances() -> None
         geometry.check_points(corners * 1.001)
 
 
+@needs_numba
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_half_precision_is_sampled_as_the_same_points_in_float32(kind: torch.dtype) -> None:
     x = (clouds("random") * 100).to(kind)  # squares overflow in float16
@@ -226,6 +232,7 @@ def test_bad_points_are_one_sentence(bad: Any, says: str) -> None:
         geometry.group_points(bad, 20, 8)
 
 
+@needs_numba
 def test_bad_counts_are_refused() -> None:
     x = torch.ones(1, 10, 3)
     for call in (

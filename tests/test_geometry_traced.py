@@ -96,7 +96,7 @@ def operands(device: str) -> dict[str, Callable[[], Tensor]]:
     calls = [
         lambda: torch.ops.foundry3d.farthest_point_sample(points, 7, start, "auto"),
         lambda: torch.ops.foundry3d.nearest_neighbors(points[:, :4], points, 5, "torch"),
-        lambda: torch.ops.foundry3d.greedy_order(points, "compiled"),
+        lambda: torch.ops.foundry3d.greedy_order(points, "auto"),
     ]
     return dict(zip(NAMES, calls, strict=True))
 
