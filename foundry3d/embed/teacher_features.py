@@ -31,7 +31,7 @@ from foundry3d.inference.compiled import compile as fast_form
 from foundry3d.models.backbone import Tokens
 from foundry3d.scenes.dense import dense_features
 from foundry3d.scenes.scene import SceneModel, encode_scene, group_scene, require_scene_model
-from foundry3d.scenes.windows import encode_windows, zoom
+from foundry3d.scenes.windows import encode_windows, reach, zoom
 
 log = logging.getLogger("foundry3d")
 
@@ -157,14 +157,14 @@ def random_parts(
 ) -> Iterator[PreparedCloud]:
     """Random crops of clouds, each prepared as a cloud; the draws depend on nothing but numbers."""
     assert config.crop is not None
-    up = config.up or model_facts(config.model).get("up") or "z"
+    up, size = config.up or model_facts(config.model).get("up") or "z", config.points
     for i, cloud in enumerate(clouds):
         xyz, crop = cloud.points[:, :3].contiguous().numpy(), crop_of(config.crop)
         if crop.kind != "count":
             crop = replace(crop, size=crop.size / cloud.scale)
         axis, tree = AXES[("xyz".index(up) + cloud.turn) % 3], tree_for(xyz)
         for k in range(config.crops):
-            rng, size = np.random.default_rng([config.seed, i, k]), config.points
+            rng = np.random.default_rng([config.seed, i, k])
             try:
                 found = draw_crop(
                     xyz, crop, rng, at_least=max(least, size or 1), up=axis, tree=tree
@@ -184,10 +184,9 @@ def part_of(cloud: PreparedCloud, rows: np.ndarray, *, fit: bool) -> PreparedClo
     if not fit:
         return replace(cloud, points=points)
     exact = points[:, :3].double()
-    mean = exact.mean(dim=0)
-    radius = float((exact - mean).norm(dim=1).max()) or 1.0
+    mean, radius = (found[0, 0] for found in reach(exact[None]))
     points[:, :3] = ((exact - mean) / radius).float()
-    shift, scale = cloud.shift + mean * cloud.scale, cloud.scale * radius
+    shift, scale = cloud.shift + mean * cloud.scale, cloud.scale * float(radius)
     return replace(cloud, points=points, shift=shift, scale=scale)
 
 

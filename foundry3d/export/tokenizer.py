@@ -1,8 +1,7 @@
 """Tokenizers as they are exported: merged algebra (`docs/method.md`) in operators of any runtime.
 
-BatchNorm is folded into the layer before it. Of the third layer, the half that reads a group's
-maximum is applied once per group, and the half that reads points is one product with the second
-layer.
+The layers are those of `foundry3d.compile`; what computes them can be recorded for any number of
+clouds and points.
 
 Shapes: B clouds, c tokens, k points per group, d width.
 """
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry3d.inference.kernels import folded
+from foundry3d.inference.tokenizers import merged
 from foundry3d.models.tokenizer import SingleStage, Tokenizer
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -30,14 +30,11 @@ class MergedTokenizer(nn.Module):
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
-        half = tokenizer.widen.out_features
-        weight, bias = (part.double() for part in folded(tokenizer.mix, tokenizer.mix_norm))
-        inner, offset = tokenizer.widen.weight.double(), tokenizer.widen.bias.double()
-        for_group, for_point = weight[:, :half], weight[:, half:]
+        layers = merged(tokenizer)
         self.lift = linear(*folded(tokenizer.lift, tokenizer.lift_norm))
         self.widen = tokenizer.widen
-        self.group = linear(for_group, bias + for_point @ offset)
-        self.point = linear(for_point @ inner)
+        self.group = linear(layers.group, layers.offset)
+        self.point = linear(layers.point)
         self.project, self.bridge = tokenizer.project, tokenizer.bridge
 
     def forward(self, neighborhoods: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Shapes: B clouds, c tokens, k points per group, R groups of a piece, d width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,33 @@ from torch import Tensor, nn
 from foundry3d.inference.kernels import folded
 from foundry3d.inference.parts import Builder
 from foundry3d.models.tokenizer import SingleStage, Tokenizer
+
+
+class MergedLayers(NamedTuple):
+    """What stands for the third layer of a `Tokenizer`, and the second layer before it, float64.
+
+    Attributes:
+        group: weight (o, i) of what a group's maximum adds, once per group.
+        offset: its bias (o,).
+        point: weight (o, h) of what each point adds, which reads the first layer.
+    """
+
+    group: Tensor
+    offset: Tensor
+    point: Tensor
+
+
+def merged(tokenizer: Tokenizer) -> MergedLayers:
+    """The third layer of a tokenizer in evaluation mode, with fewer products.
+
+    It reads the concatenation of a group's maximum and each of its points. The half of its weights
+    that meets the maximum is applied once per group. The other half follows the second layer with
+    no nonlinearity in between, so both are one product.
+    """
+    weight, bias = (part.double() for part in folded(tokenizer.mix, tokenizer.mix_norm))
+    inner, offset = tokenizer.widen.weight.double(), tokenizer.widen.bias.double()
+    for_group, for_point = weight.split(tokenizer.widen.out_features, dim=1)
+    return MergedLayers(for_group, bias + for_point @ offset, for_point @ inner)
 
 
 class FastTokens(nn.Module, ABC):
@@ -53,12 +81,7 @@ class FastTokens(nn.Module, ABC):
 
 
 class FastTokenizer(FastTokens):
-    """A `Tokenizer` for inference.
-
-    Its third layer reads the concatenation of a group's maximum and each of its points. The half
-    of its weights that meets the maximum is applied once per group. The other half follows the
-    second layer with no nonlinearity in between, so both are one product.
-    """
+    """A `Tokenizer` for inference, its second and third layer `merged`."""
 
     def __init__(self, tokenizer: Tokenizer, build: Builder) -> None:
         widest = max(tokenizer.widen.out_features, tokenizer.mix.out_features)
@@ -67,11 +90,9 @@ class FastTokenizer(FastTokens):
         lift = folded(tokenizer.lift, tokenizer.lift_norm)
         self.lift = build.layer(*lift, "relu", torch.float32)  # coordinates keep their precision
         self.widen = build.linear(tokenizer.widen)
-        weight, bias = (part.double() for part in folded(tokenizer.mix, tokenizer.mix_norm))
-        inner, offset = tokenizer.widen.weight.double(), tokenizer.widen.bias.double()
-        for_group, for_point = weight.split(tokenizer.widen.out_features, dim=1)
-        self.group = build.layer(for_group, bias + for_point @ offset)
-        self.point = build.layer(for_point @ inner, None)
+        layers = merged(tokenizer)
+        self.group = build.layer(layers.group, layers.offset)
+        self.point = build.layer(layers.point, None)
         self.project = build.linear(tokenizer.project)
 
     def write(self, points: Tensor, out: Tensor, size: int) -> None:
