@@ -464,6 +464,15 @@ def test_training_streams_programs_and_holds_out_other_shapes():
     assert not known & {cloud.tobytes() for cloud in held.clouds.points}
 
 
+def test_processes_draw_the_same_batches_in_the_same_order():
+    alone, helped = (Programs(40, points=64, seed=6, workers=w).batches(8, seed=1) for w in (0, 2))
+    np.testing.assert_array_equal(list(alone), list(helped))
+    batches = iter(helped)  # the same processes draw the next epoch
+    np.testing.assert_array_equal(next(batches), next(iter(alone)))
+    batches.close()
+    helped.pool.shutdown()
+
+
 def test_programs_can_be_read_into_memory_without_labels():
     clouds = load_part("programs:5", points=32, clouds=9, seed=1, train=True)
     assert clouds.points.shape == (5, 32, 3) and (clouds.labels == -1).all()

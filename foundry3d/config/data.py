@@ -9,7 +9,7 @@ from foundry3d.config.attributes import check_attributes
 from foundry3d.config.crops import crop_of
 from foundry3d.config.models import BackboneConfig
 from foundry3d.config.reading import check_normals, check_reading
-from foundry3d.config.records import MOST, fraction, not_negative, positive, require
+from foundry3d.config.records import DEEPEST, MOST, fraction, not_negative, positive, require
 
 SOURCES = (
     "an .npz archive, a folder, NAME:FOLDER, procedural for the built-in shapes, colored for "
@@ -53,6 +53,9 @@ class DataConfig:
         absent: clouds that lack one of the attributes are left out (drop), or read without it
             (fill); null = fill where the model has attribute_dropout, else drop.
         normals: estimate = normals are estimated for files in a folder that have none.
+        workers: processes that draw the shapes of `programs` while training reads them, for a
+            device that trains faster than one core draws; 0 = the training process draws them.
+            The shapes and their order are the same.
     """
 
     train: str = ""
@@ -70,9 +73,11 @@ class DataConfig:
     attributes: tuple[str, ...] = ()
     absent: Literal["drop", "fill"] | None = None
     normals: Literal["estimate"] | None = None
+    workers: int = 0
 
     def __post_init__(self) -> None:
         positive(self, "train_clouds", "test_clouds", "crops")
+        not_negative(self, "workers", most=DEEPEST)
         positive(self, "points", most=MOST_POINTS)
         built_in = (self.train, self.train_clouds), (self.test, self.test_clouds)
         clouds = sum(count for source, count in built_in if source in BUILT_IN)

@@ -153,7 +153,9 @@ def _streamed(config: DataConfig, seed: int) -> Shards | Programs | None:
     if is_sharded(config.train):
         return Shards(config.train, points=config.points)
     shapes = programs_in(config.train, config.train_clouds)
-    return None if shapes is None else Programs(shapes, points=config.points, seed=2 * seed)
+    if shapes is None:
+        return None
+    return Programs(shapes, points=config.points, seed=2 * seed, workers=config.workers)
 
 
 def load_train(config: DataConfig, *, seed: int = 0) -> Clouds | Shards | Programs:

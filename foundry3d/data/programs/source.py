@@ -6,7 +6,12 @@ Shapes: B clouds of a batch, N points.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cached_property
+from itertools import islice
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -63,6 +68,11 @@ def programs_in(source: str, otherwise: int) -> int | None:
     return count
 
 
+def stacked(seed: int, indices: np.ndarray, points: int) -> np.ndarray:
+    """Points (B, points, 3) float32 of the shapes with these indices (B,); see `program`."""
+    return np.stack([program(seed, index, points) for index in indices.tolist()])
+
+
 class Programs:
     """Random shapes without labels as training data, generated when they are read.
 
@@ -72,10 +82,11 @@ class Programs:
         count: number of shapes.
         points: N of each.
         seed: of the source.
+        workers: processes that draw the batches; 0 = the one that reads them does.
     """
 
-    def __init__(self, count: int, *, points: int, seed: int = 0) -> None:
-        self.count, self.points, self.seed = count, points, seed
+    def __init__(self, count: int, *, points: int, seed: int = 0, workers: int = 0) -> None:
+        self.count, self.points, self.seed, self.workers = count, points, seed, workers
         self.name = f"programs ({count:,} shapes, seed {seed})"
 
     def __len__(self) -> int:
@@ -104,9 +115,30 @@ class ProgramBatches(EpochBatches[Programs]):
     Iterating yields float32 points (B, N, 3) on the CPU; an incomplete last batch is dropped.
     """
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def indices(self) -> Iterator[np.ndarray]:
+        """Indices (B,) of the shapes of each batch of this epoch and process."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.clouds))
         step = self.batch_size * self.world
         for first in range(0, len(self) * step, step):
-            index = order[first + self.rank : first + step : self.world]
-            yield torch.from_numpy(np.stack([self.clouds[i] for i in index.tolist()]))
+            yield order[first + self.rank : first + step : self.world]
+
+    @cached_property
+    def pool(self) -> ProcessPoolExecutor:
+        """The processes that draw; they stay from epoch to epoch and end with this object."""
+        return ProcessPoolExecutor(self.clouds.workers, mp_context=get_context("spawn"))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        seed, points, workers = self.clouds.seed, self.clouds.points, self.clouds.workers
+        indices = self.indices()
+        if not workers:
+            yield from (torch.from_numpy(stacked(seed, index, points)) for index in indices)
+            return
+        drawn = (self.pool.submit(stacked, seed, index, points) for index in indices)
+        waiting = deque(islice(drawn, 2 * workers))
+        try:
+            while waiting:
+                yield torch.from_numpy(waiting.popleft().result())
+                waiting.extend(islice(drawn, 1))
+        finally:
+            for future in waiting:
+                future.cancel()

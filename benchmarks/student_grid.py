@@ -1,0 +1,256 @@
+"""Students of every kind at shares of their teacher's MACs: fidelity and accuracy, a row per seed.
+
+    python benchmarks/student_grid.py --teachers T6=FOLDER T12=FOLDER --out grid.jsonl \
+        --data TRAIN.npz,TEST.npz --shapes TRAIN.npz,TEST.npz
+
+For every teacher, share and kind, the candidate with the most MACs (tokenizer included) under the
+share is taken for each width of the tokenizer; where there are several, a short distillation with
+seed 0 chooses by unexplained variance on held-out clouds. That student is distilled and fine-tuned
+with every seed. The test clouds of `--data` are read for fidelity, accuracy and the probe (C on
+held-out clouds), those of `--shapes`, which nothing trains on, for few-shot episodes and retrieval.
+
+`--part I/N` runs every N-th group of rows, so that several processes share the work; a teacher that
+is not there yet is waited for. Rows that the file already has are not made again.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from score_features import five_way, pairs
+
+import foundry3d
+from foundry3d.config import (
+    AugmentConfig,
+    ClassifyConfig,
+    DataConfig,
+    DistillConfig,
+    StudentOptions,
+    TokenLossConfig,
+    TrainConfig,
+)
+from foundry3d.data.loading import Splits, load_splits
+from foundry3d.errors import InputError
+from foundry3d.evaluation.classify import classify
+from foundry3d.evaluation.probe import extract, score
+from foundry3d.inference.cost import count
+from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.training.distill import distill, student_of
+from foundry3d.training.goals import held_out_losses
+
+SHARES = (25, 40, 60)
+Options = dict[str, Any]
+
+
+class Cell(NamedTuple):
+    """A group of rows: a teacher (by name), and its students of a kind under a share of its MACs.
+
+    The teacher itself has the kind "teacher".
+    """
+
+    teacher: str
+    kind: str
+    share: int
+
+
+def options_of(kind: str, depth: int) -> Iterator[Options]:
+    """What students of a kind may be, but for their tokenizer."""
+    numbers = (1, 2, 4, 8, 16, 32)
+    match kind:
+        case "supertokens":
+            yield from ({"supertokens": s} for s in numbers)
+        case "supertokens after blocks":
+            for after in (1, 2, 3, 4, 6):
+                if after < depth:
+                    yield from ({"supertokens": s, "supertokens_after": after} for s in (1, 4, 16))
+        case "truncated":
+            yield from ({"kind": "truncated", "depth": d} for d in range(depth))
+        case "narrow":
+            yield from ({"kind": "truncated", "depth": d, "dim": 64} for d in range(depth + 1))
+        case "tome":
+            yield from ({"kind": "tome", "supertokens": s} for s in numbers)
+
+
+KINDS = ("supertokens", "supertokens after blocks", "truncated", "narrow", "tome")
+
+
+def candidates(teacher: Backbone, kind: str, share: int) -> list[Options]:
+    """The largest student under the share, for each width of the tokenizer that has one."""
+    whole, found = count(teacher).macs, []
+    for part in (1, 2, 4) if kind != "tome" else (1,):
+        widths = tuple(width // part for width in teacher.config.point_widths)
+        best: tuple[float, Options] | None = None
+        for options in options_of(kind, teacher.config.depth):
+            options |= {} if part == 1 else {"point_widths": widths}
+            try:
+                student = student_of(teacher, DistillConfig(student=StudentOptions(**options)))
+            except InputError:
+                continue
+            macs = count(student).macs
+            if macs <= whole * share / 100 and (best is None or macs > best[0]):
+                best = macs, options
+        found += [best[1]] if best else []
+    return found
+
+
+class Runs:
+    """Trains and scores; `args` are those of the command line."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.work = args, Path(args.work)
+        train, test = args.data.split(",")
+        self.data = DataConfig(train=train, test=test, points=args.points, validation=0.1)
+        train, test = args.shapes.split(",")
+        self.shapes = load_splits(
+            DataConfig(train=train, test=test, points=args.points, validation=0.0)
+        )
+
+    def schedule(self, epochs: int, seed: int, batch: int) -> TrainConfig:
+        return TrainConfig(
+            epochs=epochs, batch_size=batch, lr=1.5e-3, warmup_epochs=max(1, epochs // 20),
+            seed=seed, accelerator=self.args.accelerator, checkpoint_every=epochs,
+        )  # fmt: skip
+
+    def distilled(
+        self, teacher: Backbone, options: Options, epochs: int, seed: int, out: Path
+    ) -> Any:
+        light = "point_widths" in options
+        config = DistillConfig(
+            out=str(out),
+            student=StudentOptions(**options),
+            frozen="none",
+            token_loss=TokenLossConfig(epochs=epochs // 4 if light else 0),
+            data=self.data,
+            augment=AugmentConfig(scale=(0.8, 1.2), rotate=True, flip=True),
+            train=self.schedule(epochs, seed, self.args.batch),
+        )
+        return distill(config, teacher=teacher)
+
+    def tuned(self, folder: Path, seed: int, out: Path) -> dict[str, Any]:
+        config = ClassifyConfig(
+            model=str(folder),
+            out=str(out),
+            results=None,
+            label_smoothing=0.1,
+            drop_path=0.1,
+            eval_every=3,
+            data=self.data,
+            augment=AugmentConfig(scale=(0.8, 1.2)),
+            train=replace(self.schedule(self.args.tune_epochs, seed, 64), lr=1e-3, clip=10.0),
+        )
+        return classify(config)
+
+    def features(self, model: Any, clouds: Any) -> np.ndarray:
+        return extract(model, clouds, points=self.args.points, batch_size=256)
+
+    def scores(self, model: Any, teacher: Backbone, seed: int) -> dict[str, float]:
+        """Everything that needs no training, on test clouds."""
+        splits: Splits = load_splits(self.data, seed=seed)
+        assert splits.validation is not None and splits.test is not None
+        parts = splits.train, splits.validation, splits.test
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model, teacher = model.to(device).eval(), teacher.to(device).eval()
+        found = [(self.features(model, part), part.labels) for part in parts]
+        probed = score(*(array for pair in found for array in pair))
+        other = self.shapes
+        assert other.test is not None
+        shapes = self.features(model, other.train), self.features(model, other.test)
+        labels = other.train.labels, other.test.labels
+        generator = np.random.default_rng(seed)
+        episodes = [five_way(generator, shapes, labels) for _ in range(20)]
+        retrieval = score(shapes[0], labels[0], shapes[0], labels[0], shapes[1], labels[1])
+        fidelity: dict[str, float] = {"unexplained": 0.0, "cosine": 1.0, "cka": 1.0}
+        if model is not teacher:
+            fidelity = held_out_losses(teacher, model, splits.test, self.args.points)
+        return {
+            "unexplained": 100 * fidelity["unexplained"],
+            "cosine": fidelity["cosine"],
+            "cka": fidelity["cka"],
+            "probe": probed.svm,
+            "few_shot": 100 * float(np.mean(episodes)),
+            "retrieval": retrieval.retrieval_map,
+        }
+
+    def rows(self, cell: Cell, folder: Path, seeds: list[int]) -> Iterator[dict[str, Any]]:
+        teacher = require_teacher(foundry3d.load(folder)).eval()
+        fits: list[Options] = [{}]
+        if cell.kind != "teacher":
+            fits = candidates(teacher, cell.kind, cell.share)
+        base = self.work / "-".join(map(str, cell)).replace(" ", "_")
+        if len(fits) > 1:
+            tries = []
+            for i, options in enumerate(fits):
+                short = max(4, self.args.distill_epochs // 4)
+                made = self.distilled(teacher, options, short, 0, base / f"try{i}")
+                known = json.loads((base / f"try{i}/model/config.json").read_text())
+                tries.append((known["provenance"]["unexplained"], i))
+                del made
+            fits = [fits[min(tries)[1]]]
+        for seed in seeds if fits else ():
+            began = time.monotonic()
+            model: Any = teacher
+            where = folder
+            if cell.kind != "teacher":
+                out = base / f"seed{seed}"
+                model = self.distilled(teacher, fits[0], self.args.distill_epochs, seed, out)
+                where = out / "model"
+            cost = count(model)
+            row = {**cell._asdict(), "seed": seed, "options": fits[0], "params": cost.params}
+            row |= {"macs": cost.macs, "of_teacher": 100 * cost.macs / count(teacher).macs}
+            row |= self.scores(model, teacher, seed)
+            tuned = self.tuned(where, seed, base / f"tuned{seed}")
+            row |= {"tuned": tuned["oa"], "tuned_last": tuned["oa_last"]}
+            teacher.cpu()
+            yield row | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--teachers", nargs="+", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--shapes", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", default="grid-runs")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--kinds", nargs="+", default=["teacher", *KINDS])
+    parser.add_argument("--shares", nargs="+", type=int, default=SHARES)
+    parser.add_argument("--points", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--distill_epochs", type=int, default=30)
+    parser.add_argument("--tune_epochs", type=int, default=15)
+    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--part", default="0/1")
+    args = parser.parse_args()
+    teachers = pairs(args.teachers)
+    cells = [
+        Cell(name, kind, share)
+        for name in teachers
+        for share in args.shares
+        for kind in args.kinds
+        if kind != "teacher" or share == args.shares[0]
+    ]
+    mine, all_parts = map(int, args.part.split("/"))
+    lines = args.out.read_text().splitlines() if args.out.exists() else []
+    names = *Cell._fields, "seed"
+    done = {tuple(json.loads(line)[name] for name in names) for line in lines}
+    runs = Runs(args)
+    for cell in cells[mine::all_parts]:
+        seeds = [seed for seed in args.seeds if (*cell, seed) not in done]
+        if not seeds:
+            continue
+        folder = Path(teachers[cell.teacher])
+        while not (folder / "config.json").exists():
+            time.sleep(1)
+        for row in runs.rows(cell, folder, seeds):
+            with args.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
