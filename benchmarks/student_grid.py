@@ -112,6 +112,7 @@ class Runs:
         )
 
     def schedule(self, epochs: int, seed: int, batch: int) -> TrainConfig:
+        """A cosine over these epochs, saved at its end."""
         return TrainConfig(
             epochs=epochs, batch_size=batch, lr=1.5e-3, warmup_epochs=max(1, epochs // 20),
             seed=seed, accelerator=self.args.accelerator, checkpoint_every=epochs,
@@ -120,6 +121,7 @@ class Runs:
     def distilled(
         self, teacher: Backbone, options: Options, epochs: int, seed: int, out: Path
     ) -> Any:
+        """A student, saved as `<out>/model`; a lighter tokenizer learns the tokens first."""
         light = "point_widths" in options
         config = DistillConfig(
             out=str(out),
@@ -133,6 +135,7 @@ class Runs:
         return distill(config, teacher=teacher)
 
     def tuned(self, folder: Path, seed: int, out: Path) -> dict[str, Any]:
+        """The result row of a saved model, fine-tuned."""
         config = ClassifyConfig(
             model=str(folder),
             out=str(out),
@@ -147,6 +150,7 @@ class Runs:
         return classify(config)
 
     def features(self, model: Any, clouds: Any) -> np.ndarray:
+        """Pooled features (n, d) of clouds."""
         return extract(model, clouds, points=self.args.points, batch_size=256)
 
     def scores(self, model: Any, teacher: Backbone, seed: int) -> dict[str, float]:
@@ -178,6 +182,7 @@ class Runs:
         }
 
     def rows(self, cell: Cell, folder: Path, seeds: list[int]) -> Iterator[dict[str, Any]]:
+        """The rows of a group, a seed at a time; none where no student is small enough."""
         teacher = require_teacher(foundry3d.load(folder)).eval()
         fits: list[Options] = [{}]
         if cell.kind != "teacher":

@@ -128,6 +128,16 @@ def test_a_sensor_that_sees_nothing_is_left_out():
     np.testing.assert_allclose(np.linalg.norm(run(shape, 500, 0), axis=1), 1, atol=0.1)
 
 
+def test_a_program_without_any_surface_is_a_ball():
+    nothing = Program([box(0, 0, 0, 1, 1, 1, omit=63)])
+    np.testing.assert_allclose(np.linalg.norm(run(nothing, 500, 0), axis=1), 1, atol=0.1)
+
+
+def test_a_shape_whose_faces_are_all_left_out_keeps_one():
+    points = program(0, 33834, 1024)  # a pair of boxes
+    assert np.isclose(np.linalg.norm(points, axis=1).max(), 1)
+
+
 # ---- primitives --------------------------------------------------------------------------------
 
 PROFILE = (0.3, 0.0, 0.5, 0.2, 0.4, 0.4, 0.2, 0.6, 0.25, 0.8, 0.5, 0.9, 0.4, 1.1)

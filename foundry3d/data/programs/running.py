@@ -11,7 +11,7 @@ import numpy as np
 from foundry3d.data.programs.drawing import CELL, aim, cells_of, keep, measure, scatter
 from foundry3d.data.programs.kernels import notice_once
 from foundry3d.data.programs.placing import POSE, WARP, place_cells, pose_points, warp_points
-from foundry3d.data.programs.rows import SOLID, WIDTH, Row
+from foundry3d.data.programs.rows import BALL, SOLID, WIDTH, Row, row_of
 from foundry3d.data.programs.sensing import (
     FRAME,
     SENSE,
@@ -114,10 +114,11 @@ def _draw(surface: _Surface, sense: Array, state: Array, out: Array) -> bool:
 def run(program: Program, points: int, seed: int) -> np.ndarray:
     """The points (N, 3) float32 of a program, its mean at the origin, the farthest at norm 1.
 
-    Where a sensor or the cuts leave next to nothing, they are left out.
+    Where a sensor or the cuts leave next to nothing, they are left out. A program without any
+    surface becomes a ball.
 
     Args:
-        program: with at least one row of positive area.
+        program: to run.
         points: N.
         seed: of where the points lie, below 2**64.
     """
@@ -139,5 +140,7 @@ def run(program: Program, points: int, seed: int) -> np.ndarray:
         sense[:] = 0.0
         if not _draw(surface, sense, state, out):
             t[:, SOLID] = 0.0
-            _draw(_measured(t, cuts[:0], warp, pose), sense, state, out)
+            if not _draw(_measured(t, cuts[:0], warp, pose), sense, state, out):
+                ball = row_of(BALL, (0, 0, 0), (1, 1, 1), (-1, 1, 0, 1))
+                return run(Program([ball]), points, seed)
     return out

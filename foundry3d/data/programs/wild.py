@@ -38,7 +38,7 @@ def primitive(d: Draw) -> Row:
         return box(
             0.0, 0.0, -tall, 2 * wide, 2 * deep, 2 * tall,
             top=(1.0, 1.0) if d.chance(0.6) else (d(0.1, 1.4), d(0.1, 1.4)),
-            omit=d.whole(1, 63) if d.chance(0.15) else 0,
+            omit=min(d.whole(1, 63), 62) if d.chance(0.15) else 0,  # a face is left
         )  # fmt: skip
     if style < 5:
         corners = d.pick((0, 0, 0, 3, 5, 6, 8))
