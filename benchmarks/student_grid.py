@@ -15,7 +15,9 @@ is not there yet is waited for. Rows that the file already has are not made agai
 
 import argparse
 import json
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +43,8 @@ from foundry3d.evaluation.classify import classify
 from foundry3d.evaluation.probe import extract, score
 from foundry3d.inference.cost import count
 from foundry3d.models.backbone import Backbone, require_teacher
+from foundry3d.report.error_bars import Panel, Point, draw_panels
+from foundry3d.report.rows import read_rows, table
 from foundry3d.training.distill import distill, student_of
 from foundry3d.training.goals import held_out_losses
 
@@ -215,6 +219,52 @@ class Runs:
             yield row | {"seconds": round(time.monotonic() - began, 1)}
 
 
+MEASURED = {
+    "unexplained": "unexplained (%)",
+    "tuned": "fine-tuned (%)",
+    "probe": "probe (%)",
+    "few_shot": "5-way 10-shot, shapes (%)",
+    "retrieval": "retrieval mAP, shapes (%)",
+}
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each group: means and deviations over its seeds."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["teacher"], row["share"], row["kind"]].append(row)
+    found = []
+    for (teacher, share, kind), members in sorted(groups.items()):
+        entry = {"teacher": teacher, "under (%)": share, "kind": kind, "seeds": len(members)}
+        first = members[0]
+        entry["student"] = " ".join(f"{k}={v}" for k, v in first["options"].items() if k != "kind")
+        entry["MMACs"], entry["of the teacher (%)"] = first["macs"] / 1e6, first["of_teacher"]
+        for name in MEASURED:
+            values = [member[name] for member in members]
+            entry[name] = statistics.mean(values)
+            entry[f"{name} ±"] = statistics.stdev(values) if len(values) > 1 else None
+        found.append(entry)
+    return found
+
+
+def draw(path: Path, groups: list[dict[str, Any]]) -> None:
+    """Unexplained variance and fine-tuned accuracy over the share of MACs, a row per teacher."""
+    panels = []
+    for teacher in dict.fromkeys(group["teacher"] for group in groups):
+        known = [group for group in groups if group["teacher"] == teacher]
+        students = [group for group in known if group["kind"] != "teacher"]
+        first = min(group["of the teacher (%)"] for group in students)
+        for name in ("unexplained", "tuned"):
+            curves: dict[str, list[Point]] = defaultdict(list)
+            for group in students if name == "unexplained" else known:
+                point = Point(group["of the teacher (%)"], group[name], group[f"{name} ±"])
+                curves[group["kind"]].append(point)
+                if group["kind"] == "teacher":  # a line
+                    curves["teacher"].append(Point(first, group[name]))
+            panels.append(Panel(teacher, "MACs of the teacher (%)", MEASURED[name], curves))
+    draw_panels(path, panels, title="Students of every kind", columns=2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--teachers", nargs="+", required=True)
@@ -231,6 +281,7 @@ def main() -> None:
     parser.add_argument("--tune_epochs", type=int, default=15)
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--part", default="0/1")
+    parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     teachers = pairs(args.teachers)
     cells = [
@@ -255,6 +306,11 @@ def main() -> None:
         for row in runs.rows(cell, folder, seeds):
             with args.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+    groups = summary(read_rows(args.out))
+    columns = {name: MEASURED.get(name, name) for name in groups[0]}
+    print(table(groups, columns))
+    if args.picture:
+        draw(args.picture, groups)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def _axes_of(figure: Figure, place: SubplotSpec, panel: Panel) -> list[Axes]:
         _label(axes, axes, panel)
         if panel.decades:
             _decades(axes)
-        elif len(xs) <= 12:
+        elif len(xs) <= 12 and all(float(f"{x:g}") == x for x in xs):
             axes.set_xticks(xs, [f"{x:g}" for x in xs])
         return [axes]
     parts = place.subgridspec(1, 2, width_ratios=[1, 8], wspace=0.02)
