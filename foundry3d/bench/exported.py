@@ -10,6 +10,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -48,21 +49,31 @@ def bench_export(config: BenchExportConfig) -> list[dict[str, Any]]:
     facts = machine("cpu")
     print(f"{facts['processor']}, torch {facts['torch']}, foundry3d {facts['code']}\n")
     rows: list[dict[str, Any]] = []
+    total, began = 2 + len(config.formats) * len(config.precisions), time.monotonic()
+
+    def progress(form: str, number: int) -> None:
+        left = round((time.monotonic() - began) * (total / number - 1))
+        log.info("%d/%d  %s  %d:%02d left", number, total, form, *divmod(left, 60))
+
     with TemporaryDirectory() as folder:
         batches = points_files(network, config, Path(folder))
         for form in ("eager", "compiled"):
             job = Job(form=form, path=config.model, batches=batches, **shared(config))
             rows.append({"form": f"torch, {form}", "precision": "fp32"} | measured(job, config))
-        for name in config.formats:
-            for precision in config.precisions:
+            progress(f"torch, {form}", len(rows))
+        for i, name in enumerate(config.formats):
+            for k, precision in enumerate(config.precisions):
+                number = 3 + i * len(config.precisions) + k
                 try:
                     row = exported_row(network, origin, config, name, precision, Path(folder))
                 except InputError as error:
                     log.warning("%s %s: %s", name, precision, error)
+                    progress(f"{name} {precision}, left out", number)
                     continue
                 path = str(Path(folder) / f"{precision}{FORMATS[name].suffix}")
                 job = Job(form=name, path=path, batches=batches, **shared(config))
                 rows.append(row | measured(job, config))
+                progress(f"{name} {precision}", number)
     rows = [{"bench": "export", "model": config.model} | row | facts for row in rows]
     if config.results is not None:
         append(config.results, rows)

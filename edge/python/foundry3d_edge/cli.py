@@ -73,8 +73,6 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"out must end in .npz, got {options.out}")
     model, failed = Model(options.model, threads=options.threads), 0
     used: list[tuple[str, Result]] = []
-    if not options.json:
-        print(f"{'cloud':32}{'points':>9}{'ms':>9}  {_heading(model)}")
     for path in options.clouds:
         try:
             points = read_cloud(path)
@@ -96,6 +94,8 @@ def run(options: argparse.Namespace) -> int:
             print(f"foundry3d-edge: {text}", file=sys.stderr)
             continue
         took = 1000 * (time.perf_counter() - began)
+        if not (used or options.json):
+            print(f"{'cloud':32}{'points':>9}{'ms':>9}  {_heading(model)}")
         used.append((path, found))
         facts = {"cloud": path, "points": len(points), "milliseconds": round(took, 3)}
         if options.json:
