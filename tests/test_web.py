@@ -204,7 +204,10 @@ def test_clicks_keys_and_wrong_files_in_chromium(driven: dict) -> None:
     assert driven["bars"][0].startswith("table")
     assert driven["featuresOff"] is True
     assert driven["partNames"] in ("leg", "seat", "legseat")
-    assert driven["wrong"] == "bad.ply: expected a ply header"
+    bad, nan, few = driven["wrong"]
+    assert bad == "bad.ply: expected a ply header"
+    assert nan == "nan.xyz: expected finite coordinates, got none"
+    assert few.startswith("few.xyz: expected at least") and few.endswith("got 2")
     assert driven["problems"] == []  # errors of scripts, and requests to other places
 
 

@@ -105,9 +105,12 @@ await page.click('label:has([value="groups"])');
 found.partNames = await text(page, "#legend");
 await shot(page, "light-parts");
 
-await page.setInputFiles("#cloud-file", { name: "bad.ply", mimeType: "x/y", buffer: Buffer.from("no") });
-await status(page, "bad.ply");
-found.wrong = await text(page, "#status");
+found.wrong = [];
+for (const [name, content] of [["bad.ply", "no"], ["nan.xyz", "nan nan nan\n".repeat(99)], ["few.xyz", "0 0 1\n0 1 0\n"]]) {
+  await page.setInputFiles("#cloud-file", { name, mimeType: "x/y", buffer: Buffer.from(content) });
+  await status(page, name);
+  found.wrong.push(await text(page, "#status"));
+}
 
 await page.close();
 const dark = await open({ viewport: { width: 1200, height: 800 }, colorScheme: "dark" });
