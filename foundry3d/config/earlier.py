@@ -25,7 +25,14 @@ DISTILLATION: dict[str, Any] = {
 """Options of distillation that are newer than some runs, as those runs are."""
 
 GROUPS: dict[str, dict[str, Any]] = {
-    "data": {"attributes": [], "absent": None, "normals": None, "crop": None, "crops": 16},
+    "data": {
+        "attributes": [],
+        "absent": None,
+        "normals": None,
+        "crop": None,
+        "crops": 16,
+        "workers": 0,
+    },
     "backbone": {"attributes": [], "attribute_dropout": 0.0},
     "student": EARLIER | {"attributes": None},
     "train": {"strategy": "auto"},
