@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from foundry3d.export.network import Network, inner_of
 from foundry3d.heads.classifier import Classifier
 from foundry3d.heads.segmenter import Segmenter
 from foundry3d.models.student import Student
+from foundry3d.report.rows import package_version
 
 FORMAT, VERSION = "foundry3d-export", 1
 
@@ -81,7 +81,7 @@ def metadata(
     made = {
         "format": FORMAT,
         "version": VERSION,
-        "foundry3d": version("foundry3d"),
+        "foundry3d": package_version(),
         "kind": kind,
         "geometry": network.geometry,
         "precision": precision,

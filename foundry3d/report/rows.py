@@ -26,16 +26,21 @@ def _own_checkout(root: Path) -> bool:
     return named and (root / ".git").exists()
 
 
+def package_version() -> str:
+    """The installed package's version; "unknown" where it runs without being installed."""
+    try:
+        return version("foundry3d")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def code_version() -> str:
     """The package's version, with the commit where it runs from its own git checkout.
 
     Git is asked about no other repository, and with the programs that a repository's settings
     can name switched off.
     """
-    try:
-        number = version("foundry3d")
-    except PackageNotFoundError:
-        number = "unknown"
+    number = package_version()
     root = Path(__file__).parents[2]
     if not _own_checkout(root):
         return number
