@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, needs_numba
 from test_embed import read, run, said  # noqa: F401
 from test_files import npy, write
 
@@ -272,6 +272,7 @@ print(high() - before, said)
 """
 
 
+@needs_numba
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs the kernel's account")
 def test_the_peak_stays_below_what_was_said() -> None:
     done = subprocess.run(

@@ -79,6 +79,8 @@ def _measured(t: Array, cuts: Array, warp: Array, pose: Array) -> _Surface:
 
 def _draw(surface: _Surface, sense: Array, state: Array, out: Array) -> bool:
     """Fills `out` (N, 3); False where too little of the surface is left."""
+    if not len(surface.cells):
+        return False
     wanted, kept, viewed = len(out), 0, sense[0] > 0
     pool, frame = np.empty((3, 4 * wanted + 2048)), np.zeros(FRAME)
     image, depth = np.empty((3, 0)), np.empty((0, 0), np.float32)
