@@ -480,7 +480,10 @@ def test_processes_draw_the_same_batches_in_the_same_order():
     batches = iter(helped)  # the same processes draw the next epoch
     np.testing.assert_array_equal(next(batches), next(iter(alone)))
     batches.close()
-    helped.pool.shutdown()
+    for process in helped.pool._processes.values():
+        process.kill()
+    with pytest.raises(InputError, match="has ended"):
+        list(helped)
 
 
 def test_programs_can_be_read_into_memory_without_labels():

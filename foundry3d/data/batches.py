@@ -62,19 +62,19 @@ class EpochBatches(Generic[C]):
     def __len__(self) -> int:
         return len(self.clouds) // (self.batch_size * self.world)
 
-
-class Batches(EpochBatches[Clouds]):
-    """Shuffled training batches of an in-memory split; the order depends on seed and epoch alone.
-
-    Iterating yields float32 points (B, N, 3) on the CPU; an incomplete last batch is dropped.
-    """
-
     def indices(self) -> Iterator[np.ndarray]:
         """Indices (B,) of the clouds of each batch of this epoch and process."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.clouds))
         step = self.batch_size * self.world
         for first in range(0, len(self) * step, step):
             yield order[first + self.rank : first + step : self.world]
+
+
+class Batches(EpochBatches[Clouds]):
+    """Shuffled training batches of an in-memory split; the order depends on seed and epoch alone.
+
+    Iterating yields float32 points (B, N, 3) on the CPU; an incomplete last batch is dropped.
+    """
 
     def __iter__(self) -> Iterator[Any]:
         for index in self.indices():

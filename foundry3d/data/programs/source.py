@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property
 from itertools import islice
 from multiprocessing import get_context
@@ -105,7 +106,7 @@ class Programs:
 
     def in_memory(self) -> Clouds:
         """All shapes as one record without labels."""
-        points = np.stack([self[i] for i in range(self.count)])
+        points = stacked(self.seed, np.arange(self.count), self.points)
         return Clouds(points=points, labels=np.full(self.count, -1, np.int64), name=self.name)
 
 
@@ -114,13 +115,6 @@ class ProgramBatches(EpochBatches[Programs]):
 
     Iterating yields float32 points (B, N, 3) on the CPU; an incomplete last batch is dropped.
     """
-
-    def indices(self) -> Iterator[np.ndarray]:
-        """Indices (B,) of the shapes of each batch of this epoch and process."""
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.clouds))
-        step = self.batch_size * self.world
-        for first in range(0, len(self) * step, step):
-            yield order[first + self.rank : first + step : self.world]
 
     @cached_property
     def pool(self) -> ProcessPoolExecutor:
@@ -134,11 +128,17 @@ class ProgramBatches(EpochBatches[Programs]):
             yield from (torch.from_numpy(stacked(seed, index, points)) for index in indices)
             return
         drawn = (self.pool.submit(stacked, seed, index, points) for index in indices)
-        waiting = deque(islice(drawn, 2 * workers))
+        waiting: deque[Future[np.ndarray]] = deque()
         try:
+            waiting.extend(islice(drawn, 2 * workers))
             while waiting:
                 yield torch.from_numpy(waiting.popleft().result())
                 waiting.extend(islice(drawn, 1))
+        except BrokenProcessPool:
+            raise InputError(
+                "a process that draws random shapes has ended, perhaps for want of memory; lower "
+                "data.workers"
+            ) from None
         finally:
             for future in waiting:
                 future.cancel()
