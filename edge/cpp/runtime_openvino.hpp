@@ -48,7 +48,7 @@ class OpenVINORuntime {
     request_.infer();
     std::vector<Tensor> found;
     for (std::size_t i = 0; i < metadata.outputs.size(); ++i) {
-      const ov::Tensor tensor = request_.get_output_tensor(i);
+      ov::Tensor tensor = request_.get_output_tensor(i);
       Tensor out{tensor.get_shape(), std::vector<float>(tensor.get_size())};
       if (tensor.get_element_type() == ov::element::i64)
         std::copy_n(tensor.data<std::int64_t>(), out.values.size(), out.values.begin());

@@ -82,9 +82,14 @@ def write_parquet(stream: Any, arrays: dict[str, np.ndarray]) -> None:
         import pyarrow.parquet as pq
 
     def lists(rows: np.ndarray) -> Any:
-        flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
-        missing = pa.array(~np.isfinite(rows).all(axis=1))
-        return pa.FixedSizeListArray.from_arrays(flat, rows.shape[1], mask=missing)
+        there = np.isfinite(rows).all(axis=1)
+        flat = pa.array(np.ascontiguousarray(rows[there]).reshape(-1))
+        if there.all():
+            return pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+        # pyarrow before 24 writes no absent lists of a fixed size
+        ends = np.cumsum(there, dtype=np.int32) * np.int32(rows.shape[1])
+        starts = pa.array(np.concatenate([np.zeros(1, np.int32), ends]))
+        return pa.ListArray.from_arrays(starts, flat, mask=pa.array(~there))
 
     columns = {name: lists(rows) for name, rows in arrays.items()}
     if "centers" in arrays:
