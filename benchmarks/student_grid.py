@@ -14,7 +14,6 @@ is not there yet is waited for. Rows that the file already has are not made agai
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections import defaultdict
@@ -26,8 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from score_features import five_way, pairs
+from sklearn.preprocessing import StandardScaler
 
 import foundry3d
+from foundry3d.checkpoints.policy import stored_facts
 from foundry3d.config import (
     AugmentConfig,
     ClassifyConfig,
@@ -37,14 +38,15 @@ from foundry3d.config import (
     TokenLossConfig,
     TrainConfig,
 )
-from foundry3d.data.loading import Splits, load_splits
+from foundry3d.data.loading import load_splits
 from foundry3d.errors import InputError
 from foundry3d.evaluation.classify import classify
-from foundry3d.evaluation.probe import extract, score
+from foundry3d.evaluation.probe import extract, probe
+from foundry3d.evaluation.retrieval import retrieval_map
 from foundry3d.inference.cost import count
 from foundry3d.models.backbone import Backbone, require_teacher
 from foundry3d.report.error_bars import Panel, Point, draw_panels
-from foundry3d.report.rows import read_rows, table
+from foundry3d.report.rows import append, read_rows, table
 from foundry3d.training.distill import distill, student_of
 from foundry3d.training.goals import held_out_losses
 
@@ -159,20 +161,16 @@ class Runs:
 
     def scores(self, model: Any, teacher: Backbone, seed: int) -> dict[str, float]:
         """Everything that needs no training, on test clouds."""
-        splits: Splits = load_splits(self.data, seed=seed)
-        assert splits.validation is not None and splits.test is not None
-        parts = splits.train, splits.validation, splits.test
+        splits, shapes = load_splits(self.data, seed=seed), self.shapes
+        assert splits.test is not None and shapes.test is not None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, teacher = model.to(device).eval(), teacher.to(device).eval()
-        found = [(self.features(model, part), part.labels) for part in parts]
-        probed = score(*(array for pair in found for array in pair))
-        other = self.shapes
-        assert other.test is not None
-        shapes = self.features(model, other.train), self.features(model, other.test)
-        labels = other.train.labels, other.test.labels
+        probed = probe(model, splits, points=self.args.points)
+        found = self.features(model, shapes.train), self.features(model, shapes.test)
+        labels = shapes.train.labels, shapes.test.labels
         generator = np.random.default_rng(seed)
-        episodes = [five_way(generator, shapes, labels) for _ in range(20)]
-        retrieval = score(shapes[0], labels[0], shapes[0], labels[0], shapes[1], labels[1])
+        episodes = [five_way(generator, found, labels) for _ in range(20)]
+        seen = StandardScaler().fit(found[0]).transform(found[1])
         fidelity: dict[str, float] = {"unexplained": 0.0, "cosine": 1.0, "cka": 1.0}
         if model is not teacher:
             fidelity = held_out_losses(teacher, model, splits.test, self.args.points)
@@ -182,7 +180,7 @@ class Runs:
             "cka": fidelity["cka"],
             "probe": probed.svm,
             "few_shot": 100 * float(np.mean(episodes)),
-            "retrieval": retrieval.retrieval_map,
+            "retrieval": 100 * retrieval_map(seen, labels[1]),
         }
 
     def rows(self, cell: Cell, folder: Path, seeds: list[int]) -> Iterator[dict[str, Any]]:
@@ -196,10 +194,8 @@ class Runs:
             tries = []
             for i, options in enumerate(fits):
                 short = max(4, self.args.distill_epochs // 4)
-                made = self.distilled(teacher, options, short, 0, base / f"try{i}")
-                known = json.loads((base / f"try{i}/model/config.json").read_text())
-                tries.append((known["provenance"]["unexplained"], i))
-                del made
+                self.distilled(teacher, options, short, 0, base / f"try{i}")
+                tries.append((stored_facts(base / f"try{i}/model")["unexplained"], i))
             fits = [fits[min(tries)[1]]]
         for seed in seeds if fits else ():
             began = time.monotonic()
@@ -292,9 +288,8 @@ def main() -> None:
         if kind != "teacher" or share == args.shares[0]
     ]
     mine, all_parts = map(int, args.part.split("/"))
-    lines = args.out.read_text().splitlines() if args.out.exists() else []
     names = *Cell._fields, "seed"
-    done = {tuple(json.loads(line)[name] for name in names) for line in lines}
+    done = {tuple(row[name] for name in names) for row in read_rows(args.out, keys=names)}
     runs = Runs(args)
     for cell in cells[mine::all_parts]:
         seeds = [seed for seed in args.seeds if (*cell, seed) not in done]
@@ -304,8 +299,7 @@ def main() -> None:
         while not (folder / "config.json").exists():
             time.sleep(1)
         for row in runs.rows(cell, folder, seeds):
-            with args.out.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            append(args.out, [row])
     groups = summary(read_rows(args.out))
     columns = {name: MEASURED.get(name, name) for name in groups[0]}
     print(table(groups, columns))

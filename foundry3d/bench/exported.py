@@ -10,9 +10,9 @@ import json
 import logging
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +23,7 @@ from foundry3d.bench.exported_process import Job
 from foundry3d.bench.measure import machine
 from foundry3d.bench.subjects import cloud_points
 from foundry3d.config import BenchExportConfig, ExportConfig
+from foundry3d.data.progress import with_progress
 from foundry3d.errors import InputError
 from foundry3d.evaluation.exported import scores
 from foundry3d.export.delivery import calibration, deliver, files_of, network_of
@@ -49,31 +50,22 @@ def bench_export(config: BenchExportConfig) -> list[dict[str, Any]]:
     facts = machine("cpu")
     print(f"{facts['processor']}, torch {facts['torch']}, foundry3d {facts['code']}\n")
     rows: list[dict[str, Any]] = []
-    total, began = 2 + len(config.formats) * len(config.precisions), time.monotonic()
-
-    def progress(form: str, number: int) -> None:
-        left = round((time.monotonic() - began) * (total / number - 1))
-        log.info("%d/%d  %s  %d:%02d left", number, total, form, *divmod(left, 60))
-
+    forms: list[tuple[Any, Any]] = [("eager", None), ("compiled", None)]
+    forms += product(config.formats, config.precisions)
     with TemporaryDirectory() as folder:
         batches = points_files(network, config, Path(folder))
-        for form in ("eager", "compiled"):
-            job = Job(form=form, path=config.model, batches=batches, **shared(config))
-            rows.append({"form": f"torch, {form}", "precision": "fp32"} | measured(job, config))
-            progress(f"torch, {form}", len(rows))
-        for i, name in enumerate(config.formats):
-            for k, precision in enumerate(config.precisions):
-                number = 3 + i * len(config.precisions) + k
+        for form, precision in with_progress(forms, "measured", "forms"):
+            if precision is None:
+                path, row = config.model, {"form": f"torch, {form}", "precision": "fp32"}
+            else:
                 try:
-                    row = exported_row(network, origin, config, name, precision, Path(folder))
+                    row = exported_row(network, origin, config, form, precision, Path(folder))
                 except InputError as error:
-                    log.warning("%s %s: %s", name, precision, error)
-                    progress(f"{name} {precision}, left out", number)
+                    log.warning("%s %s: %s", form, precision, error)
                     continue
-                path = str(Path(folder) / f"{precision}{FORMATS[name].suffix}")
-                job = Job(form=name, path=path, batches=batches, **shared(config))
-                rows.append(row | measured(job, config))
-                progress(f"{name} {precision}", number)
+                path = str(Path(folder) / f"{precision}{FORMATS[form].suffix}")
+            job = Job(form=form, path=path, batches=batches, **shared(config))
+            rows.append(row | measured(job, config))
     rows = [{"bench": "export", "model": config.model} | row | facts for row in rows]
     if config.results is not None:
         append(config.results, rows)
