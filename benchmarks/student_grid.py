@@ -14,6 +14,7 @@ is not there yet is waited for. Rows that the file already has are not made agai
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections import defaultdict
@@ -186,8 +187,8 @@ class Runs:
     def rows(self, cell: Cell, folder: Path, seeds: list[int]) -> Iterator[dict[str, Any]]:
         """The rows of a group, a seed at a time; none where no student is small enough."""
         teacher = require_teacher(foundry3d.load(folder)).eval()
-        fits: list[Options] = [{}]
-        if cell.kind != "teacher":
+        fits: list[Options] = [{} if cell.kind == "teacher" else self.args.options]
+        if not fits[0] and cell.kind != "teacher":
             fits = candidates(teacher, cell.kind, cell.share)
         base = self.work / "-".join(map(str, cell)).replace(" ", "_")
         if len(fits) > 1:
@@ -277,6 +278,7 @@ def main() -> None:
     parser.add_argument("--tune_epochs", type=int, default=15)
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--part", default="0/1")
+    parser.add_argument("--options", type=json.loads, default={}, help="of one student, JSON")
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     teachers = pairs(args.teachers)

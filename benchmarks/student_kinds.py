@@ -3,8 +3,8 @@
     python benchmarks/student_kinds.py --model vit_s --clouds 8 --threads 1
 
 GMACs and parameters are those of `foundry3d cost` (tokenizer included, grouping not counted); the
-time is the median of the compiled form in fp32 on clouds of 1,024 points, grouping included, and
-all models take turns, so that a busy machine slows all of them alike.
+times are medians of the compiled form on clouds of 1,024 points, grouping included, in each of
+`--precisions`. All models take turns, so that a busy machine slows all of them alike.
 """
 
 import argparse
@@ -33,8 +33,9 @@ def kinds(widths: tuple[int, ...]) -> dict[str, dict[str, Any]]:
         "truncated, 1 block": {"kind": "truncated", "depth": 1},
         "truncated, 2 blocks": {"kind": "truncated", "depth": 2},
         "truncated, 4 blocks": {"kind": "truncated", "depth": 4},
+        "truncated, 5 blocks": {"kind": "truncated", "depth": 5},
     }
-    light = ("s = 1", "s = 16 after 1 block", "truncated, 1 block", "truncated, 2 blocks")
+    light = ("s = 1", "s = 16 after 1 block", *(name for name in plain if "truncated" in name))
     return plain | {f"{name}, narrow": plain[name] | {"point_widths": widths} for name in light}
 
 
@@ -44,6 +45,8 @@ def main() -> None:
     parser.add_argument("--clouds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--precisions", nargs="+", default=["fp32"], help="fp32, bf16 or both")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     teacher = Backbone.preset(args.model)
@@ -53,29 +56,35 @@ def main() -> None:
         config = DistillConfig(student=StudentOptions(**options))
         models[name] = student_of(teacher, config).eval()
     points = torch.from_numpy(procedural.generate(args.clouds, points=1024, seed=0).points).float()
-    fast = {name: foundry3d.compile(model) for name, model in models.items()}
-    times: dict[str, list[float]] = {name: [] for name in models}
+    points = points.to(args.device)
+    fast = {
+        (name, precision): foundry3d.compile(model.to(args.device), precision)
+        for name, model in models.items()
+        for precision in args.precisions
+    }
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in fast}
     with torch.inference_mode():
         for _ in range(args.rounds + 1):  # the first round compiles
-            for name, model in fast.items():
+            for key, model in fast.items():
                 began = time.perf_counter()
-                model(points)
-                times[name].append(time.perf_counter() - began)
+                model(points).features.sum().item()  # waits for the device
+                times[key].append(time.perf_counter() - began)
     whole = count(teacher)
-    medians = {name: statistics.median(found[1:]) for name, found in times.items()}
+    medians = {key: statistics.median(found[1:]) for key, found in times.items()}
     rows = []
     for name, model in models.items():
         cost = count(model)
-        rows.append(
-            {
-                "student": name,
-                "parameters (M)": round(cost.params / 1e6, 2),
-                "GMACs": round(cost.macs / 1e9, 3),
-                "of the teacher (%)": round(100 * cost.macs / whole.macs, 1),
-                "ms": round(1e3 * medians[name] / args.clouds, 1),
-                "faster": round(medians["teacher"] / medians[name], 2),
-            }
-        )
+        row = {
+            "student": name,
+            "parameters (M)": round(cost.params / 1e6, 2),
+            "GMACs": round(cost.macs / 1e9, 3),
+            "of the teacher (%)": round(100 * cost.macs / whole.macs, 1),
+        }
+        for precision in args.precisions:
+            known = medians[name, precision]
+            row[f"ms, {precision}"] = round(1e3 * known / args.clouds, 1)
+            row[f"faster, {precision}"] = round(medians["teacher", precision] / known, 2)
+        rows.append(row)
     print(table(rows, {name: name for name in rows[0]}))
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,8 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
     if all(low < row["svm"] <= high for row in students):
         return (
             f"Students that encode at most {students[0]['encoded']} of {last['encoded']} tokens "
-            f"keep at least {100 * kept / high:.0f} % of their teacher's accuracy ({kept:.1f} of "
-            f"{high:.1f} %) and stay above the untrained network ({low:.1f} %)."
+            f"keep at least {floor(100 * kept / high)} % of their teacher's accuracy "
+            f"({kept:.1f} of {high:.1f} %) and stay above the untrained network ({low:.1f} %)."
         )
     apart = [_apart(row, low, high) for row in students if not low < row["svm"] <= high]
     return (

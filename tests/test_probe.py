@@ -170,6 +170,7 @@ def test_a_small_demonstration(
     [
         ((70, 80, 79, 78, 81), "keep at least 96 % of their teacher's accuracy"),
         ((70, 81, 81, 81, 81), "keep at least 100 %"),
+        ((70, 80, 79.8, 79.8, 81), "keep at least 98 %"),  # 98.5, not rounded up
         ((70, 80, 79, 69, 81), "does not hold here: s=1 is not above the untrained network (69.0"),
         ((70, 82, 79, 70, 81), "s=16 is above the teacher (82.0 %); s=1 is not above"),
         ((81, 85, 79, 69, 81), "no better than the untrained network"),
