@@ -259,9 +259,9 @@ def test_the_loss_is_the_weighted_sum(
         token_loss=TokenLossConfig(weight=0.7), data=replace(DATA, points=96),
     )  # fmt: skip
     if kind == "truncated":
-        student: Any = Truncated.from_teacher(teacher, depth=2)
+        student: Any = Truncated.from_teacher(teacher, depth=3)
         config = replace(config, frozen="none", unfreeze_epoch="auto")
-        config = replace(config, student=StudentOptions(kind="truncated", depth=2))
+        config = replace(config, student=StudentOptions(kind="truncated", depth=3))
     else:
         student = Student.from_teacher(teacher, supertokens=4, gate=kind == "gate")
     task, logged = stepping(config, teacher, student, monkeypatch)
@@ -546,7 +546,7 @@ def test_bad_options_are_one_sentence(options: dict[str, Any], says: str) -> Non
 def test_what_a_pair_cannot_do_is_one_sentence(teacher: Backbone) -> None:
     student = Student.from_teacher(teacher, supertokens=4)
     fps = FPSStudent.from_teacher(teacher, supertokens=4, points=96)
-    short = Truncated.from_teacher(teacher, depth=1)
+    short, two = (Truncated.from_teacher(teacher, depth=depth) for depth in (1, 2))
     free = replace(RUN, frozen="none", unfreeze_epoch="auto")
     blocks, dropped = (
         replace(free, loss_blocks=(1,)), replace(free, dropped_points=0.9)
@@ -554,7 +554,8 @@ def test_what_a_pair_cannot_do_is_one_sentence(teacher: Backbone) -> None:
     for config, taught, learner, says in [
         (blocks, lambda x: teacher(x), student, "blocks of a Backbone"),
         (blocks, teacher, fps, "a Backbone and a FPSStudent"),
-        (blocks, teacher, short, "truncated student has 1 blocks"),
+        (blocks, teacher, short, "it has 1 of 3 blocks"),
+        (blocks, teacher, two, "end before its last block"),
         (replace(free, loss_blocks=(3,)), teacher, student, "the teacher has 3 blocks"),
         (dropped, teacher, student, "leaves 7 of 64 points, the student's groups have 8"),
         (dropped, teacher, fps, "around the teacher's centers, got a FPSStudent"),
