@@ -11,6 +11,7 @@ held-out clouds), those of `--shapes`, which nothing trains on, for few-shot epi
 
 `--part I/N` runs every N-th group of rows, so that several processes share the work; a teacher that
 is not there yet is waited for. Rows that the file already has are not made again.
+`--options` makes the rows of one student, called by `--kinds`, whatever else would fit.
 """
 
 import argparse
