@@ -188,8 +188,11 @@ class Runs:
     def rows(self, cell: Cell, folder: Path, seeds: list[int]) -> Iterator[dict[str, Any]]:
         """The rows of a group, a seed at a time; none where no student is small enough."""
         teacher = require_teacher(foundry3d.load(folder)).eval()
-        fits: list[Options] = [{} if cell.kind == "teacher" else self.args.options]
-        if not fits[0] and cell.kind != "teacher":
+        if cell.kind == "teacher":
+            fits: list[Options] = [{}]
+        elif self.args.options:
+            fits = [self.args.options]
+        else:
             fits = candidates(teacher, cell.kind, cell.share)
         base = self.work / "-".join(map(str, cell)).replace(" ", "_")
         if len(fits) > 1:

@@ -8,13 +8,13 @@ times are medians of the compiled form on clouds of 1,024 points, grouping inclu
 """
 
 import argparse
-import statistics
-import time
+from functools import partial
 from typing import Any
 
 import torch
 
 import foundry3d
+from foundry3d.bench.measure import interleaved, waiting
 from foundry3d.config import DistillConfig, StudentOptions
 from foundry3d.data import procedural
 from foundry3d.inference.cost import count
@@ -55,22 +55,17 @@ def main() -> None:
     for name, options in kinds(widths).items():
         config = DistillConfig(student=StudentOptions(**options))
         models[name] = student_of(teacher, config).eval()
+    models = {name: model.to(args.device) for name, model in models.items()}
     points = torch.from_numpy(procedural.generate(args.clouds, points=1024, seed=0).points).float()
     points = points.to(args.device)
-    fast = {
-        (name, precision): foundry3d.compile(model.to(args.device), precision)
+    calls = {
+        (name, precision): partial(foundry3d.compile(model, precision), points)
         for name, model in models.items()
         for precision in args.precisions
     }
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in fast}
     with torch.inference_mode():
-        for _ in range(args.rounds + 1):  # the first round compiles
-            for key, model in fast.items():
-                began = time.perf_counter()
-                model(points).features.sum().item()  # waits for the device
-                times[key].append(time.perf_counter() - began)
+        times = interleaved(calls, repeats=args.rounds, finish=waiting(args.device))
     whole = count(teacher)
-    medians = {key: statistics.median(found[1:]) for key, found in times.items()}
     rows = []
     for name, model in models.items():
         cost = count(model)
@@ -81,9 +76,9 @@ def main() -> None:
             "of the teacher (%)": round(100 * cost.macs / whole.macs, 1),
         }
         for precision in args.precisions:
-            known = medians[name, precision]
+            known = times[name, precision].median
             row[f"ms, {precision}"] = round(1e3 * known / args.clouds, 1)
-            row[f"faster, {precision}"] = round(medians["teacher", precision] / known, 2)
+            row[f"faster, {precision}"] = round(times["teacher", precision].median / known, 2)
         rows.append(row)
     print(table(rows, {name: name for name in rows[0]}))
 

@@ -152,14 +152,14 @@ def check_blocks(blocks: Sequence[int], teacher: Teacher | None, student: Learne
             f"{type(teacher).__name__} and a {type(student).__name__}; leave it out"
         )
     depth, own = teacher.shape.depth, student.shape.depth
-    if isinstance(student, Truncated) and max(blocks) >= min(depth, own - 1):
-        raise InputError(
-            "loss_blocks of a truncated student are counted from 0 and end before its last block, "
-            f"whose features are the final ones; it has {own} of {depth} blocks, got {list(blocks)}"
-        )
     if max(blocks) >= depth:
         raise InputError(
             f"loss_blocks are counted from 0 and the teacher has {depth} blocks, got {list(blocks)}"
+        )
+    if isinstance(student, Truncated) and max(blocks) >= own - 1:
+        raise InputError(
+            "loss_blocks of a truncated student are counted from 0 and end before its last block, "
+            f"whose features are the final ones; it has {own} of {depth} blocks, got {list(blocks)}"
         )
     if isinstance(student, Truncated):
         return list(blocks)
