@@ -156,14 +156,14 @@ def check_blocks(blocks: Sequence[int], teacher: Teacher | None, student: Learne
         raise InputError(
             f"loss_blocks are counted from 0 and the teacher has {depth} blocks, got {list(blocks)}"
         )
-    if isinstance(student, Truncated) and max(blocks) >= own - 1:
+    if not isinstance(student, Truncated):
+        return [matching_block(block, teacher=depth, student=own) for block in blocks]
+    if max(blocks) >= own - 1:
         raise InputError(
             "loss_blocks of a truncated student are counted from 0 and end before its last block, "
             f"whose features are the final ones; it has {own} of {depth} blocks, got {list(blocks)}"
         )
-    if isinstance(student, Truncated):
-        return list(blocks)
-    return [matching_block(block, teacher=depth, student=own) for block in blocks]
+    return list(blocks)
 
 
 def check_tokens(teacher: Teacher | None, student: Learner) -> None:
